@@ -1,4 +1,4 @@
-"""Models that come with the package, so that everything runs offline: `load("emoji")`, written `zoo://emoji` in settings.
+"""Models that come with the package, so that everything runs offline: `load("emoji")`, `zoo://emoji` in settings.
 
 Importing this module is cheap; torch and diffusers are imported when a model is loaded.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-__all__ = ["available", "load"]
+__all__ = ["available", "directory", "load"]
 
 _ROOT = Path(__file__).parent
 
@@ -19,6 +19,11 @@ _ROOT = Path(__file__).parent
 def available() -> tuple[str, ...]:
     """Names that `load` takes, sorted."""
     return tuple(sorted(index.parent.name for index in _ROOT.glob("*/model_index.json")))
+
+
+def directory(name: str) -> Path:
+    """Where the model's own weights and configurations are, in diffusers format; `name` is one of `available()`."""
+    return _ROOT / name
 
 
 def load(name: str) -> StableDiffusionPipeline:

