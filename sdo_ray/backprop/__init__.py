@@ -1,0 +1,31 @@
+"""Gradients of a reward through a diffusion sampler: plans say which steps to keep, tracing keeps them.
+
+Imports torch and diffusers only, so that it can be used alone, in a notebook or on a GPU box without a cluster.
+"""
+
+from sdo_ray.backprop import estimators
+from sdo_ray.backprop.errors import BackpropError, PlanError, TraceError
+from sdo_ray.backprop.plan import BackpropPlan, StepGradient
+from sdo_ray.backprop.record import GradientRecord
+from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan
+from sdo_ray.backprop.sample import differentiable_sample
+from sdo_ray.backprop.solver import SolverWeights, solver_weights
+from sdo_ray.backprop.trace import trace
+
+__all__ = [
+    "BackpropError",
+    "BackpropPlan",
+    "GradientRecord",
+    "PlanError",
+    "SolverWeights",
+    "StepGradient",
+    "TraceError",
+    "available",
+    "check_plan",
+    "differentiable_sample",
+    "estimator",
+    "estimators",
+    "make_plan",
+    "solver_weights",
+    "trace",
+]

@@ -1,0 +1,50 @@
+"""Pictures with a gradient, from any diffusers pipeline."""
+
+import inspect
+from typing import Any
+
+import torch
+
+from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.plan import BackpropPlan
+from sdo_ray.backprop.record import GradientRecord
+from sdo_ray.backprop.trace import trace
+
+
+def differentiable_sample(
+    pipeline: Any, plan: BackpropPlan, *, record: GradientRecord | None = None, **pipeline_call: Any
+) -> torch.Tensor:
+    """Call `pipeline` and return its pictures with the graph that `plan` keeps attached.
+
+    The pictures are, to the bit, those of `pipeline(output_type="pt", **pipeline_call)`. Gradients reach whatever
+    requires them: adapter parameters of the denoiser, `prompt_embeds` or `latents` given in the call. Only what is
+    trained should have `requires_grad=True`; anything else costs memory. Initial `latents` receive their direct term
+    and the term of the first kept step: keep one step (K = 1) to differentiate with respect to them.
+
+    Args:
+        pipeline: a diffusers pipeline. It is left as found, also after an exception.
+        plan: from `make_plan`; its `num_steps` must be the number of steps that the call takes.
+        record: if given, its `norms` are filled while the backward pass runs.
+        pipeline_call: the call's own keyword arguments (`prompt`, `num_inference_steps`, `generator`, ...).
+
+    Returns:
+        Images [B, 3, H, W] in [0, 1]; videos [B, F, 3, H, W]; audio as the pipeline gives it.
+
+    Raises:
+        TraceError: `output_type` in the call is not "pt" or "latent", the steps disagree with the plan, the pipeline
+            has no denoiser or scheduler, or nothing in reach of the kept steps requires a gradient.
+    """
+    if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
+        output_type = pipeline_call.setdefault("output_type", "pt")
+        if output_type not in ("pt", "latent"):
+            raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
+    with trace(pipeline, plan, record):
+        images = pipeline(**pipeline_call)[0]
+    if plan.steps and not images.requires_grad:
+        raise TraceError(
+            "pipeline",
+            f"{type(pipeline).__name__} without a gradient at its pictures",
+            "trained parameters, prompt embeddings or latents with requires_grad=True",
+            "add an adapter to the denoiser (its other parameters frozen) before the call",
+        )
+    return images

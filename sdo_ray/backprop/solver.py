@@ -1,0 +1,80 @@
+"""The scalars of the solver: how the final latents depend on the initial ones and on every denoiser output.
+
+Notation
+    z_0   initial latents as the scheduler expects them (noise times `init_noise_sigma`);  z_N  the final latents
+    o_i   what `scheduler.step` is given as model output at step i, i = 0 .. N-1
+    a, w  z_N = a z_0 + sum_i w_i o_i (+ noise terms of a stochastic sampler): a = dz_N/dz_0, w_i = dz_N/do_i
+
+ODE solvers are linear in latents and outputs, past outputs included, so a and w are constants of (scheduler, N).
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sdo_ray.backprop.errors import PlanError
+
+
+@dataclass(frozen=True, eq=False)
+class SolverWeights:
+    """z_N = a z_0 + sum_i w_i o_i.
+
+    Attributes:
+        a: dz_N/dz_0.
+        w: [N] float64, w_i = dz_N/do_i.
+    """
+
+    a: float
+    w: torch.Tensor
+
+    @property
+    def num_steps(self) -> int:
+        """N, the steps the scheduler takes; it may differ from `num_inference_steps` (Heun: 2 n - 1)."""
+        return len(self.w)
+
+
+def solver_weights(scheduler: Any, num_steps: int, **timesteps: Any) -> SolverWeights:
+    """Read the solver's scalars off the scheduler, by running a copy of it on one-element tensors.
+
+    Args:
+        scheduler: a diffusers scheduler; it is not touched.
+        num_steps: `num_inference_steps` of the pipeline call.
+        timesteps: passed on to `set_timesteps` (`mu` for flow schedulers with dynamic shifting, `sigmas`, ...).
+
+    Returns:
+        SolverWeights, float64. Their length is the number of calls of `scheduler.step`.
+
+    Raises:
+        PlanError: the scheduler is not linear in the latents (thresholding; clipping is read as
+            if inactive, it is linear inside its range), cannot be stepped on continuous latents, or needs more arguments for `set_timesteps`.
+    """
+    if scheduler.config.get("thresholding", False):
+        raise PlanError("scheduler.thresholding", True, "False: thresholding is not linear", "turn thresholding off")
+    # From its config, not a deepcopy: the scheduler may hold the state, even the graph, of a call in progress.
+    # Without clipping: the noise of a stochastic sampler would drive the probe out of the range where it is linear.
+    solver = type(scheduler).from_config(copy.deepcopy(dict(scheduler.config)), clip_sample=False)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        try:
+            solver.set_timesteps(num_steps, **timesteps)
+            z_0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+            o = [torch.zeros_like(z_0, requires_grad=True) for _ in solver.timesteps]
+            z = z_0
+            for o_i, t in zip(o, solver.timesteps, strict=True):
+                if hasattr(solver, "scale_model_input"):
+                    solver.scale_model_input(z, t)  # Some schedulers find their place in the schedule here.
+                z = solver.step(o_i, t, z, return_dict=False)[0].to(torch.float64)
+            a, *w = torch.autograd.grad(z.sum(), [z_0, *o], allow_unused=True)
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise PlanError(
+                "scheduler",
+                type(scheduler).__name__,
+                "a scheduler whose step(model_output, timestep, sample) is linear in both tensors",
+                f"use another scheduler, or pass what its set_timesteps needs ({error})",
+            ) from error
+    # An output that z_N does not use has weight 0, e.g. the last half-step of some multistep starts.
+    return SolverWeights(
+        a=0.0 if a is None else a.item(),
+        w=torch.tensor([0.0 if w_i is None else w_i.item() for w_i in w], dtype=torch.float64),
+    )

@@ -1,0 +1,47 @@
+"""Tensors inside arguments and results: denoisers take and give them bare, in lists, in dicts and in dataclasses."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.autograd.graph import Node
+
+
+def floating(tree: Any) -> Iterator[torch.Tensor]:
+    """The floating-point tensors in `tree`, through lists, tuples and mappings (diffusers' outputs are mappings)."""
+    if isinstance(tree, torch.Tensor):
+        if tree.is_floating_point():
+            yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from floating(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from floating(value)
+
+
+def map_floating(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:
+    """`tree` with `function` applied to its floating-point tensors; plain lists, tuples and dicts are rebuilt."""
+    if isinstance(tree, torch.Tensor):
+        return function(tree) if tree.is_floating_point() else tree
+    if type(tree) is dict:
+        return {key: map_floating(function, value) for key, value in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(map_floating(function, value) for value in tree)
+    return tree
+
+
+def depends_on(x: torch.Tensor, nodes: Collection[Node]) -> bool:
+    """Whether the graph of `x` reaches one of `nodes` (compared by identity; keep them referenced)."""
+    if not nodes or x.grad_fn is None:
+        return False
+    seen: set[Node] = set()
+    stack = [x.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node in nodes:
+            return True
+        if node not in seen:
+            seen.add(node)
+            stack.extend(n for n, _ in node.next_functions if n is not None)
+    return False
