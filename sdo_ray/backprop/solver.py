@@ -47,8 +47,9 @@ def solver_weights(scheduler: Any, num_steps: int, **timesteps: Any) -> SolverWe
         SolverWeights, float64. Their length is the number of calls of `scheduler.step`.
 
     Raises:
-        PlanError: the scheduler is not linear in the latents (thresholding; clipping is read as
-            if inactive, it is linear inside its range), cannot be stepped on continuous latents, or needs more arguments for `set_timesteps`.
+        PlanError: the scheduler is not linear in the latents (thresholding; clipping is read as if inactive, inside
+            its range it is linear), cannot be stepped on continuous latents, or needs more arguments for
+            `set_timesteps`.
     """
     if scheduler.config.get("thresholding", False):
         raise PlanError("scheduler.thresholding", True, "False: thresholding is not linear", "turn thresholding off")

@@ -116,7 +116,7 @@ def odd_steps(num_steps: int, *, generator: torch.Generator | None = None, scale
 def test_a_plan_of_ones_own() -> None:
     path = f"{__name__}:odd_steps"
     assert kept(make_plan(path, 5, scale=2.0)) == [1, 3]
-    with pytest.raises(PlanError, match="options of .*odd_steps: scale"):
+    with pytest.raises(PlanError, match=r"options of .*odd_steps: scale"):
         make_plan(path, 5, rate=2.0)
     with pytest.raises(PlanError, match="estimator: got 'sdo'"):
         estimator("sdo")(odd_steps)

@@ -7,7 +7,7 @@ Notation
 
     dR/dtheta ~ sum over kept k of s_k w_k (do_k/dtheta)^T g
 
-With 1 / p_k its expectation is the sum of this term over all N steps: what is left out is how o_k changes later outputs.
+With 1 / p_k its expectation is the sum of this term over all N steps. Left out is how o_k changes later outputs.
 """
 
 from collections.abc import Sequence
@@ -52,10 +52,9 @@ def sdo(
         raise PlanError("draw", draw, ", ".join(DRAWS), "use a draw from the list")
     if (at is not None) != (draw == "fixed"):
         raise PlanError("at", at, "a list of steps with draw 'fixed', None with any other", "set both or neither")
-    if unbiased and draw in ("early", "late", "fixed"):
-        raise PlanError(
-            "unbiased", True, f"False with draw {draw!r}, which leaves steps out", "use uniform or stratified"
-        )
+    if unbiased and draw not in ("uniform", "stratified"):
+        legal = f"False with draw {draw!r}, which leaves steps out"
+        raise PlanError("unbiased", True, legal, "draw uniform or stratified")
 
     half = (num_steps + 1) // 2
     if draw == "stratified":
