@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from sdo_ray.zoo.pretraining import PretrainSettings, pretrain
-from sdo_ray.zoo.settings import read_settings
+from sdo_ray.config.loading import load_settings
+from sdo_ray.settings import SettingsError
+from sdo_ray.zoo.pretraining import pretrain
+from sdo_ray.zoo.settings import PretrainSettings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,11 +23,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="replaces one setting")
     args = parser.parse_args(argv)
     try:
-        settings = read_settings(PretrainSettings, args.config, args.set)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"pretrain: {error}", file=sys.stderr)
+        settings = load_settings(PretrainSettings, args.config, args.set)
+        pretrain(settings, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
         return 2
-    pretrain(settings, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
     return 0
 
 

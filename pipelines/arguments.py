@@ -1,0 +1,41 @@
+"""The command line that all jobs share: CONFIG and `--set a.b=c`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sdo_ray.config.loading import load_settings
+from sdo_ray.settings import Settings, SettingsError
+
+S = TypeVar("S", bound=Settings)
+
+BAD_INPUT = 2
+"""Exit code when nothing was started because of bad input."""
+
+
+def run_job(
+    name: str, description: str, kind: type[S], job: Callable[[S], int], arguments: Sequence[str] | None
+) -> int:
+    """Parse the command line, load and check the settings, and run the job.
+
+    Returns:
+        The job's exit code, or `BAD_INPUT` with every problem on a line of standard error.
+    """
+    parser = argparse.ArgumentParser(prog=f"sdo {name}", description=description)
+    parser.add_argument(
+        "config", metavar="CONFIG", help="YAML file with the settings; docs/configuration.md lists them"
+    )
+    parser.add_argument(
+        "--set", metavar="A.B=C", action="append", default=[], dest="overrides", help="change one setting; repeatable"
+    )
+    parsed = parser.parse_args(arguments)
+    try:
+        return job(load_settings(kind, parsed.config, parsed.overrides))
+    except SettingsError as error:
+        print(
+            f"sdo {name} did not start:", *(f"  - {problem}" for problem in error.problems), sep="\n", file=sys.stderr
+        )
+        return BAD_INPUT

@@ -1,0 +1,50 @@
+"""What a person sees while an alignment run goes on: one line an update."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from sdo_ray.training.records import Spread, UpdateReport
+
+
+class Progress:
+    """Turns reports into lines with the reward so far and the time left.
+
+    Args:
+        updates: of the whole run.
+    """
+
+    def __init__(self, updates: int) -> None:
+        self._updates = updates
+        self._seconds: list[float] = []
+        self._first: float | None = None
+        self._last = time.monotonic()
+
+    def line(self, report: UpdateReport) -> str:
+        """One update in words and numbers."""
+        now = time.monotonic()
+        self._seconds.append(now - self._last)
+        self._last = now
+        if self._first is None:
+            self._first = report.reward.mean
+        # The first update also waits for everything to start.
+        typical = statistics.median(self._seconds[1:] or self._seconds)
+        done = report.update + 1
+        scores = "  ".join(f"{name} {_number(spread)}" for name, spread in report.scores.items())
+        left_out = f"  {report.num_left_out} LEFT OUT" if report.num_left_out else ""
+        since = f" (from {self._first:.2f})" if self._first is not None else ""
+        return (
+            f"update {done:>{len(str(self._updates))}}/{self._updates}  reward {_number(report.reward)}{since}  {scores}"
+            f"  lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {_clock(typical * (self._updates - done))}{left_out}"
+        )
+
+
+def _number(spread: Spread) -> str:
+    return "none" if spread.mean is None else f"{spread.mean:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

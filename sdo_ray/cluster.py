@@ -1,0 +1,73 @@
+"""The Ray cluster a run uses: the one it is submitted to, or one of its own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+
+import ray
+
+from sdo_ray.settings import SettingsError
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a part of a run occupies while it lasts."""
+
+    what: str
+    """In words."""
+    count: int
+    """How many actors."""
+    num_cpus: float
+    """CPU cores of each."""
+    num_gpus: float
+    """GPUs of each."""
+
+    def __str__(self) -> str:
+        gpus = f" + {self.num_gpus:g} GPU" if self.num_gpus else ""
+        return f"{self.what}: {self.count} x ({self.num_cpus:g} CPU{gpus})"
+
+
+def connect(demands: list[Demand]) -> str:
+    """Join the cluster that RAY_ADDRESS names, as it does inside `ray job submit`, else start one on this machine.
+
+    A cluster of our own declares as many logical CPUs as the run needs, so that a laptop can run every part. A joined
+    cluster must have the resources: Ray would otherwise wait for ever.
+
+    Args:
+        demands: what runs at the same time.
+
+    Returns:
+        In words, what was joined or started.
+
+    Raises:
+        SettingsError: the cluster, or this machine's GPUs, are too small for the run.
+    """
+    cpus = sum(demand.count * demand.num_cpus for demand in demands)
+    gpus = sum(demand.count * demand.num_gpus for demand in demands)
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    if not ray.is_initialized():
+        if joined:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=math.ceil(cpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    has = ray.cluster_resources()
+    if has.get("CPU", 0) < cpus or has.get("GPU", 0) < gpus:
+        parts = "; ".join(map(str, demands))
+        raise SettingsError(
+            f"cluster: the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {has.get('CPU', 0):g} CPU and "
+            f"{has.get('GPU', 0):g} GPU. It asks for {parts}. Add nodes, or lower samplers.count, trainers.count or "
+            "num_cpus/num_gpus."
+        )
+    nodes = len(ray.nodes())
+    return (
+        f"Ray cluster of {nodes} node{'s' * (nodes > 1)}" if joined else f"Ray on this machine, {os.cpu_count()} cores"
+    )

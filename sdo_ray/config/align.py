@@ -1,0 +1,164 @@
+"""The settings of one alignment run, composed of what each room declares, and the checks across rooms."""
+
+from __future__ import annotations
+
+
+from pydantic import Field
+
+from rewards.mix import RewardTerm, check_terms
+from rewards.registry import check
+from sdo_ray.backprop import check_plan
+from sdo_ray.cluster import Demand
+from sdo_ray.evaluation.settings import EvaluationSettings
+from sdo_ray.models.load import check_base
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.prompts import read_prompts
+from sdo_ray.rollout.records import SamplerConfig
+from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings, SamplingSettings
+from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.tracking.settings import TrackingSettings
+from sdo_ray.training.settings import TrainerSettings, TrainingSettings
+
+
+class RunSettings(Settings):
+    """What the run is called and where it keeps its things."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="The run's name. The same name and settings again resume it, or say that it is complete.",
+    )
+    storage: str = Field(
+        "runs",
+        description="Directory, or URI that all nodes can write such as `s3://bucket/path`, for checkpoints and results.",
+    )
+    seed: int = Field(0, ge=0, description="Fixes prompt order, noise, kept steps and the initial adapter.")
+
+
+class AlignSettings(Settings):
+    """Everything about one alignment run."""
+
+    run: RunSettings
+    model: ModelSettings
+    prompts: PromptSettings
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    plan: PlanSettings = Field(default_factory=PlanSettings)
+    rewards: MixSettings
+    samplers: SamplerSettings = Field(default_factory=SamplerSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    trainers: TrainerSettings = Field(default_factory=TrainerSettings)
+    evaluation: EvaluationSettings
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+
+    @property
+    def contributions_per_update(self) -> int:
+        """training.batch_size / samplers.batch_size."""
+        return self.training.batch_size // self.samplers.batch_size
+
+    def demands(self) -> list[Demand]:
+        """What runs at the same time; the judges start when the trainers are gone, so the larger of the two counts."""
+        rewards = [Demand(f"reward {term.name}", 1, term.num_cpus, term.num_gpus) for term in self.rewards.terms]
+        judges = [Demand(f"judge {j.name}", 1, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
+        trainers = [Demand("trainers", self.trainers.count, self.trainers.num_cpus, self.trainers.num_gpus)]
+        return [
+            Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),
+            *rewards,
+            *max(
+                trainers,
+                judges,
+                key=lambda part: (sum(d.count * d.num_gpus for d in part), sum(d.count * d.num_cpus for d in part)),
+            ),
+        ]
+
+    def sampler_config(self) -> SamplerConfig:
+        """What the samplers need to know; the preview grid is made with the first batch of every nth update and of the last."""
+        updates = {*range(0, self.training.updates, self.tracking.preview_every), self.training.updates - 1}
+        return SamplerConfig(
+            seed=self.run.seed,
+            model=self.model,
+            sampling=self.sampling,
+            plan=self.plan,
+            mix=self.rewards,
+            samplers=self.samplers,
+            preview_prompts=tuple(self.tracking.preview_prompts),
+            preview_rows=frozenset(
+                update * self.training.batch_size for update in updates if self.tracking.preview_prompts
+            ),
+        )
+
+
+def check_align(settings: AlignSettings) -> None:
+    """Refuse what cannot work, before anything starts; all problems at once.
+
+    Raises:
+        SettingsError: with one line a problem.
+    """
+    problems: list[str] = []
+    for check_part in (_check_model, _check_plan, _check_rewards, _check_prompts, _check_batches):
+        try:
+            check_part(settings)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_model(settings: AlignSettings) -> None:
+    check_base(settings.model.base)
+
+
+def _check_plan(settings: AlignSettings) -> None:
+    try:
+        check_plan(settings.plan.name, settings.sampling.num_inference_steps, settings.plan.options)
+    except ValueError as error:
+        raise SettingsError(f"plan: {error}") from None
+
+
+def _check_rewards(settings: AlignSettings) -> None:
+    problems = []
+    terms = [RewardTerm(term.name, term.weight, term.cap) for term in settings.rewards.terms]
+    named = [("rewards.terms", term.name, term.options) for term in settings.rewards.terms]
+    named += [("evaluation.evaluators", judge.name, judge.options) for judge in settings.evaluation.evaluators]
+    for place, name, options in named:
+        try:
+            check(name, options)
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+    if not problems:
+        try:
+            check_terms(terms)
+        except ValueError as error:
+            problems.append(f"rewards.terms: {error}")
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_prompts(settings: AlignSettings) -> None:
+    problems: list[str] = []
+    for path, column in (
+        (settings.prompts.train, settings.prompts.column),
+        (settings.evaluation.prompts, settings.evaluation.column),
+    ):
+        try:
+            count = len(read_prompts(path, column))
+        except SettingsError as error:
+            problems += error.problems
+    if not problems and count < settings.evaluation.num_prompts:
+        problems.append(
+            f"evaluation.num_prompts: got {settings.evaluation.num_prompts}, but {settings.evaluation.prompts!r} has "
+            f"{count} prompts; ask for at most that many."
+        )
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_batches(settings: AlignSettings) -> None:
+    batch, part, trainers = settings.training.batch_size, settings.samplers.batch_size, settings.trainers.count
+    if batch % part:
+        raise SettingsError(
+            f"training.batch_size: got {batch}, which samplers.batch_size = {part} does not divide; choose a multiple of {part}."
+        )
+    if settings.contributions_per_update % trainers:
+        raise SettingsError(
+            f"trainers.count: got {trainers}, which does not divide the {settings.contributions_per_update} contributions of an "
+            f"update (training.batch_size {batch} / samplers.batch_size {part}); each trainer takes the same number."
+        )

@@ -1,0 +1,121 @@
+"""From a YAML file and `--set a.b=c` to checked settings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sdo_ray.settings import Settings, SettingsError
+
+S = TypeVar("S", bound=Settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it takes 1e-4 for a string; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+PATHS = ("prompts.train", "evaluation.prompts")
+"""Settings that hold paths, which start at the settings file's directory if relative."""
+
+
+def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) -> S:
+    """Settings of type `kind` from a YAML file.
+
+    Args:
+        kind: the settings class.
+        path: the file.
+        overrides: "a.b=c", c in YAML; lists are indexed by number, as in `rewards.terms.0.weight=2`.
+
+    Raises:
+        SettingsError: no such file, not YAML, unknown keys, wrong types or values; one line a problem.
+    """
+    path = Path(path)
+    try:
+        data = yaml.load(path.read_text(), _Loader)
+    except FileNotFoundError:
+        raise SettingsError(f"settings: there is no file {str(path)!r}; give the path of a YAML file.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"settings: {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise SettingsError(f"settings: {str(path)!r} holds {type(data).__name__}, not sections such as `model:`.")
+    _resolve_paths(data, path.parent)
+    for override in overrides:
+        _set(data, override)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError(*(_explain(kind, problem) for problem in error.errors())) from None
+
+
+def _resolve_paths(data: dict[str, Any], directory: Path) -> None:
+    for dotted in PATHS:
+        section, key = dotted.split(".")
+        value = (data.get(section) or {}).get(key) if isinstance(data.get(section), dict) else None
+        if isinstance(value, str) and "://" not in value and not Path(value).expanduser().is_absolute():
+            data[section][key] = str((directory / value).resolve())
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise SettingsError(f"--set: got {override!r}; it takes section.key=value.")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {dotted}: {text!r} is not a YAML value; quote it.") from None
+    *parents, last = dotted.split(".")
+    place: Any = data
+    for key in parents:
+        if isinstance(place, list):
+            place = place[_index(place, key, dotted)]
+        elif isinstance(place, dict):
+            place = place.setdefault(key, {})
+        if not isinstance(place, dict | list):
+            raise SettingsError(f"--set {dotted}: {key!r} is a value, not a section.")
+    if isinstance(place, list):
+        place[_index(place, last, dotted)] = value
+    else:
+        place[last] = value
+
+
+def _index(place: list[Any], key: str, dotted: str) -> int:
+    if not key.isdigit() or int(key) >= len(place):
+        raise SettingsError(f"--set {dotted}: {key!r} is no position in a list of {len(place)}; the first is 0.")
+    return int(key)
+
+
+def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    """One line in the user's terms: the field, what was given, what is legal, how to fix it."""
+    where = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            legal = list(_fields_at(kind, problem["loc"][:-1]))
+            close = difflib.get_close_matches(str(problem["loc"][-1]), legal, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "remove it."
+            return f"{where}: unknown setting; there are {', '.join(legal)}; {hint}"
+        case "missing":
+            return f"{where}: missing; it has no default, so give it."
+    given = problem["input"]
+    return f"{where}: got {given!r} ({type(given).__name__}); {problem['msg'][0].lower()}{problem['msg'][1:]}."
+
+
+def _fields_at(kind: type[BaseModel], location: Iterable[Any]) -> Mapping[str, Any]:
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = kind.model_fields[part].annotation
+        inner = next(
+            (a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)), None
+        )
+        kind = inner or annotation  # type: ignore[assignment]
+    return kind.model_fields

@@ -1,0 +1,118 @@
+"""Load a diffusers pipeline from wherever its reference points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdo_ray import zoo
+from sdo_ray.settings import SettingsError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+ZOO = "zoo://"
+
+
+def check_base(base: str) -> None:
+    """Refuse a reference that cannot be a model, without loading or downloading anything.
+
+    Raises:
+        SettingsError: an unknown zoo model, or a directory that is not a diffusers pipeline.
+    """
+    if base.startswith(ZOO):
+        if base.removeprefix(ZOO) not in zoo.available():
+            known = ", ".join(ZOO + name for name in zoo.available())
+            raise SettingsError(
+                f"model.base: got {base!r}; the zoo has {known}. Choose one of these, a path or a hub id."
+            )
+        return
+    path = Path(base).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise SettingsError(
+                f"model.base: the directory {base!r} has no model_index.json; it takes a whole pipeline as "
+                "`pipeline.save_pretrained(directory)` writes it."
+            )
+        return
+    looks_local = base.startswith((".", "/", "~")) or base.count("/") != 1
+    if looks_local:
+        raise SettingsError(
+            f"model.base: {base!r} is no directory here and no hub id; give `zoo://NAME`, an existing directory in "
+            "diffusers format, or a hub id such as `org/name`."
+        )
+
+
+def resolve(base: str) -> str:
+    """Where a base model's configuration files are: a directory, or a hub id.
+
+    Raises:
+        SettingsError: see `check_base`.
+    """
+    check_base(base)
+    if base.startswith(ZOO):
+        return str(zoo.directory(base.removeprefix(ZOO)))
+    path = Path(base).expanduser()
+    return str(path) if path.is_dir() else base
+
+
+def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> DiffusionPipeline:
+    """A frozen pipeline, ready to sample.
+
+    Args:
+        base: `zoo://NAME`, a directory in diffusers format, or a hub id.
+        dtype: name of the torch type of all weights, such as "float32".
+        device: torch device.
+
+    Returns:
+        The pipeline with every parameter `requires_grad=False`, in eval mode, its progress bar off. Weights are read
+        from safetensors only and no code from the model's repository is run.
+
+    Raises:
+        SettingsError: see `check_base`.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    check_base(base)
+    torch_dtype = getattr(torch, dtype)
+    with _quiet():
+        if base.startswith(ZOO):
+            pipeline = zoo.load(base.removeprefix(ZOO))
+            if torch_dtype != torch.float32:
+                pipeline.to(torch_dtype)
+        else:
+            pipeline = DiffusionPipeline.from_pretrained(resolve(base), torch_dtype=torch_dtype, use_safetensors=True)
+    pipeline.set_progress_bar_config(disable=True)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False).eval()
+    return pipeline.to(device)
+
+
+def autocast(pipeline: DiffusionPipeline) -> AbstractContextManager[Any]:
+    """The precision to sample in: a half-precision model multiplies its float32 adapter in half precision too."""
+    import torch
+
+    half = pipeline.dtype != torch.float32
+    return torch.autocast(pipeline.device.type, dtype=pipeline.dtype) if half else nullcontext()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep loading bars and advice about unused parts of the libraries off the user's screen; errors still raise."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    levels = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
+    for library, _ in levels:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in levels:
+            library.set_verbosity(level)
+            library.enable_progress_bar()

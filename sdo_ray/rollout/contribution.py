@@ -1,0 +1,107 @@
+"""The mathematics of one sampler batch: sample, reward, and the adapter's gradient. No Ray in here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from rewards.mix import RewardTerm, mix
+from sdo_ray.backprop import GradientRecord, differentiable_sample, make_plan
+from sdo_ray.models.adapter import adapter_parameters
+from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.load import autocast
+from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
+from sdo_ray.rollout.seeds import generator
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+Scores = dict[str, torch.Tensor]
+"""Reward name -> scores [B], float32."""
+ImageGradients = Mapping[str, torch.Tensor | None]
+"""Reward name -> d score_b / d image_b [B,3,H,W], or None for a reward that has no gradient."""
+RewardFunction = Callable[[torch.Tensor, Sequence[str]], tuple[Scores, ImageGradients]]
+"""Images [B,3,H,W] float32 in [0,1] on the CPU, and prompts -> scores and gradients of every reward."""
+
+
+def compute_contribution(
+    pipeline: DiffusionPipeline,
+    batch: PromptBatch,
+    policy_version: int,
+    *,
+    seed: int,
+    sampling: SamplingSettings,
+    plan: PlanSettings,
+    rewards: RewardFunction,
+    terms: Sequence[RewardTerm],
+    normalize: bool,
+) -> Contribution:
+    """Sample a batch with the plan's graph, and take the mixed reward's gradient back to the adapter.
+
+    Row r's noise comes from the seed (run seed, r) and the batch's kept steps from (run seed, its first row), so the
+    result depends on the policy and the batch alone.
+
+    Args:
+        pipeline: with an attached adapter, on any device.
+        batch: what to sample.
+        policy_version: the version in the adapter.
+        seed: the run's seed.
+        sampling: how to call the pipeline.
+        plan: the estimator.
+        rewards: computes the rewards.
+        terms: weights and caps.
+        normalize: see `rewards.mix.mix`.
+
+    Returns:
+        The contribution. A sample with a reward or image gradient that is not finite is left out; if the adapter's
+        gradient itself is not finite, the whole batch is.
+    """
+    began = time.monotonic()
+    parameters = adapter_parameters(find_denoisers(pipeline))
+    for parameter in parameters.values():
+        parameter.grad = None
+    steps = make_plan(
+        plan.name,
+        sampling.num_inference_steps,
+        generator=generator(seed, "plan", batch.rows[0]),
+        **plan.options,
+    )
+    record = GradientRecord()
+    with autocast(pipeline):
+        images = differentiable_sample(
+            pipeline,
+            steps,
+            record=record,
+            prompt=list(batch.prompts),
+            generator=[generator(seed, "noise", row) for row in batch.rows],
+            **sampling.pipeline_call(),
+        )
+    sampled = time.monotonic()
+    scores, gradients = rewards(images.detach().float().cpu(), batch.prompts)
+    mixed = mix(scores, gradients, terms, normalize)
+    rewarded = time.monotonic()
+    images.backward(mixed.gradient.to(images.device, images.dtype))
+    gradient = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in parameters.items()
+    }
+    valid = mixed.valid
+    if not all(tensor.isfinite().all() for tensor in gradient.values()):
+        gradient = {name: torch.zeros_like(tensor) for name, tensor in gradient.items()}
+        valid = torch.zeros_like(valid)
+    return Contribution(
+        update=batch.update,
+        policy_version=policy_version,
+        first_row=batch.rows[0],
+        num_samples=int(valid.sum()),
+        num_left_out=int((~valid).sum()),
+        scores={name: values.tolist() for name, values in scores.items()},
+        mixed=mixed.score[valid].tolist(),
+        step_norms=dict(record.norms),
+        seconds=Seconds(sampled - began, rewarded - sampled, time.monotonic() - rewarded),
+        gradient={name: tensor.detach().float().cpu() for name, tensor in gradient.items()},
+    )

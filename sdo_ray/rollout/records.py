@@ -1,0 +1,120 @@
+"""The records that travel between prompts, samplers and trainers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import safetensors.torch
+import torch
+
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.settings import MixSettings, PlanSettings, SamplerSettings, SamplingSettings
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """What a sampler needs to know."""
+
+    seed: int
+    """The run's seed."""
+    model: ModelSettings
+    sampling: SamplingSettings
+    plan: PlanSettings
+    mix: MixSettings
+    samplers: SamplerSettings
+    preview_prompts: tuple[str, ...]
+    """Prompts of the preview grid."""
+    preview_rows: frozenset[int]
+    """First rows of the batches whose sampler also makes the preview grid."""
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """What one sampler call works on."""
+
+    update: int
+    """The update these rows belong to, from 0."""
+    rows: tuple[int, ...]
+    """Row numbers in the run; with the run's seed they fix noise and kept steps."""
+    prompts: tuple[str, ...]
+    """One prompt a row."""
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> PromptBatch:
+        """Read a block written by `prompts.schedule`."""
+        columns = table.to_pydict()
+        return cls(columns["update"][0], tuple(columns["row"]), tuple(columns["prompt"]))
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where the time of one contribution went; wall-clock seconds."""
+
+    sampling: float
+    """The pipeline call: no-graph steps, kept steps, decoding."""
+    rewarding: float
+    """Waiting for the reward actors."""
+    backward: float
+    """From the image gradient to the adapter's gradient."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one sampler batch adds to an update."""
+
+    update: int
+    """The update it belongs to."""
+    policy_version: int
+    """The policy that sampled; version v has v updates in it. `update - policy_version` is the lag."""
+    first_row: int
+    """Row number of its first sample."""
+    num_samples: int
+    """Samples whose gradient is in `gradient`."""
+    num_left_out: int
+    """Samples left out because a reward or a gradient was not finite."""
+    scores: dict[str, list[float]]
+    """Raw scores of every reward, one a sample of the batch in row order, left-out ones too."""
+    mixed: list[float]
+    """Mixed reward of the samples that are in the gradient."""
+    step_norms: dict[int, float]
+    """Kept step -> norm of the reward gradient at the denoiser's output there, over the batch."""
+    seconds: Seconds
+    gradient: dict[str, torch.Tensor]
+    """Parameter name -> float32 gradient of the SUM of the mixed reward over the samples counted; on the CPU."""
+    preview: bytes | None = None
+    """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
+
+    def to_arrow(self) -> pa.Table:
+        """One row: numbers as JSON, tensors as safetensors."""
+        numbers = {name: value for name, value in vars(self).items() if name not in ("gradient", "preview", "seconds")}
+        return pa.table(
+            {
+                "numbers": pa.array([json.dumps(numbers | {"seconds": asdict(self.seconds)})], pa.string()),
+                "gradient": pa.array([dump_tensors(self.gradient)], pa.large_binary()),
+                "preview": pa.array([self.preview], pa.large_binary()),
+            }
+        )
+
+    @classmethod
+    def from_arrow(cls, row: Mapping[str, object]) -> Contribution:
+        """Read back one row of `to_arrow`."""
+        numbers = json.loads(str(row["numbers"]))
+        numbers["seconds"] = Seconds(**numbers["seconds"])
+        numbers["step_norms"] = {int(step): norm for step, norm in numbers["step_norms"].items()}
+        gradient, preview = row["gradient"], row["preview"]
+        assert isinstance(gradient, bytes)
+        assert preview is None or isinstance(preview, bytes)
+        return cls(**numbers, gradient=load_tensors(gradient), preview=preview)
+
+
+def dump_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """Tensors by name as safetensors bytes."""
+    return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+
+
+def load_tensors(data: bytes) -> dict[str, torch.Tensor]:
+    """The inverse of `dump_tensors`."""
+    return safetensors.torch.load(data)

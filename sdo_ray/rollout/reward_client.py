@@ -1,0 +1,92 @@
+"""Ask the reward actors, all at once, from a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+import torch
+
+from rewards.registry import import_path
+from rewards.service import RewardActor
+from sdo_ray.rollout.contribution import ImageGradients, Scores
+from sdo_ray.settings import SettingsError
+
+
+class RewardPlacement(Protocol):
+    """What starting a reward takes; `RewardSettings` and `EvaluatorSettings` have it."""
+
+    name: str
+    options: dict[str, Any]
+    num_cpus: float
+    num_gpus: float
+    runtime_env: dict[str, Any]
+
+
+def start_reward_actors(rewards: Sequence[RewardPlacement]) -> dict[str, Any]:
+    """One actor a reward, each with its own resources and packages; returns handles by reward name.
+
+    A dead actor is restarted and its unanswered calls are made again. Returns once all are ready, so that a reward that
+    cannot start says so before sampling starts.
+    """
+    actors = {
+        reward.name: ray.remote(RewardActor)
+        .options(
+            num_cpus=reward.num_cpus,
+            num_gpus=reward.num_gpus,
+            runtime_env=reward.runtime_env or None,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        .remote(
+            import_path(reward.name),
+            reward.options,
+            num_threads=max(1, int(reward.num_cpus)),
+            device="cuda" if reward.num_gpus else "cpu",
+        )
+        for reward in rewards
+    }
+    starts = {name: actor.ping.options(max_task_retries=0).remote() for name, actor in actors.items()}
+    for name, start in starts.items():
+        try:
+            ray.get(start)
+        except ray.exceptions.RayActorError as error:
+            cause = str(error).strip().splitlines()[-1]
+            raise SettingsError(f"reward {name!r} could not start: {cause}") from None
+    return actors
+
+
+def reward_provenance(actors: Mapping[str, Any]) -> dict[str, str]:
+    """`reward.NAME` -> sha256 of the reward's weights and its options."""
+    parts = ray.get([actor.provenance.remote() for actor in actors.values()])
+    return {
+        f"reward.{name}": f"{part['weights_hash']} {part['options']}" for name, part in zip(actors, parts, strict=True)
+    }
+
+
+class RewardClient:
+    """A `RewardFunction` that the reward actors compute, in parallel.
+
+    Args:
+        actors: handles by reward name, from `start_reward_actors`.
+        learned: names of the rewards whose gradient is wanted.
+    """
+
+    def __init__(self, actors: Mapping[str, Any], learned: Sequence[str]) -> None:
+        self._actors = actors
+        self._learned = frozenset(learned)
+
+    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> tuple[Scores, ImageGradients]:
+        """See `RewardFunction`."""
+        shared = ray.put(np.ascontiguousarray(images.numpy()))
+        calls = {
+            name: actor.score.remote(shared, list(prompts), name in self._learned)
+            for name, actor in self._actors.items()
+        }
+        scores, gradients = {}, {}
+        for name, (values, gradient, _) in zip(calls, ray.get(list(calls.values())), strict=True):
+            scores[name] = torch.from_numpy(np.array(values))
+            gradients[name] = None if gradient is None else torch.from_numpy(np.array(gradient, dtype=np.float32))
+        return scores, gradients

@@ -1,0 +1,82 @@
+"""The sampler actor: a Ray Data callable that turns prompts into contributions."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+
+from rewards.mix import RewardTerm
+from sdo_ray.models.adapter import attach_lora, set_adapter
+from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.pictures import grid
+from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
+from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.seeds import generator
+
+
+class Sampler:
+    """Samples with one retained-graph step and takes the rewards' gradient back to the adapter.
+
+    Args:
+        config: what to do.
+        store: handle of the `PolicyStore`.
+        reward_actors: handles by reward name.
+    """
+
+    def __init__(self, config: SamplerConfig, store: Any, reward_actors: Mapping[str, Any]) -> None:
+        torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
+        self._config = config
+        self._store = store
+        self._terms = [RewardTerm(term.name, term.weight, term.cap) for term in config.mix.terms]
+        self._rewards = RewardClient(reward_actors, [term.name for term in self._terms if term.weight])
+        device = "cuda" if config.samplers.num_gpus else "cpu"
+        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
+        self._denoisers = find_denoisers(self._pipeline)
+        attach_lora(self._denoisers, config.model.lora)
+        self._version = -1
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """A block of `schedule` -> one row of `Contribution.to_arrow`."""
+        batch = PromptBatch.from_arrow(block)
+        self._adopt_newest_policy(batch.update)
+        contribution = compute_contribution(
+            self._pipeline,
+            batch,
+            self._version,
+            seed=self._config.seed,
+            sampling=self._config.sampling,
+            plan=self._config.plan,
+            rewards=self._rewards,
+            terms=self._terms,
+            normalize=self._config.mix.normalize,
+        )
+        if batch.rows[0] in self._config.preview_rows:
+            contribution = replace(contribution, preview=self._preview())
+        return contribution.to_arrow()
+
+    def _adopt_newest_policy(self, update: int) -> None:
+        version, [weights] = ray.get(self._store.newest.remote(update))
+        if version != self._version:
+            set_adapter(self._denoisers, load_tensors(ray.get(weights)))
+            self._version = version
+
+    def _preview(self) -> bytes:
+        config = self._config
+        with autocast(self._pipeline):
+            pictures = self._pipeline(
+                prompt=list(config.preview_prompts),
+                generator=[generator(config.seed, "preview", i) for i in range(len(config.preview_prompts))],
+                output_type="pil",
+                **config.sampling.pipeline_call(),
+            ).images
+        buffer = io.BytesIO()
+        grid(pictures).save(buffer, format="PNG")
+        return buffer.getvalue()

@@ -1,0 +1,81 @@
+"""Settings of the prompts, of sampling, of the gradient estimator and of the rewards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from sdo_ray.settings import Settings
+
+
+class PromptSettings(Settings):
+    """Where prompts come from."""
+
+    train: str = Field(
+        description="Parquet file or directory with the prompts to learn on. Relative paths start at the settings file."
+    )
+    column: str = Field("prompt", description="The column that holds the prompts.")
+
+
+class SamplingSettings(Settings):
+    """How the pipeline is called."""
+
+    num_inference_steps: int = Field(50, ge=1, description="Sampling steps N.")
+    guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further arguments of the pipeline's call, such as `height`, `width` or `negative_prompt`.",
+    )
+
+    def pipeline_call(self) -> dict[str, Any]:
+        """Keyword arguments for the pipeline."""
+        return {
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+            **self.options,
+        }
+
+
+class PlanSettings(Settings):
+    """The reward-gradient estimator, see docs/method.md."""
+
+    name: str = Field("sdo", description="A registered plan, or `package.module:function`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The plan's own options, such as `K: 1`.")
+
+
+class RewardSettings(Settings):
+    """One reward and the actor that computes it."""
+
+    name: str = Field(description="A registered reward, or `package.module:Class`.")
+    weight: float = Field(1.0, description="Its share of the mixed reward; 0 watches it without learning from it.")
+    cap: float | None = Field(
+        None, description="Scores above this count as this and give no gradient: a guard against over-optimisation."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's constructor.")
+    num_cpus: float = Field(1.0, ge=0, description="CPU cores of its actor, and its torch threads.")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs of its actor.")
+    runtime_env: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Ray runtime environment of its actor, for rewards with packages of their own.",
+    )
+
+
+class MixSettings(Settings):
+    """The rewards and how their gradients are combined."""
+
+    terms: list[RewardSettings] = Field(min_length=1, description="The rewards.")
+    normalize: bool = Field(
+        False,
+        description="Bring every reward's image gradients to the same size before weighting, so that weights compare "
+        "pulls rather than units of score.",
+    )
+
+
+class SamplerSettings(Settings):
+    """The actors that sample and differentiate."""
+
+    count: int = Field(1, ge=1, description="Number of sampler actors.")
+    batch_size: int = Field(8, ge=1, description="Pictures a sampler makes at once.")
+    num_cpus: float = Field(1.0, ge=0, description="CPU cores of each, and its torch threads.")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs of each.")

@@ -1,0 +1,78 @@
+"""A run's directory, local or at a URI that pyarrow knows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from sdo_ray.settings import SettingsError
+
+
+class RunDirectory:
+    """Everything one run keeps.
+
+    Args:
+        storage: a local directory, made absolute here, or a URI such as `s3://bucket/path`.
+        name: the run's name, a directory below it.
+    """
+
+    def __init__(self, storage: str, name: str) -> None:
+        self.is_local = "://" not in storage
+        self.storage = str(Path(storage).expanduser().resolve()) if self.is_local else storage.rstrip("/")
+        self.uri = f"{self.storage}/{name}"
+        if self.is_local:
+            self.filesystem, self.path = fs.LocalFileSystem(), self.uri
+        else:
+            try:
+                self.filesystem, self.path = fs.FileSystem.from_uri(self.uri)
+            except (ValueError, OSError) as error:
+                raise SettingsError(f"run.storage: {storage!r} cannot be used: {error}") from None
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file, or None if there is none."""
+        try:
+            with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+                return json.loads(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> str:
+        """Write a file; returns its full name."""
+        target = f"{self.path}/{name}"
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        with self.filesystem.open_output_stream(target) as stream:
+            stream.write(data)
+        return f"{self.uri}/{name}"
+
+    def write_json(self, name: str, data: Any) -> str:
+        """Write a JSON file; returns its full name."""
+        return self.write(name, json.dumps(data, indent=2).encode())
+
+    def copy_in(self, directory: Path, name: str) -> str:
+        """Copy a local directory's files to the subdirectory `name`; returns its full name."""
+        for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+            self.write(f"{name}/{file.relative_to(directory).as_posix()}", file.read_bytes())
+        return f"{self.uri}/{name}"
+
+    def check_space(self, needed: int) -> None:
+        """Refuse a local disk with too little room; object stores have no such limit.
+
+        Args:
+            needed: bytes.
+
+        Raises:
+            SettingsError: what is needed and what is free.
+        """
+        if not self.is_local:
+            return
+        place = next(path for path in (Path(self.path), *Path(self.path).parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        if free < needed:
+            raise SettingsError(
+                f"run.storage: {self.storage!r} has {free / 1e6:,.0f} MB free, and the run's checkpoints need "
+                f"{needed / 1e6:,.0f} MB; free some, or name another place."
+            )

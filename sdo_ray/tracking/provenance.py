@@ -1,0 +1,69 @@
+"""What exactly made a model: code, packages, base model and rewards."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("sdo-ray", "torch", "diffusers", "transformers", "peft", "ray", "deepspeed", "mlflow")
+
+
+def environment() -> dict[str, str]:
+    """Git revision of the code, "unknown" outside a checkout and "+changes" with uncommitted ones; package versions."""
+    return {"git_revision": _git_revision()} | {f"version.{name}": _version(name) for name in PACKAGES}
+
+
+def fingerprint(location: str) -> str:
+    """sha256 over the weights and configuration files of a base model, names included: equal models, equal hash.
+
+    Args:
+        location: a directory in diffusers format, or a hub id whose files are in the local cache.
+    """
+    directory = Path(location)
+    if not directory.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        index = try_to_load_from_cache(location, "model_index.json")
+        if not isinstance(index, str):
+            return "unknown: not in this machine's cache"
+        directory = Path(index).parent
+    digest = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.suffix in (".safetensors", ".json")):
+        digest.update(file.relative_to(directory).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git_revision() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted names; lists by position."""
+    flat: dict[str, str] = {}
+    items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+    for key, value in items:
+        if isinstance(value, dict | list) and value:
+            flat |= flatten(value, f"{prefix}{key}.")  # type: ignore[arg-type]
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat

@@ -1,0 +1,134 @@
+"""One MLflow run beside one alignment run, and continued with it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from PIL import Image
+
+from sdo_ray.evaluation.compare import Comparison
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.provenance import flatten
+from sdo_ray.training.records import UpdateReport
+
+
+class TrackedRun:
+    """Metrics, pictures and the model of one run. Updates that MLflow already has are not logged twice.
+
+    Args:
+        uri: the MLflow server.
+        experiment: its experiment.
+        directory: the run's directory, which remembers the MLflow run's id.
+        name: the run's name.
+        settings: all settings, logged as parameters.
+    """
+
+    FILE = "mlflow.json"
+
+    def __init__(self, uri: str, experiment: str, directory: RunDirectory, name: str, settings: dict[str, Any]) -> None:
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._uri = uri
+        known = directory.read_json(self.FILE)
+        if known is None or known["tracking_uri"] != uri:
+            self.run_id = self._start(experiment, directory, name, settings)
+            directory.write_json(self.FILE, {"tracking_uri": uri, "run_id": self.run_id})
+        else:
+            self.run_id = known["run_id"]
+            self._client.update_run(self.run_id, status="RUNNING")
+        self._logged = {metric.step for metric in self._client.get_metric_history(self.run_id, "reward/mean")}
+
+    def _start(self, experiment: str, directory: RunDirectory, name: str, settings: dict[str, Any]) -> str:
+        from mlflow.entities import Param
+
+        found = self._client.get_experiment_by_name(experiment)
+        if found is None:
+            # Without a server, artifacts would land in the directory the command was started from.
+            place = f"file://{directory.storage}/mlartifacts" if self._uri.startswith("sqlite:") else None
+            experiment_id = self._client.create_experiment(experiment, artifact_location=place)
+        else:
+            experiment_id = found.experiment_id
+        run_id: str = self._client.create_run(experiment_id, run_name=name).info.run_id
+        parameters = [Param(key, value[:6000]) for key, value in flatten(settings).items()]
+        for first in range(0, len(parameters), 100):  # MLflow's limit for one request
+            self._client.log_batch(run_id, params=parameters[first : first + 100])
+        return run_id
+
+    def log_updates(self, reports: Iterable[UpdateReport]) -> None:
+        """Log the updates that MLflow does not have yet, under step `update + 1`."""
+        for report in reports:
+            step = report.update + 1
+            if step in self._logged:
+                continue
+            if report.preview is not None:
+                self._client.log_image(self.run_id, Image.open(io.BytesIO(report.preview)), key="preview", step=step)
+            self._log_metrics(_metrics(report), step)
+            self._logged.add(step)
+
+    def log_comparisons(self, comparisons: Sequence[Comparison], files: Iterable[str]) -> None:
+        """Log the held-out comparison and its files."""
+        metrics = {}
+        for c in comparisons:
+            metrics |= {f"heldout/{c.judge}/{part}": getattr(c, part) for part in ("base", "aligned", "low", "high")}
+        self._log_metrics(metrics, 0)
+        for file in files:
+            self._client.log_artifact(self.run_id, file, artifact_path="outcome")
+
+    def register(self, adapter: str, base: str, name: str | None, provenance: dict[str, str]) -> str | None:
+        """Log the adapter as an MLflow model and, with a name, register it as a new version.
+
+        Args:
+            adapter: directory with `pytorch_lora_weights.safetensors`.
+            base: where plain diffusers loads the base model from.
+            name: the registered model's name.
+            provenance: tags of the run and of the version.
+
+        Returns:
+            `models:/NAME/VERSION`, or None without a name.
+        """
+        import mlflow
+        import mlflow.diffusers
+
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
+        for key, value in provenance.items():
+            self._client.set_tag(self.run_id, key, value)
+        with mlflow.start_run(run_id=self.run_id):
+            info = mlflow.diffusers.log_model(adapter, base, name="adapter")
+        if name is None:
+            return None
+        version = mlflow.register_model(info.model_uri, name, tags=provenance)
+        return f"models:/{name}/{version.version}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the MLflow run as FINISHED or, to be continued when the run is resumed, as FAILED."""
+        self._client.set_terminated(self.run_id, "FINISHED" if kind is None else "FAILED")
+
+    def _log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+
+
+def _metrics(report: UpdateReport) -> dict[str, float]:
+    metrics: dict[str, float | None] = {
+        "reward/mean": report.reward.mean,
+        "reward/std": report.reward.std,
+        "gradient_norm": report.gradient_norm,
+        "policy_lag": report.policy_lag,
+        "samples": report.num_samples,
+        "samples_left_out": report.num_left_out,
+    }
+    for name, spread in report.scores.items():
+        metrics |= {f"score/{name}/mean": spread.mean, f"score/{name}/std": spread.std}
+    metrics |= {f"step_gradient_norm/{step:03d}": norm for step, norm in report.step_norms.items()}
+    metrics |= {f"seconds/{part}": value for part, value in report.seconds.items()}
+    return {key: value for key, value in metrics.items() if value is not None}

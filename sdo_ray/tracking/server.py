@@ -1,0 +1,74 @@
+"""Which MLflow server a run talks to, and whether it answers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+
+
+def tracking_uri(run: RunDirectory) -> str:
+    """MLFLOW_TRACKING_URI, or a database file beside the runs.
+
+    Raises:
+        SettingsError: neither is possible.
+    """
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    if not run.is_local:
+        raise SettingsError(
+            f"MLFLOW_TRACKING_URI: not set, and run.storage {run.storage!r} is no local directory to keep MLflow's "
+            "database in; set it to your MLflow server."
+        )
+    return f"sqlite:///{run.storage}/mlflow.db"
+
+
+def check_server(uri: str) -> None:
+    """Refuse a server that does not answer, quickly.
+
+    Raises:
+        SettingsError: with the address, credentials removed, and the cause.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for chatty in ("mlflow", "alembic"):  # they announce every table they create
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+    with _impatient():
+        try:
+            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        except MlflowException as error:
+            cause = str(error).splitlines()[0].replace(uri, without_password(uri))[:300]
+            raise SettingsError(
+                f"MLFLOW_TRACKING_URI: MLflow at {without_password(uri)} does not answer: {cause}. Start the server, "
+                "correct the address or credentials, or unset it to use a database file."
+            ) from None
+
+
+def without_password(uri: str) -> str:
+    """The URI with user and password removed."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host))
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,22 @@
+"""Settings of what MLflow keeps."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sdo_ray.settings import Settings
+
+
+class TrackingSettings(Settings):
+    """The MLflow server itself is named by the environment variable MLFLOW_TRACKING_URI; without it, a database file in
+    the run's storage is used."""
+
+    experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")
+    register_as: str | None = Field(
+        None,
+        description="Name of the registered model that the final adapter becomes a version of; none, if not given.",
+    )
+    preview_every: int = Field(10, ge=1, description="Updates between picture grids.")
+    preview_prompts: list[str] = Field(
+        default_factory=list, description="Prompts of the picture grid, sampled with the same noise every time."
+    )

@@ -1,0 +1,96 @@
+"""What an update reports."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sdo_ray.rollout.records import Contribution
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation of a score over the samples of an update; NaN-free, both None if no sample counts."""
+
+    mean: float | None
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of finite values; the deviation is that of the population."""
+        finite = [value for value in values if abs(value) < float("inf")]
+        return cls(statistics.fmean(finite), statistics.pstdev(finite)) if finite else cls(None, None)
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """One policy update, as people and MLflow see it."""
+
+    update: int
+    """From 0; it made policy version `update + 1`."""
+    reward: Spread
+    """The mixed reward."""
+    scores: dict[str, Spread]
+    """Every reward's raw score, watched ones too."""
+    gradient_norm: float
+    """Norm of the mean gradient before clipping."""
+    step_norms: dict[int, float]
+    """Kept step -> mean over the batches that kept it of the reward gradient's norm at the denoiser's output."""
+    policy_lag: float
+    """Mean over samples of update - policy version."""
+    num_samples: int
+    """Samples learned from."""
+    num_left_out: int
+    """Samples left out for a reward or gradient that was not finite."""
+    seconds: dict[str, float]
+    """`sampling`, `rewarding`, `backward`: means over the batches; `waiting`: of the trainer for them; `update`: all."""
+    preview: bytes | None = None
+    """PNG of the preview prompts under the policy that sampled this update, where one was due."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers; the preview stays out."""
+        return asdict(replace(self, preview=None))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> UpdateReport:
+        """The inverse of `to_json`."""
+        spreads = {name: Spread(**spread) for name, spread in data["scores"].items()}
+        norms = {int(step): norm for step, norm in data["step_norms"].items()}
+        return cls(**data | {"reward": Spread(**data["reward"]), "scores": spreads, "step_norms": norms})
+
+
+def summarize(
+    contributions: Sequence[Contribution], *, gradient_norm: float, waiting: float, seconds: float
+) -> UpdateReport:
+    """The report of one update from all of its contributions.
+
+    Args:
+        contributions: of one update, from all workers, gradients not needed.
+        gradient_norm: norm of the mean gradient.
+        waiting: seconds the trainer waited for the contributions.
+        seconds: wall-clock seconds since the update before.
+    """
+    norms: dict[int, list[float]] = {}
+    for contribution in contributions:
+        for step, norm in contribution.step_norms.items():
+            norms.setdefault(step, []).append(norm)
+    samples = sum(len(c.scores[next(iter(c.scores))]) for c in contributions)
+    lag = sum((c.update - c.policy_version) * (c.num_samples + c.num_left_out) for c in contributions)
+    parts = ("sampling", "rewarding", "backward")
+    return UpdateReport(
+        update=contributions[0].update,
+        reward=Spread.of([value for c in contributions for value in c.mixed]),
+        scores={
+            name: Spread.of([v for c in contributions for v in c.scores[name]]) for name in contributions[0].scores
+        },
+        gradient_norm=gradient_norm,
+        step_norms={step: statistics.fmean(values) for step, values in sorted(norms.items())},
+        policy_lag=lag / samples,
+        num_samples=sum(c.num_samples for c in contributions),
+        num_left_out=sum(c.num_left_out for c in contributions),
+        seconds={part: statistics.fmean(getattr(c.seconds, part) for c in contributions) for part in parts}
+        | {"waiting": waiting, "update": seconds},
+        preview=next((c.preview for c in contributions if c.preview is not None), None),
+    )

@@ -1,0 +1,40 @@
+"""Settings of the updates and of the trainers that make them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sdo_ray.settings import Settings
+
+
+class TrainerSettings(Settings):
+    """The Ray Train workers."""
+
+    count: int = Field(1, ge=1, description="Number of workers; DeepSpeed shards the optimizer over them.")
+    num_cpus: float = Field(1.0, ge=0, description="CPU cores of each.")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs of each.")
+    zero_stage: Literal[1, 2] = Field(
+        2, description="DeepSpeed ZeRO: 1 shards the optimizer's state, 2 the gradients as well."
+    )
+    max_failures: int = Field(
+        3, ge=0, description="How often the group is restarted from the last checkpoint when a worker dies."
+    )
+
+
+class TrainingSettings(Settings):
+    """The policy updates."""
+
+    updates: int = Field(100, ge=1, description="Policy updates in the run.")
+    batch_size: int = Field(32, ge=1, description="Samples an update learns from, over all samplers.")
+    learning_rate: float = Field(3e-4, gt=0, description="AdamW step size.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW decay, which pulls the adapter back to the base model.")
+    max_grad_norm: float = Field(1.0, gt=0, description="The update's gradient is clipped to this norm.")
+    max_policy_lag: int = Field(
+        0,
+        ge=0,
+        description="How many updates the policy that samples may be behind. 0 waits, and is exactly reproducible; "
+        "more lets sampling and training overlap.",
+    )
+    checkpoint_every: int = Field(10, ge=1, description="Updates between checkpoints; the last is always kept.")

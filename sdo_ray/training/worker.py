@@ -1,0 +1,103 @@
+"""What each worker of the Ray Train group runs.
+
+loop over updates u
+    wait for        this worker's contributions to u, from the samplers through Ray Data
+    average, step   over all workers and samples, by DeepSpeed
+    rank 0          publishes version u + 1, files the report; samplers waiting for it go on
+    every n updates a checkpoint of all workers
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import torch.distributed
+
+from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
+from sdo_ray.training import checkpoints
+from sdo_ray.training.engine import apply_gradient, make_engine
+from sdo_ray.training.records import UpdateReport, summarize
+from sdo_ray.training.settings import TrainerSettings, TrainingSettings
+
+ROLLOUTS = "rollouts"
+"""The name of the stream of contributions."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to know."""
+
+    training: TrainingSettings
+    trainers: TrainerSettings
+    contributions_per_update: int
+    """Over all workers; divisible by their number."""
+    initial_adapter: bytes
+    """Policy version 0, safetensors."""
+    store: Any
+    """Handle of the `PolicyStore`."""
+
+
+def train_worker(config: dict[str, WorkerConfig]) -> None:
+    """The train function: `{"worker": WorkerConfig}`.
+
+    Raises:
+        RuntimeError: if the stream ends early or a contribution arrives out of turn.
+    """
+    worker = config["worker"]
+    context = ray.train.get_context()
+    rank, per_worker = context.get_world_rank(), worker.contributions_per_update // context.get_world_size()
+    engine = make_engine(load_tensors(worker.initial_adapter), worker.training, worker.trainers)
+    start, reports = 0, []
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        start, reports = checkpoints.restore(engine, checkpoint)
+    if rank == 0:
+        _publish(worker.store, start, engine)
+    stream = _contributions()
+    for update in range(start, worker.training.updates):
+        began = time.monotonic()
+        mine = [_next(stream, update) for _ in range(per_worker)]
+        waited = time.monotonic() - began
+        norm = apply_gradient(engine, [c.gradient for c in mine], sum(c.num_samples for c in mine))
+        reports.append(_report(mine, norm, waited, began))
+        if rank == 0:
+            _publish(worker.store, update + 1, engine)
+            ray.get(worker.store.report.remote(reports[-1]))
+        done = update + 1
+        if done % worker.training.checkpoint_every == 0 or done == worker.training.updates:
+            checkpoints.save(engine, done, reports)
+
+
+def _contributions() -> Iterator[Contribution]:
+    # No prefetching: with policy lag 0 the next block cannot exist before this one is used.
+    batches = ray.train.get_dataset_shard(ROLLOUTS).iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=0
+    )
+    for table in batches:
+        for row in table.to_pylist():
+            yield Contribution.from_arrow(row)
+
+
+def _next(stream: Iterator[Contribution], update: int) -> Contribution:
+    contribution = next(stream, None)
+    if contribution is None:
+        raise RuntimeError(f"the stream of contributions ended before update {update}")
+    if contribution.update != update:
+        raise RuntimeError(f"a contribution to update {contribution.update} arrived while update {update} is made")
+    return contribution
+
+
+def _publish(store: Any, version: int, engine: Any) -> None:
+    ray.get(store.publish.remote(version, dump_tensors({k: v.cpu() for k, v in engine.module.named().items()})))
+
+
+def _report(mine: list[Contribution], norm: float, waited: float, began: float) -> UpdateReport:
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    slim = [Contribution(**vars(c) | {"gradient": {}}) for c in mine]
+    torch.distributed.all_gather_object(everyone, slim)
+    contributions = sorted((c for part in everyone for c in part), key=lambda c: c.first_row)
+    return summarize(contributions, gradient_norm=norm, waiting=waited, seconds=time.monotonic() - began)
