@@ -10,7 +10,6 @@ Notation:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,33 +17,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from sdo_ray.zoo.captioned import Captioned
-from sdo_ray.zoo.checks import require
-from sdo_ray.zoo.fitting import FitSettings, Report, batch_rows, fit, generator
+from sdo_ray.zoo.fitting import Report, batch_rows, fit, generator
+from sdo_ray.zoo.settings import AutoencoderSettings
 from sdo_ray.zoo.sheet import write_sheet
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderSettings(FitSettings):
-    """The autoencoder and how it is fitted."""
-
-    init_from: str | None = None
-    """Directory of an AutoencoderKL in diffusers format to start from; its shape then replaces the next three."""
-    channels: tuple[int, ...] = (24, 48, 96)
-    """Channels of each level, each a multiple of 8; every level after the first halves the side."""
-    latent_channels: int = 4
-    """Channels of the latents, >= 1."""
-    layers: int = 1
-    """Residual blocks per level, >= 1."""
-    kl: float = 1e-4
-    """Weight of the KL term, >= 0."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        legal = len(self.channels) >= 1 and all(c > 0 and c % 8 == 0 for c in self.channels)
-        require("channels", self.channels, legal, "one or more positive multiples of 8")
-        require("latent_channels", self.latent_channels, self.latent_channels >= 1, ">= 1")
-        require("layers", self.layers, self.layers >= 1, ">= 1")
-        require("kl", self.kl, self.kl >= 0, ">= 0")
 
 
 def train_autoencoder(

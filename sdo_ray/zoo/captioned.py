@@ -12,26 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from sdo_ray.zoo.checks import require
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Where the pictures are."""
-
-    path: str
-    """Parquet file."""
-    image: str = "image"
-    """Column of encoded pictures: the bytes of any format Pillow reads, or a struct with them in its field `bytes`."""
-    caption: str = "caption"
-    """Column of captions: a string, or a list of strings of which every update draws one."""
-    size: int = 64
-    """Side of the square pictures in pixels, a multiple of 8; others are resized to it."""
-    flip: bool = True
-    """Show each picture as it is and mirrored, half of the time each."""
-
-    def __post_init__(self) -> None:
-        require("size", self.size, self.size >= 8 and self.size % 8 == 0, "a positive multiple of 8")
+from sdo_ray.zoo.settings import DataSettings
 
 
 @dataclass(frozen=True)
@@ -55,7 +36,8 @@ def read_captioned(settings: DataSettings) -> Captioned:
         raise FileNotFoundError(f"data.path: no file at {settings.path} (relative paths start at {Path.cwd()})")
     columns = pq.read_schema(settings.path).names
     for field, column in (("image", settings.image), ("caption", settings.caption)):
-        require(f"data.{field}", column, column in columns, f"a column of {settings.path}: {', '.join(columns)}")
+        if column not in columns:
+            raise ValueError(f"data.{field}: got {column!r}; {settings.path} has the columns {', '.join(columns)}")
     table = pq.read_table(settings.path, columns=[settings.image, settings.caption])
     if table.num_rows == 0:
         raise ValueError(f"data.path: {settings.path} has no rows")

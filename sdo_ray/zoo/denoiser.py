@@ -19,56 +19,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sdo_ray.zoo.checks import require
-from sdo_ray.zoo.fitting import FitSettings, Report, batch_rows, fit, generator
+from sdo_ray.zoo.fitting import Report, batch_rows, fit, generator
+from sdo_ray.zoo.settings import DenoiserSettings, SheetSettings
 from sdo_ray.zoo.sheet import write_sheet
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiserSettings(FitSettings):
-    """The UNet and how it is fitted."""
-
-    init_from: str | None = None
-    """Directory of a UNet2DConditionModel in diffusers format to start from; its shape then replaces the next three."""
-    channels: tuple[int, ...] = (64, 128, 192)
-    """Channels of each level, each a multiple of 16 and of `heads`; all levels but the first attend to the caption."""
-    layers: int = 1
-    """Residual blocks per level, >= 1."""
-    heads: int = 4
-    """Attention heads, >= 1. Few: many small heads are slow on a CPU."""
-    min_snr: float = 5.0
-    """gamma, > 0."""
-    empty_captions: float = 0.1
-    """Share of captions replaced by the empty one, in [0, 1)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        legal = len(self.channels) >= 2 and all(c > 0 and c % 16 == 0 and c % self.heads == 0 for c in self.channels)
-        require("heads", self.heads, self.heads >= 1, ">= 1")
-        require("channels", self.channels, legal, f"two or more positive multiples of 16 and of heads ({self.heads})")
-        require("layers", self.layers, self.layers >= 1, ">= 1")
-        require("min_snr", self.min_snr, self.min_snr > 0, "> 0")
-        require("empty_captions", self.empty_captions, 0 <= self.empty_captions < 1, "in [0, 1)")
-
-
-@dataclass(frozen=True)
-class SheetSettings:
-    """The pictures that show how far training is: the same prompts and the same noise every time."""
-
-    prompts: tuple[str, ...]
-    """One column each, one or more."""
-    seeds: int = 2
-    """Pictures of each prompt, one row each, >= 1."""
-    steps: int = 20
-    """Sampling steps, >= 1."""
-    guidance: float = 3.0
-    """Scale of classifier-free guidance, >= 1."""
-
-    def __post_init__(self) -> None:
-        require("prompts", self.prompts, len(self.prompts) >= 1, "one or more prompts")
-        require("seeds", self.seeds, self.seeds >= 1, ">= 1")
-        require("steps", self.steps, self.steps >= 1, ">= 1")
-        require("guidance", self.guidance, self.guidance >= 1, ">= 1")
 
 
 def make_scheduler() -> DDIMScheduler:
@@ -186,7 +139,7 @@ def sample(pipeline: StableDiffusionPipeline, sheet: SheetSettings) -> Tensor:
     for seed in range(sheet.seeds):
         noise = torch.randn(shape, generator=generator(seed, "sheet", 0)).repeat(len(sheet.prompts), 1, 1, 1)
         pictures = pipeline(
-            list(sheet.prompts),
+            sheet.prompts,
             latents=noise.to(pipeline.device),
             num_inference_steps=sheet.steps,
             guidance_scale=sheet.guidance,

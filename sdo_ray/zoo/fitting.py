@@ -14,7 +14,6 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,44 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sdo_ray.zoo.checks import require
+from sdo_ray.zoo.settings import FitSettings
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How a model is fitted."""
-
-    updates: int
-    """Optimizer updates, >= 0; with 0 the model stays as it started."""
-    batch_size: int = 32
-    """Pictures per update, >= 1."""
-    lr: float = 5e-4
-    """Peak learning rate, > 0."""
-    warmup: int = 200
-    """Updates of linear warm-up, >= 0; a half cosine from the peak to 0 is multiplied on."""
-    weight_decay: float = 0.0
-    """AdamW's decoupled weight decay, >= 0."""
-    ema: float = 0.9995
-    """Decay of the averaged weights, in [0, 1); the average is what a stage hands on."""
-    clip: float = 1.0
-    """Largest norm of the gradient, > 0."""
-    save_every: int = 500
-    """Updates between saved states, >= 1; also between pictures of the progress."""
-    log_every: int = 50
-    """Updates between lines of progress, >= 1."""
-
-    def __post_init__(self) -> None:
-        require("updates", self.updates, self.updates >= 0, ">= 0")
-        require("batch_size", self.batch_size, self.batch_size >= 1, ">= 1")
-        require("lr", self.lr, self.lr > 0, "> 0")
-        require("warmup", self.warmup, self.warmup >= 0, ">= 0")
-        require("weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
-        require("ema", self.ema, 0 <= self.ema < 1, "in [0, 1)")
-        require("clip", self.clip, self.clip > 0, "> 0")
-        require("save_every", self.save_every, self.save_every >= 1, ">= 1")
-        require("log_every", self.log_every, self.log_every >= 1, ">= 1")
 
 
 def learning_rate(settings: FitSettings, update: int) -> float:
@@ -108,7 +72,9 @@ def fit(
         FloatingPointError: the loss of an update is not finite; the last saved state stays.
     """
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, (0.9, 0.99), weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), settings.lr, (0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+    )
     done = _load(directory, model, average, optimizer)
     if done:
         report(f"continues after update {done} of {settings.updates}, from {directory}")

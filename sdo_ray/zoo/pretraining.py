@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -10,39 +10,21 @@ import torch
 import yaml
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from sdo_ray.zoo.autoencoder import AutoencoderSettings, encode, train_autoencoder
-from sdo_ray.zoo.captioned import Captioned, DataSettings, read_captioned
-from sdo_ray.zoo.checks import require
-from sdo_ray.zoo.denoiser import DenoiserSettings, Latents, SheetSettings, make_scheduler, start_unet, train_denoiser
+from sdo_ray.settings import SettingsError
+from sdo_ray.zoo.autoencoder import encode, train_autoencoder
+from sdo_ray.zoo.captioned import Captioned, read_captioned
+from sdo_ray.zoo.denoiser import Latents, make_scheduler, start_unet, train_denoiser
 from sdo_ray.zoo.fitting import Report
+from sdo_ray.zoo.settings import PretrainSettings
 from sdo_ray.zoo.text import load_text
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """One run of pretraining."""
-
-    output: str
-    """Directory of the run: states and sheets of both stages, and the finished pipeline in `pipeline/`."""
-    data: DataSettings
-    autoencoder: AutoencoderSettings
-    unet: DenoiserSettings
-    sheet: SheetSettings
-    seed: int = 0
-    """Source of everything random, >= 0."""
-    device: str = "cpu"
-    """`cpu` or a CUDA device: `cuda`, `cuda:1`."""
-
-    def __post_init__(self) -> None:
-        require("seed", self.seed, self.seed >= 0, ">= 0")
-        require("device", self.device, self.device.split(":")[0] in ("cpu", "cuda"), "cpu, cuda or cuda:INDEX")
 
 
 def pretrain(settings: PretrainSettings, report: Report) -> Path:
     """Runs or continues the run in `settings.output` and returns the directory of the finished pipeline.
 
     Raises:
-        ValueError: the directory holds a run with other settings, or the parts given do not fit together.
+        SettingsError: the directory holds a run with other settings.
+        ValueError: the parts given do not fit together, or the data is not what the settings say.
         FileNotFoundError: the data is not where the settings say.
     """
     output = Path(settings.output)
@@ -64,19 +46,19 @@ def pretrain(settings: PretrainSettings, report: Report) -> Path:
 
 def claim(output: Path, settings: PretrainSettings) -> None:
     """Writes the settings into a new run's directory, or checks that they are those of the run found there."""
-    path = output / "settings.yaml"
-    text = yaml.safe_dump(yaml.safe_load(yaml.safe_dump(_plain(asdict(settings)))), sort_keys=False)
-    if path.exists():
-        before, now = (yaml.safe_load(source) for source in (path.read_text(), text))
-        changed = [f"{key}: was {old!r}, is {now.get(key)!r}" for key, old in before.items() if now.get(key) != old]
-        if changed:
-            raise ValueError(
-                f"output: {output} holds a run with other settings; continue it with those in {path},"
-                f" or name another directory. Changed: {'; '.join(changed)}"
-            )
+    path, now = output / "settings.yaml", settings.to_dict()
+    if not path.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(yaml.safe_dump(now, sort_keys=False))
+        os.replace(partial, path)
         return
-    output.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    before = yaml.safe_load(path.read_text())
+    if changed := [f"{key}: was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]:
+        raise SettingsError(
+            f"output: {output} holds a run with other settings; continue it with those in {path},"
+            f" or name another directory. Changed: {'; '.join(changed)}"
+        )
 
 
 def assemble(settings: PretrainSettings, vae: AutoencoderKL) -> StableDiffusionPipeline:
@@ -107,20 +89,10 @@ def prepare_latents(pipeline: StableDiffusionPipeline, data: Captioned, flip: bo
 
     # A dictionary keeps the order of first appearance; the empty caption comes first.
     numbers = {caption: i for i, caption in enumerate(dict.fromkeys(["", *chain.from_iterable(data.captions)]))}
-    texts = []
-    for part in torch.arange(len(numbers)).split(256):
-        captions = list(numbers)[int(part[0]) : int(part[-1]) + 1]
-        texts.append(
-            pipeline.encode_prompt(captions, device, num_images_per_prompt=1, do_classifier_free_guidance=False)[
-                0
-            ].cpu()
-        )
-    choices = tuple(tuple(numbers[caption] for caption in captions) for captions in data.captions)
+    captions = list(numbers)
+    texts = [
+        pipeline.encode_prompt(captions[first : first + 256], device, 1, do_classifier_free_guidance=False)[0].cpu()
+        for first in range(0, len(captions), 256)
+    ]
+    choices = tuple(tuple(numbers[caption] for caption in several) for several in data.captions)
     return Latents(z, torch.cat(texts), choices)
-
-
-def _plain(value: object) -> object:
-    """Tuples as lists, so that the settings are plain YAML."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

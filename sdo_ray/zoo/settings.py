@@ -1,80 +1,132 @@
-"""Settings from YAML: strict construction of dataclasses, with errors that name the field."""
+"""Settings of a pretraining run."""
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Self
 
-import yaml
+from pydantic import Field, field_validator, model_validator
 
-T = TypeVar("T")
+from sdo_ray.settings import Settings
 
 
-def read_settings(cls: type[T], path: Path, overrides: typing.Sequence[str] = ()) -> T:
-    """Reads a YAML file into the dataclass `cls`, after setting `a.b=value` overrides, whose values are YAML too.
+class DataSettings(Settings):
+    """Where the captioned pictures are."""
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown, missing or ill-typed field, or a value the dataclass refuses; the message has its path.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no settings file at {path}")
-    tree = yaml.safe_load(path.read_text())
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ValueError(f"--set: got {override!r}; legal is FIELD.FIELD=VALUE")
-        *parents, last = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = yaml.safe_load(value)
-    return build(cls, tree, "")
+    path: str = Field(description="Parquet file; a relative path starts at the working directory.")
+    image: str = Field(
+        "image", description="Column of encoded pictures: bytes that Pillow reads, or a struct with them in `bytes`."
+    )
+    caption: str = Field(
+        "caption", description="Column of captions: a string, or a list of strings of which every update draws one."
+    )
+    size: int = Field(
+        64, ge=8, multiple_of=8, description="Side of the square pictures in pixels; others are resized to it."
+    )
+    flip: bool = Field(True, description="Show each picture as it is and mirrored, half of the time each.")
 
 
-def build(cls: type[T], tree: Any, where: str) -> T:
-    """Makes the dataclass `cls` from a mapping; `where` is the path of its fields in messages, "" at the top."""
-    if not isinstance(tree, dict):
-        raise ValueError(f"{where or 'settings'}: got {tree!r}; legal is a mapping")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := [name for name in tree if name not in fields]:
-        raise ValueError(f"{_join(where, unknown[0])}: no such setting; legal are {', '.join(fields)}")
-    empty = dataclasses.MISSING
-    required = [n for n, f in fields.items() if f.default is empty and f.default_factory is empty]
-    if missing := [name for name in required if name not in tree]:
-        raise ValueError(f"{_join(where, missing[0])}: missing; it has no default")
-    values = {name: _value(hints[name], value, _join(where, name)) for name, value in tree.items()}
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise ValueError(_join(where, str(error))) from error
+class FitSettings(Settings):
+    """How a model is fitted."""
+
+    updates: int = Field(ge=0, description="Optimizer updates; with 0 the model stays as it started.")
+    batch_size: int = Field(32, ge=1, description="Pictures per update.")
+    lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
+    warmup: int = Field(200, ge=0, description="Updates of linear warm-up, times a half cosine from the peak to 0.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
+    ema: float = Field(0.9995, ge=0, lt=1, description="Decay of the averaged weights, which a stage hands on.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    save_every: int = Field(500, ge=1, description="Updates between saved states, each with a picture of the progress.")
+    log_every: int = Field(50, ge=1, description="Updates between lines of progress.")
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where}: got {value!r}; legal is a list")
-        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
-    # YAML reads 5e-4 as text, and 1 where 1.0 is meant.
-    if hint is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    if type(value) is not hint:
-        raise ValueError(f"{where}: got {value!r}; legal is {hint.__name__}")
-    return value
+class AutoencoderSettings(FitSettings):
+    """The autoencoder and how it is fitted."""
+
+    init_from: str | None = Field(
+        None,
+        description="Directory of an AutoencoderKL in diffusers format to start from, instead of the next three.",
+    )
+    channels: list[int] = Field(
+        [24, 48, 96],
+        min_length=1,
+        description="Channels of each level, multiples of 8; every level after the first halves the side.",
+    )
+    latent_channels: int = Field(4, ge=1, description="Channels of the latents.")
+    layers: int = Field(1, ge=1, description="Residual blocks per level.")
+    kl: float = Field(1e-4, ge=0, description="Weight of the KL term.")
+
+    @field_validator("channels")
+    @classmethod
+    def _grouped(cls, channels: list[int]) -> list[int]:
+        return _multiples(channels, 8)
 
 
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+class DenoiserSettings(FitSettings):
+    """The UNet and how it is fitted."""
+
+    init_from: str | None = Field(
+        None,
+        description="Directory of a UNet2DConditionModel in diffusers format to start from, instead of the next three.",
+    )
+    channels: list[int] = Field(
+        [64, 128, 192],
+        min_length=2,
+        description="Channels of each level, multiples of 16 and of `heads`; all levels but the first attend to the"
+        " caption.",
+    )
+    layers: int = Field(1, ge=1, description="Residual blocks per level.")
+    heads: int = Field(4, ge=1, description="Attention heads. Few: many small heads are slow on a CPU.")
+    min_snr: float = Field(5.0, gt=0, description="gamma of the min-SNR weighting, arXiv 2303.09556.")
+    empty_captions: float = Field(0.1, ge=0, lt=1, description="Share of captions replaced by the empty one.")
+
+    @field_validator("channels")
+    @classmethod
+    def _grouped(cls, channels: list[int]) -> list[int]:
+        return _multiples(channels, 16)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if any(c % self.heads for c in self.channels):
+            raise ValueError(f"heads {self.heads} does not divide all channels {self.channels}; change one of them")
+        return self
+
+
+class SheetSettings(Settings):
+    """The pictures that show how far training is: the same prompts and the same noise every time."""
+
+    prompts: list[str] = Field(min_length=1, description="One column each.")
+    seeds: int = Field(2, ge=1, description="Pictures of each prompt, one row each.")
+    steps: int = Field(20, ge=1, description="Sampling steps.")
+    guidance: float = Field(3.0, ge=1, description="Scale of classifier-free guidance.")
+
+
+class PretrainSettings(Settings):
+    """One run of pretraining."""
+
+    output: str = Field(
+        description="Directory of the run: states and sheets of both stages, and the finished model in `pipeline/`."
+    )
+    data: DataSettings
+    autoencoder: AutoencoderSettings
+    unet: DenoiserSettings
+    sheet: SheetSettings
+    seed: int = Field(0, ge=0, description="Source of everything random.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="`cpu`, `cuda` or `cuda:INDEX`.")
+
+    @model_validator(mode="after")
+    def _sides_halve(self) -> Self:
+        # A model to start from brings its own number of levels, which is checked when it is loaded.
+        if self.autoencoder.init_from is None and self.unet.init_from is None:
+            divisor = 2 ** (len(self.autoencoder.channels) + len(self.unet.channels) - 2)
+            if self.data.size % divisor:
+                raise ValueError(
+                    f"data.size {self.data.size} cannot be halved as often as the levels of autoencoder.channels and"
+                    f" unet.channels ask; make it a multiple of {divisor}, or leave out a level"
+                )
+        return self
+
+
+def _multiples(channels: list[int], of: int) -> list[int]:
+    if any(c <= 0 or c % of for c in channels):
+        raise ValueError(f"legal are positive multiples of {of}")
+    return channels
