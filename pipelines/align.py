@@ -91,14 +91,15 @@ def align(settings: AlignSettings) -> Outcome:
         assert policy is not None
 
         print("comparing base and aligned model on held-out prompts", flush=True)
-        judges = rewards | start_reward_actors(settings.evaluation.evaluators)
+        ray.get(store.publish.remote(settings.training.updates, dump_tensors(policy)))
         held_out = read_prompts(settings.evaluation.prompts, settings.evaluation.column)
         pictures = make_pictures(
             choose_prompts(held_out, settings.evaluation.num_prompts, settings.run.seed),
             PictureConfig(
-                settings.run.seed, settings.model, settings.sampling, settings.samplers, dump_tensors(policy)
+                settings.run.seed, settings.model, settings.sampling, settings.samplers, settings.training.updates
             ),
-            judges,
+            store,
+            rewards | start_reward_actors(settings.evaluation.evaluators),
         )
         comparisons = compare_all(pictures)
         places = write_pictures(run, pictures)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -16,6 +18,18 @@ BAD_INPUT = 2
 """Exit code when nothing was started because of bad input."""
 
 
+def quiet() -> None:
+    """Leave the screen to the job: libraries speak of errors only, unless the user set them otherwise."""
+    for variable, level in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }.items():
+        os.environ.setdefault(variable, level)
+    for chatty in ("mlflow", "alembic", "DeepSpeed"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+
+
 def run_job(
     name: str, description: str, kind: type[S], job: Callable[[S], int], arguments: Sequence[str] | None
 ) -> int:
@@ -24,6 +38,7 @@ def run_job(
     Returns:
         The job's exit code, or `BAD_INPUT` with every problem on a line of standard error.
     """
+    quiet()
     parser = argparse.ArgumentParser(prog=f"sdo {name}", description=description)
     parser.add_argument(
         "config", metavar="CONFIG", help="YAML file with the settings; docs/configuration.md lists them"

@@ -34,9 +34,10 @@ class Progress:
         scores = "  ".join(f"{name} {_number(spread)}" for name, spread in report.scores.items())
         left_out = f"  {report.num_left_out} LEFT OUT" if report.num_left_out else ""
         since = f" (from {self._first:.2f})" if self._first is not None else ""
+        left = _clock(typical * (self._updates - done))
         return (
-            f"update {done:>{len(str(self._updates))}}/{self._updates}  reward {_number(report.reward)}{since}  {scores}"
-            f"  lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {_clock(typical * (self._updates - done))}{left_out}"
+            f"update {done:>{len(str(self._updates))}}/{self._updates}  "
+            f"reward {_number(report.reward)}{since}  {scores}  lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{left_out}"
         )
 
 

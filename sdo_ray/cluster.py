@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 
 import ray
+import ray.data
 
 from sdo_ray.settings import SettingsError
 
@@ -52,6 +53,8 @@ def connect(demands: list[Demand]) -> str:
         if joined:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
+            # All parts start at once, and none is reported as one too many.
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(math.ceil(cpus) + 8))
             ray.init(
                 address="local",
                 num_cpus=math.ceil(cpus),
@@ -59,12 +62,17 @@ def connect(demands: list[Demand]) -> str:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # batches wait for policies as long as an update takes
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of what is set two lines above
     has = ray.cluster_resources()
     if has.get("CPU", 0) < cpus or has.get("GPU", 0) < gpus:
         parts = "; ".join(map(str, demands))
         raise SettingsError(
-            f"cluster: the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {has.get('CPU', 0):g} CPU and "
-            f"{has.get('GPU', 0):g} GPU. It asks for {parts}. Add nodes, or lower samplers.count, trainers.count or "
+            f"cluster: the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {has.get('CPU', 0):g} CPU "
+            f"and {has.get('GPU', 0):g} GPU. It asks for {parts}. Add nodes, or lower samplers.count, trainers.count or "
             "num_cpus/num_gpus."
         )
     nodes = len(ray.nodes())

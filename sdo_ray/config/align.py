@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pydantic import Field
 
 from rewards.mix import RewardTerm, check_terms
@@ -29,7 +28,7 @@ class RunSettings(Settings):
     )
     storage: str = Field(
         "runs",
-        description="Directory, or URI that all nodes can write such as `s3://bucket/path`, for checkpoints and results.",
+        description="Directory, or URI that all nodes write such as `s3://bucket/path`, for checkpoints and results.",
     )
     seed: int = Field(0, ge=0, description="Fixes prompt order, noise, kept steps and the initial adapter.")
 
@@ -70,7 +69,7 @@ class AlignSettings(Settings):
         ]
 
     def sampler_config(self) -> SamplerConfig:
-        """What the samplers need to know; the preview grid is made with the first batch of every nth update and of the last."""
+        """What the samplers need to know; preview grids come with the first batch of each nth and of the last update."""
         updates = {*range(0, self.training.updates, self.tracking.preview_every), self.training.updates - 1}
         return SamplerConfig(
             seed=self.run.seed,
@@ -155,10 +154,11 @@ def _check_batches(settings: AlignSettings) -> None:
     batch, part, trainers = settings.training.batch_size, settings.samplers.batch_size, settings.trainers.count
     if batch % part:
         raise SettingsError(
-            f"training.batch_size: got {batch}, which samplers.batch_size = {part} does not divide; choose a multiple of {part}."
+            f"training.batch_size: got {batch}, which samplers.batch_size = {part} does not divide; "
+            f"choose a multiple of {part}."
         )
     if settings.contributions_per_update % trainers:
         raise SettingsError(
-            f"trainers.count: got {trainers}, which does not divide the {settings.contributions_per_update} contributions of an "
-            f"update (training.batch_size {batch} / samplers.batch_size {part}); each trainer takes the same number."
+            f"trainers.count: got {trainers}, which does not divide the {settings.contributions_per_update} "
+            f"contributions of an update (training.batch_size {batch} / samplers.batch_size {part}); each trainer takes as many."
         )

@@ -29,6 +29,6 @@ def open_run(settings: AlignSettings) -> RunDirectory:
         ]
         raise SettingsError(
             *problems,
-            f"run.name: {run.uri} was started with other settings, listed above; use them to resume it, or another name.",
+            f"run.name: {run.uri} was started with other settings, listed above; use them to resume, or another name.",
         )
     return run

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 import ray.data
 import torch
 from PIL import Image
@@ -32,8 +33,8 @@ class PictureConfig:
     model: ModelSettings
     sampling: SamplingSettings
     samplers: SamplerSettings
-    adapter: bytes
-    """The aligned policy, safetensors."""
+    policy_version: int
+    """The aligned policy's version in the store."""
 
 
 class PictureMaker:
@@ -41,10 +42,11 @@ class PictureMaker:
 
     Args:
         config: what to do.
+        store: handle of the `PolicyStore`.
         judges: reward actors by name.
     """
 
-    def __init__(self, config: PictureConfig, judges: Mapping[str, Any]) -> None:
+    def __init__(self, config: PictureConfig, store: Any, judges: Mapping[str, Any]) -> None:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
         self._judges = RewardClient(judges, learned=())
@@ -52,7 +54,8 @@ class PictureMaker:
         self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
         denoisers = find_denoisers(self._pipeline)
         attach_lora(denoisers, config.model.lora)
-        set_adapter(denoisers, load_tensors(config.adapter))
+        _, [weights] = ray.get(store.newest.remote(config.policy_version))
+        set_adapter(denoisers, load_tensors(ray.get(weights)))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """`index` int64, `prompt` -> also `base` and `aligned` PNG, and `base.NAME`, `aligned.NAME` float64 scores."""
@@ -77,7 +80,7 @@ class PictureMaker:
         return images.float().cpu()
 
 
-def make_pictures(prompts: Sequence[str], config: PictureConfig, judges: Mapping[str, Any]) -> pa.Table:
+def make_pictures(prompts: Sequence[str], config: PictureConfig, store: Any, judges: Mapping[str, Any]) -> pa.Table:
     """One row a prompt, in order; see `PictureMaker`."""
     size = config.samplers.batch_size
     blocks = [
@@ -87,7 +90,7 @@ def make_pictures(prompts: Sequence[str], config: PictureConfig, judges: Mapping
     ]
     dataset = ray.data.from_arrow(blocks).map_batches(
         PictureMaker,
-        fn_constructor_kwargs={"config": config, "judges": judges},
+        fn_constructor_kwargs={"config": config, "store": store, "judges": judges},
         compute=ray.data.ActorPoolStrategy(size=min(config.samplers.count, len(blocks))),
         batch_size=None,
         batch_format="pyarrow",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DENOISERS = ("unet", "transformer", "transformer_2")
-"""Where diffusers pipelines keep their denoisers; a pipeline with experts for two noise ranges has both transformers."""
+"""Where diffusers pipelines keep their denoisers; one with experts for two noise ranges has both transformers."""
 
 
 def find_denoisers(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
@@ -46,7 +46,7 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
             continue
         if library != "diffusers":
             raise SettingsError(
-                f"model.base: the {name} of {base!r} is {library}.{kind}, code from outside diffusers, which is not run."
+                f"model.base: the {name} of {base!r} is {library}.{kind}, code from outside diffusers; it is not run."
             )
         model_class = getattr(diffusers, kind)
         with init_empty_weights():
@@ -59,5 +59,5 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
 
 def _no_denoiser(pipeline: str, components: list[str]) -> SettingsError:
     return SettingsError(
-        f"model.base: {pipeline} has no denoiser among {', '.join(DENOISERS)}; its components are {', '.join(components)}."
+        f"model.base: {pipeline} has no denoiser among {', '.join(DENOISERS)}; it has {', '.join(components)}."
     )

@@ -10,6 +10,7 @@ import torch
 
 from sdo_ray.models.adapter import export_adapter
 from sdo_ray.models.load import ZOO, load_pipeline
+from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.storage import RunDirectory
 
@@ -31,6 +32,8 @@ def export_model(run: RunDirectory, model: ModelSettings, weights: Mapping[str, 
         adapter = run.copy_in(Path(temporary), "adapter")
     if model.base.startswith(ZOO):
         with tempfile.TemporaryDirectory() as temporary:
-            load_pipeline(model.base).save_pretrained(temporary)
+            pipeline = load_pipeline(model.base)
+            with quiet_libraries():
+                pipeline.save_pretrained(temporary)
             base = run.copy_in(Path(temporary), "base_model")
     return base, adapter

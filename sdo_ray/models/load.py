@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdo_ray import zoo
+from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
 
     check_base(base)
     torch_dtype = getattr(torch, dtype)
-    with _quiet():
+    with quiet_libraries():
         if base.startswith(ZOO):
             pipeline = zoo.load(base.removeprefix(ZOO))
             if torch_dtype != torch.float32:
@@ -98,21 +98,3 @@ def autocast(pipeline: DiffusionPipeline) -> AbstractContextManager[Any]:
 
     half = pipeline.dtype != torch.float32
     return torch.autocast(pipeline.device.type, dtype=pipeline.dtype) if half else nullcontext()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep loading bars and advice about unused parts of the libraries off the user's screen; errors still raise."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
-    for library, _ in levels:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in levels:
-            library.set_verbosity(level)
-            library.enable_progress_bar()

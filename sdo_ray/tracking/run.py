@@ -71,7 +71,7 @@ class TrackedRun:
 
     def log_comparisons(self, comparisons: Sequence[Comparison], files: Iterable[str]) -> None:
         """Log the held-out comparison and its files."""
-        metrics = {}
+        metrics: dict[str, float] = {}
         for c in comparisons:
             metrics |= {f"heldout/{c.judge}/{part}": getattr(c, part) for part in ("base", "aligned", "low", "high")}
         self._log_metrics(metrics, 0)
@@ -101,7 +101,9 @@ class TrackedRun:
             info = mlflow.diffusers.log_model(adapter, base, name="adapter")
         if name is None:
             return None
-        version = mlflow.register_model(info.model_uri, name, tags=provenance)
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        version = self._client.create_model_version(name, info.model_uri, run_id=self.run_id, tags=provenance)
         return f"models:/{name}/{version.version}"
 
     def __enter__(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,12 +33,8 @@ def check_server(uri: str) -> None:
     Raises:
         SettingsError: with the address, credentials removed, and the cause.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
-
-    for chatty in ("mlflow", "alembic"):  # they announce every table they create
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     with _impatient():
         try:

@@ -19,7 +19,6 @@ import torch
 
 from sdo_ray.training.records import UpdateReport
 
-
 KEPT = 2
 """Checkpoints kept."""
 
@@ -44,8 +43,7 @@ def restore(engine: Any, checkpoint: ray.train.Checkpoint) -> tuple[int, list[Up
 
 
 def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
-    """Room that a run's checkpoints take: weights twice, master weights and two moments, in float32, `KEPT` times and one
-    in the making."""
+    """Room for `KEPT` checkpoints and one in the making: weights twice, master weights and two moments, in float32."""
     return 5 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
 
 

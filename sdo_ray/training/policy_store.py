@@ -1,4 +1,4 @@
-"""The policy's versions, from the trainers to the samplers, and the reports of updates, from the trainers to the driver.
+"""The policy's versions on their way from trainers to samplers, and reports of updates on theirs to the driver.
 
 trainer rank 0 -- publish(version, weights) --> PolicyStore <-- newest(at_most) ------ samplers
                -- report(UpdateReport) ------>              <-- wait_for(version) ---- gate
@@ -8,6 +8,7 @@ trainer rank 0 -- publish(version, weights) --> PolicyStore <-- newest(at_most) 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import ray
@@ -31,7 +32,7 @@ class PolicyStore:
     async def publish(self, version: int, weights: bytes) -> None:
         """Make `version` the newest.
 
-        Versions after it, published by trainers that died since their last checkpoint, are forgotten with their reports.
+        Versions after it, published by trainers that died after their last checkpoint, are forgotten, reports too.
 
         Args:
             version: number of updates in the policy.
@@ -63,10 +64,8 @@ class PolicyStore:
     async def wait_for(self, version: int, seconds: float) -> int:
         """Wait until `version` or a newer one is published, at most `seconds`; returns the newest, -1 if none."""
         async with self._changed:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait_for(lambda: self._version() >= version), seconds)
-            except TimeoutError:
-                pass
             return self._version()
 
     async def next_report(self, after: int, seconds: float) -> UpdateReport | None:

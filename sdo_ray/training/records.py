@@ -45,7 +45,7 @@ class UpdateReport:
     num_left_out: int
     """Samples left out for a reward or gradient that was not finite."""
     seconds: dict[str, float]
-    """`sampling`, `rewarding`, `backward`: means over the batches; `waiting`: of the trainer for them; `update`: all."""
+    """`sampling`, `rewarding`, `backward`: means over batches; `waiting`: the trainer for batches; `update`: all."""
     preview: bytes | None = None
     """PNG of the preview prompts under the policy that sampled this update, where one was due."""
 

@@ -9,6 +9,8 @@ loop over updates u
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,13 +53,13 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     worker = config["worker"]
     context = ray.train.get_context()
     rank, per_worker = context.get_world_rank(), worker.contributions_per_update // context.get_world_size()
+    stream = _contributions()
     engine = make_engine(load_tensors(worker.initial_adapter), worker.training, worker.trainers)
-    start, reports = 0, []
+    start, reports = 0, list[UpdateReport]()
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         start, reports = checkpoints.restore(engine, checkpoint)
     if rank == 0:
         _publish(worker.store, start, engine)
-    stream = _contributions()
     for update in range(start, worker.training.updates):
         began = time.monotonic()
         mine = [_next(stream, update) for _ in range(per_worker)]
@@ -73,13 +75,29 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
 
 
 def _contributions() -> Iterator[Contribution]:
-    # No prefetching: with policy lag 0 the next block cannot exist before this one is used.
-    batches = ray.train.get_dataset_shard(ROLLOUTS).iter_batches(
-        batch_size=None, batch_format="pyarrow", prefetch_batches=0
-    )
-    for table in batches:
-        for row in table.to_pylist():
-            yield Contribution.from_arrow(row)
+    """This worker's contributions, read by a thread, so that the samplers start while DeepSpeed does."""
+    shard = ray.train.get_dataset_shard(ROLLOUTS)
+    arrived: queue.Queue[Contribution | BaseException | None] = queue.Queue(maxsize=2)
+
+    def read() -> None:
+        try:
+            # No prefetching: with policy lag 0 the next block cannot exist before this one is used.
+            for table in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for row in table.to_pylist():
+                    arrived.put(Contribution.from_arrow(row))
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    threading.Thread(target=read, name="contributions", daemon=True).start()
+
+    def drain() -> Iterator[Contribution]:
+        while (item := arrived.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    return drain()
 
 
 def _next(stream: Iterator[Contribution], update: int) -> Contribution:
