@@ -1,0 +1,33 @@
+"""The small trained part of a learned reward: a file of tensors in `weights/`, made by a script in `training/`."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def load_head(path: Path, device: str) -> dict[str, Tensor]:
+    """The tensors of a head, as float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        there = ", ".join(sorted(file.name for file in WEIGHTS.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(
+            f"no weights at {path}; there are {there} in {WEIGHTS}, and rewards.training makes new ones"
+        )
+    with safe_open(path, framework="pt", device=device) as file:
+        return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118, not a mapping
+
+
+def sha256(*paths: Path) -> str:
+    """sha256 of the contents of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

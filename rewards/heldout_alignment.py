@@ -1,0 +1,12 @@
+"""The judge of the alignment reward: other concepts, another pooling and another resolution of the frozen features."""
+
+from rewards.alignment import Alignment
+from rewards.features import FeatureSettings
+
+
+class HeldoutAlignment(Alignment):
+    """`Alignment`, learned from other concepts and on other features of them. Not to be trained on."""
+
+    heldout = True
+    feature_settings = FeatureSettings(size=128, pooling="max")
+    file_name = "heldout_alignment.safetensors"

@@ -1,0 +1,76 @@
+"""Scores of pictures and their gradients, one picture at a time in one backward."""
+
+import torch
+from torch import Tensor
+
+from rewards.registry import Reward
+
+
+def score(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
+    """Scores without a graph.
+
+    Args:
+        reward: any reward.
+        images: [B, 3, H, W] in [0, 1], on any device.
+        prompts: B prompts.
+
+    Returns:
+        Scores, float32 [B], on the images' device.
+
+    Raises:
+        ValueError: images or prompts of another shape, or a reward that returned something other than [B].
+    """
+    with torch.no_grad():
+        return _scores(reward, _inputs(reward, images, prompts), prompts).to(images.device)
+
+
+def score_with_gradient(reward: Reward, images: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
+    """Scores and d score_b / d image_b, computed in float32 on the reward's own device.
+
+    One backward of the summed scores gives every picture its own gradient: d(sum_b s_b)/dx_b = ds_b/dx_b, because a
+    picture's score depends on that picture alone. For a reward that looks across the batch (batch normalisation in
+    training mode, a diversity measure) the cross terms would be in it; such a reward must not be used here.
+
+    Args:
+        reward: any reward. `differentiable` says whether there will be a gradient.
+        images: [B, 3, H, W] in [0, 1], on any device. Left as they are: the gradient is taken on a detached copy.
+        prompts: B prompts.
+
+    Returns:
+        Scores, float32 [B], and gradients, float32 [B, 3, H, W], or None for a black-box reward; both on the images'
+        device and without a graph. Values are passed on as they are, non-finite ones too.
+
+    Raises:
+        ValueError: as `score`; or a reward that says it is differentiable and whose scores carry no graph.
+    """
+    if not reward.differentiable:
+        return score(reward, images, prompts), None
+    with torch.enable_grad():
+        leaf = _inputs(reward, images, prompts).requires_grad_()
+        scores = _scores(reward, leaf, prompts)
+        if not scores.requires_grad:
+            raise ValueError(
+                f"reward {type(reward).__name__} says differentiable = True, but its scores carry no graph back to "
+                "the images; is there a torch.no_grad, .detach() or numpy inside? If it has to be, set differentiable = False"
+            )
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+    return scores.detach().to(images.device), gradient.to(images.device)
+
+
+def _inputs(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
+    """A detached float32 copy of the images on the reward's device."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}")
+    if len(prompts) != len(images):
+        raise ValueError(f"each image needs its own prompt: got {len(images)} images and {len(prompts)} prompts")
+    return images.detach().to(getattr(reward, "device", images.device), torch.float32, copy=True)
+
+
+def _scores(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
+    scores = reward(images, prompts)
+    if scores.shape != (len(images),):
+        raise ValueError(
+            f"reward {type(reward).__name__} must return one score per image, [{len(images)}]; "
+            f"it returned {list(scores.shape)}"
+        )
+    return scores.float()

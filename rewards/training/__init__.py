@@ -1,0 +1,1 @@
+"""How the weights of the learned rewards were made: one script per reward, deterministic, on one CPU thread."""
