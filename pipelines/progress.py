@@ -37,7 +37,8 @@ class Progress:
         left = _clock(typical * (self._updates - done))
         return (
             f"update {done:>{len(str(self._updates))}}/{self._updates}  "
-            f"reward {_number(report.reward)}{since}  {scores}  lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{left_out}"
+            f"reward {_number(report.reward)}{since}  {scores}  "
+            f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{left_out}"
         )
 
 

@@ -72,8 +72,8 @@ def connect(demands: list[Demand]) -> str:
         parts = "; ".join(map(str, demands))
         raise SettingsError(
             f"cluster: the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {has.get('CPU', 0):g} CPU "
-            f"and {has.get('GPU', 0):g} GPU. It asks for {parts}. Add nodes, or lower samplers.count, trainers.count or "
-            "num_cpus/num_gpus."
+            f"and {has.get('GPU', 0):g} GPU. It asks for {parts}. Add nodes, or lower samplers.count, trainers.count "
+            "or num_cpus/num_gpus."
         )
     nodes = len(ray.nodes())
     return (

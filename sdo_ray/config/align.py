@@ -69,7 +69,7 @@ class AlignSettings(Settings):
         ]
 
     def sampler_config(self) -> SamplerConfig:
-        """What the samplers need to know; preview grids come with the first batch of each nth and of the last update."""
+        """What the samplers need to know; preview grids come with the first batch of each nth and the last update."""
         updates = {*range(0, self.training.updates, self.tracking.preview_every), self.training.updates - 1}
         return SamplerConfig(
             seed=self.run.seed,
@@ -160,5 +160,6 @@ def _check_batches(settings: AlignSettings) -> None:
     if settings.contributions_per_update % trainers:
         raise SettingsError(
             f"trainers.count: got {trainers}, which does not divide the {settings.contributions_per_update} "
-            f"contributions of an update (training.batch_size {batch} / samplers.batch_size {part}); each trainer takes as many."
+            f"contributions of an update (training.batch_size {batch} / samplers.batch_size {part}); "
+            "each trainer takes as many."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import ray
@@ -12,20 +12,11 @@ import torch
 from rewards.registry import import_path
 from rewards.service import RewardActor
 from sdo_ray.rollout.contribution import ImageGradients, Scores
+from sdo_ray.rollout.settings import RewardActorSettings
 from sdo_ray.settings import SettingsError
 
 
-class RewardPlacement(Protocol):
-    """What starting a reward takes; `RewardSettings` and `EvaluatorSettings` have it."""
-
-    name: str
-    options: dict[str, Any]
-    num_cpus: float
-    num_gpus: float
-    runtime_env: dict[str, Any]
-
-
-def start_reward_actors(rewards: Sequence[RewardPlacement]) -> dict[str, Any]:
+def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any]:
     """One actor a reward, each with its own resources and packages; returns handles by reward name.
 
     A dead actor is restarted and its unanswered calls are made again. Returns once all are ready, so that a reward that

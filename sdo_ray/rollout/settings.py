@@ -44,20 +44,25 @@ class PlanSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict, description="The plan's own options, such as `K: 1`.")
 
 
-class RewardSettings(Settings):
-    """One reward and the actor that computes it."""
+class RewardActorSettings(Settings):
+    """A reward, and the actor that computes it."""
 
     name: str = Field(description="A registered reward, or `package.module:Class`.")
-    weight: float = Field(1.0, description="Its share of the mixed reward; 0 watches it without learning from it.")
-    cap: float | None = Field(
-        None, description="Scores above this count as this and give no gradient: a guard against over-optimisation."
-    )
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's constructor.")
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of its actor, and its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of its actor.")
     runtime_env: dict[str, Any] = Field(
         default_factory=dict,
         description="Ray runtime environment of its actor, for rewards with packages of their own.",
+    )
+
+
+class RewardSettings(RewardActorSettings):
+    """A reward to learn from, or to watch."""
+
+    weight: float = Field(1.0, description="Its share of the mixed reward; 0 watches it without learning from it.")
+    cap: float | None = Field(
+        None, description="Scores above this count as this and give no gradient: a guard against over-optimisation."
     )
 
 
