@@ -39,27 +39,50 @@ class BackpropPlan:
         num_steps: N >= 1, the number of steps the scheduler takes (`solver_weights(scheduler, n).num_steps`; most
             schedulers take `num_inference_steps`, second-order ones nearly twice as many).
         steps: kept step index in 0 .. N-1 -> StepGradient. Empty: nothing is kept, a plain call.
+        reward_at: None: the reward sees the sample. j: it sees the posterior mean at step j (see
+            `sdo_ray.backprop.posterior`), decoded as the pipeline decodes; later steps are skipped.
+        copies: n >= 0. With n > 0 the last step, which must be kept, learns from the mean over its own latents and n
+            re-noised copies of them (see `sdo_ray.backprop.renoise`).
+        seed: of the copies' noise.
 
     Raises:
-        PlanError: a step outside 0 .. N-1, or N < 1.
+        PlanError: N < 1, a step outside 0 .. N-1 or after `reward_at`, or copies without the last step.
     """
 
     name: str
     num_steps: int
     steps: Mapping[int, StepGradient] = field(default_factory=dict)
+    reward_at: int | None = None
+    copies: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise PlanError("num_steps", self.num_steps, "an integer >= 1", "give the number of sampling steps")
-        outside = sorted(i for i in self.steps if not 0 <= i < self.num_steps)
+        last = self.num_steps - 1
+        reach = last if self.reward_at is None else self.reward_at
+        if not 0 <= reach <= last:
+            raise PlanError("reward_at", reach, f"None or 0 .. {last}", "let the reward see a step that is taken")
+        outside = sorted(i for i in self.steps if not 0 <= i <= reach)
         if outside:
-            raise PlanError("steps", outside, f"0 .. {self.num_steps - 1}", "keep only steps that the sampler takes")
+            raise PlanError("steps", outside, f"0 .. {reach}", "keep only steps that the reward depends on")
+        if self.copies and (self.reward_at is not None or last not in self.steps):
+            legal = f"0 unless step {last} is kept and the reward sees the sample"
+            raise PlanError("copies", self.copies, legal, "keep the last step")
         object.__setattr__(self, "steps", dict(sorted(self.steps.items())))
+
+    @property
+    def renoised_at(self) -> int | None:
+        """The step with re-noised copies: the last, or None."""
+        return self.num_steps - 1 if self.copies else None
 
     def describe(self) -> str:
         """One line for logs: the estimator, the kept steps with their numbers, and what the reward sees."""
         kept = ", ".join(f"{i} (scale {s.scale:.4g}, coupling {s.coupling:.4g})" for i, s in self.steps.items())
-        return f"{self.name}: {len(self.steps)} of {self.num_steps} steps keep their graph: {kept or 'none'}"
+        copies = f", the last with {self.copies} re-noised copies" if self.copies else ""
+        sees = "the sample" if self.reward_at is None else f"the posterior mean at step {self.reward_at}"
+        kept = f"{len(self.steps)} of {self.num_steps} steps keep their graph: {kept or 'none'}{copies}"
+        return f"{self.name}: {kept}; the reward sees {sees}"
 
     def __str__(self) -> str:
         return self.describe()

@@ -34,6 +34,17 @@ class SolverWeights:
         """N, the steps the scheduler takes; it may differ from `num_inference_steps` (Heun: 2 n - 1)."""
         return len(self.w)
 
+    def of_one_sign(self) -> "SolverWeights":
+        """Itself, for estimators that divide by weights or read time off them.
+
+        Raises:
+            PlanError: some weights are zero, or they differ in sign (PNDM's start, for example).
+        """
+        if not (self.w.gt(0).all() or self.w.lt(0).all()):
+            legal = "a solver whose outputs all count in the same direction"
+            raise PlanError("weights", [round(x, 4) for x in self.w.tolist()], legal, "use another scheduler")
+        return self
+
 
 def solver_weights(scheduler: Any, num_steps: int, **timesteps: Any) -> SolverWeights:
     """Read the solver's scalars off the scheduler, by running a copy of it on one-element tensors.

@@ -17,114 +17,22 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch.autograd.graph import Node
 
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.patches import replaced_forward, replaced_step, undecorated
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
+from sdo_ray.backprop.posterior import posterior_mean
 from sdo_ray.backprop.record import GradientRecord
+from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
 from sdo_ray.backprop.tensors import depends_on, floating, map_floating
 
 DENOISERS = ("unet", "transformer", "transformer_2")
 
 
-class Trace:
-    """Where the sampler is, and what has been kept so far. Made by `trace`; `steps_taken` is for its user."""
-
-    def __init__(self, plan: BackpropPlan, record: GradientRecord | None) -> None:
-        self.plan = plan
-        self.record = record
-        self.step = 0
-        self._stepped = False
-        # Output nodes of kept steps, earlier ones and the current one's: what coupling lets gradient through to.
-        self._earlier: set[Node] = set()
-        self._current: set[Node] = set()
-
-    @property
-    def steps_taken(self) -> int:
-        """Steps that the scheduler has finished."""
-        return self.step + self._stepped
-
-    @property
-    def kept(self) -> StepGradient | None:
-        """The plan's entry for the step in progress."""
-        return self.plan.steps.get(self.step)
-
-    def denoise(self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        """One denoiser call; calls per step differ between pipelines, so a step begins at the first after `advance`."""
-        if self._stepped:
-            self.step, self._stepped = self.step + 1, False
-            self._earlier |= self._current
-            self._current.clear()
-        if self.step >= self.plan.num_steps:
-            raise _wrong_count(self.plan, f"more than {self.plan.num_steps}")
-        if self.kept is None:
-            with torch.no_grad():
-                return forward(*args, **kwargs)
-        kept = self.kept
-        # Autocast caches its casts of the weights; one made without a graph would take the gradient from them.
-        torch.clear_autocast_cache()
-        args, kwargs = map_floating(functools.partial(self._couple, kept.coupling), (args, kwargs))
-        output = forward(*args, **kwargs)
-        for o in floating(output):
-            if o.grad_fn is not None:
-                self._current.add(o.grad_fn)
-                if kept.scale != 1:
-                    o.register_hook(_times(kept.scale))
-        return output
-
-    def aside(self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        """A call of another component: a ControlNet between the steps needs no graph where the denoiser has none."""
-        if 0 < self.steps_taken < self.plan.num_steps and self.steps_taken not in self.plan.steps:
-            with torch.no_grad():
-                return forward(*args, **kwargs)
-        return forward(*args, **kwargs)
-
-    def advance(self, scheduler: Any, o: torch.Tensor, t: Any) -> None:
-        """The scheduler makes a step from the output `o`; two of them without a denoiser call between are one step."""
-        if self.steps_taken == 0:
-            self._check_count(scheduler, t)
-        if self.record is not None and self.kept is not None and not self._stepped and o.requires_grad:
-            self.record.watch(self.step, self.kept.scale, o)
-        self._stepped = True
-
-    def _couple(self, coupling: float, x: torch.Tensor) -> torch.Tensor:
-        """x -> sg(x) + alpha (x - sg(x)) for what depends on earlier kept steps; conditions keep their gradient.
-
-        A copy, because some pipelines go on to update their latents in place.
-        """
-        if coupling == 1 or not depends_on(x, self._earlier):
-            return x.clone()
-        if coupling == 0:
-            return x.detach().clone()
-        x = x.clone()
-        x.register_hook(_times(coupling))
-        return x
-
-    def _check_count(self, scheduler: Any, t: Any) -> None:
-        """After one denoiser call the schedule is known: find a wrong `num_inference_steps` before the others."""
-        schedule = getattr(scheduler, "timesteps", None)
-        if not isinstance(schedule, torch.Tensor) or not isinstance(t, torch.Tensor) or t.numel() != 1:
-            return
-        places = (schedule.cpu() == t.cpu()).nonzero()
-        if len(places) and len(schedule) - int(places[0]) != self.plan.num_steps:
-            raise _wrong_count(self.plan, len(schedule) - int(places[0]))
-
-
-def _times(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda g: factor * g
-
-
-def _wrong_count(plan: BackpropPlan, taken: int | str) -> TraceError:
-    return TraceError(
-        "num_inference_steps",
-        f"a call that takes {taken} scheduler steps",
-        f"{plan.num_steps} steps, the plan's num_steps",
-        "make the plan for the steps the scheduler takes, or change num_inference_steps (or strength, timesteps)",
-    )
-
-
 @contextmanager
-def trace(pipeline: Any, plan: BackpropPlan, record: GradientRecord | None = None) -> Iterator[Trace]:
+def trace(pipeline: Any, plan: BackpropPlan, record: GradientRecord | None = None) -> Iterator["Trace"]:
     """Within the block, calls of `pipeline` build the graph of `plan`; one call per block.
 
     Args:
@@ -149,64 +57,148 @@ def trace(pipeline: Any, plan: BackpropPlan, record: GradientRecord | None = Non
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         for module in denoisers:
-            stack.enter_context(_replaced_forward(module, state.denoise))
+            stack.enter_context(replaced_forward(module, state.denoise))
         for module in others:
-            stack.enter_context(_replaced_forward(module, state.aside))
-        stack.enter_context(_replaced_step(scheduler, state.advance))
+            stack.enter_context(replaced_forward(module, state.aside))
+        stack.enter_context(replaced_step(scheduler, state.integrate))
         for part in (pipeline, *(p for p in vars(pipeline).values() if isinstance(p, DiffusionPipeline))):
-            call = inspect.unwrap(type(part).__call__)
-            stack.enter_context(_subclassed(part, __call__=call))
+            stack.enter_context(undecorated(part))
         yield state
     if state.steps_taken != plan.num_steps:
         raise _wrong_count(plan, state.steps_taken)
 
 
-@contextmanager
-def _replaced_forward(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
-    # On the instance, on top of what is there (offloading and caching hooks put theirs there too).
-    forward, own = module.forward, "forward" in vars(module)
+class Trace:
+    """Where the sampler is, and what has been kept so far. Made by `trace`; `steps_taken` is for its user."""
 
-    @functools.wraps(forward)
-    def replacement(*args: Any, **kwargs: Any) -> Any:
-        return around(forward, args, kwargs)
+    def __init__(self, plan: BackpropPlan, record: GradientRecord | None) -> None:
+        self.plan = plan
+        self.record = record
+        self.step = 0
+        self._stepped = False
+        # Output nodes of kept steps, earlier ones and the current one's: what coupling lets gradient through to.
+        self._earlier: set[Node] = set()
+        self._current: set[Node] = set()
+        self._calls: list[DenoiserCall] = []
+        self._skipped = 0
 
-    module.forward = replacement
-    try:
-        yield
-    finally:
-        if own:
-            module.forward = forward
-        else:
-            del module.forward
+    @property
+    def steps_taken(self) -> int:
+        """Steps that the scheduler has finished."""
+        return self.step + self._stepped
+
+    @property
+    def kept(self) -> StepGradient | None:
+        """The plan's entry for the step in progress."""
+        return self.plan.steps.get(self.step)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the reward's posterior mean is made, and what the pipeline still does is of no consequence."""
+        return self.plan.reward_at is not None and self.step > self.plan.reward_at
+
+    def denoise(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One denoiser call. How many make a step differs: a step begins at the first after `integrate`."""
+        if self._stepped:
+            self._next_step()
+        if self.stopped:
+            self._skipped += 1
+            return self._calls[(self._skipped - 1) % len(self._calls)].output
+        output = self._denoise(forward, args, kwargs)
+        if self.step in (self.plan.reward_at, self.plan.renoised_at):
+            self._calls.append(DenoiserCall(forward, args, kwargs, output))
+        return output
+
+    def aside(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of another component: a ControlNet between the steps needs no graph where the denoiser has none."""
+        if 0 < self.steps_taken < self.plan.num_steps and self.steps_taken not in self.plan.steps:
+            with torch.no_grad():
+                return forward(*args, **kwargs)
+        return forward(*args, **kwargs)
+
+    def integrate(self, scheduler: Any, step: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
+        """The scheduler makes a step; several without a denoiser call between them are one step."""
+        given = bound.arguments
+        o, t, z = given["model_output"], given.get("timestep"), given["sample"]
+        if self.steps_taken == 0:
+            self._check_count(scheduler, t)
+        if self.stopped:
+            self._stepped = True
+            return _prev_sample(bound, z)
+        if self.record is not None and self.kept is not None and o.requires_grad:
+            self.record.watch(self.step, self.kept.scale, o)
+        if self.step == self.plan.renoised_at:
+            generator = torch.Generator().manual_seed(self.plan.seed)
+            given["model_output"] = with_renoised(self._calls, scheduler, o, t, z, self.plan.copies, generator)
+        xhat = posterior_mean(scheduler, o, t, z) if self.step == self.plan.reward_at else None
+        self._stepped = True
+        return step(*bound.args, **bound.kwargs) if xhat is None else _prev_sample(bound, xhat)
+
+    def _next_step(self) -> None:
+        self.step, self._stepped = self.step + 1, False
+        self._earlier |= self._current
+        self._current.clear()
+        if self.step >= self.plan.num_steps:
+            raise _wrong_count(self.plan, f"more than {self.plan.num_steps}")
+
+    def _denoise(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kept = self.kept
+        if kept is None or self.step == self.plan.renoised_at:
+            with torch.no_grad():
+                output = forward(*args, **kwargs)
+            for o in floating(output) if kept is not None else ():
+                o.requires_grad_()
+            return output
+        # Autocast caches its casts of the weights; one made without a graph would take the gradient from them.
+        torch.clear_autocast_cache()
+        args, kwargs = map_floating(functools.partial(self._couple, kept.coupling), (args, kwargs))
+        output = forward(*args, **kwargs)
+        for o in floating(output):
+            if o.grad_fn is not None:
+                self._current.add(o.grad_fn)
+                if kept.scale != 1:
+                    o.register_hook(_times(kept.scale))
+        return output
+
+    def _couple(self, coupling: float, x: torch.Tensor) -> torch.Tensor:
+        """x -> sg(x) + alpha (x - sg(x)) for what depends on earlier kept steps; conditions keep their gradient.
+
+        A copy, because some pipelines go on to update their latents in place.
+        """
+        if coupling == 1 or not depends_on(x, self._earlier):
+            return x.clone()
+        if coupling == 0:
+            return x.detach().clone()
+        x = x.clone()
+        x.register_hook(_times(coupling))
+        return x
+
+    def _check_count(self, scheduler: Any, t: Any) -> None:
+        """After one denoiser call the schedule is known: find a wrong `num_inference_steps` before the others."""
+        schedule = getattr(scheduler, "timesteps", None)
+        if not isinstance(schedule, torch.Tensor) or not isinstance(t, torch.Tensor) or t.numel() != 1:
+            return
+        places = (schedule.cpu() == t.cpu()).nonzero()
+        if len(places) and len(schedule) - int(places[0]) != self.plan.num_steps:
+            raise _wrong_count(self.plan, len(schedule) - int(places[0]))
 
 
-@contextmanager
-def _replaced_step(scheduler: Any, advance: Callable[..., None]) -> Iterator[None]:
-    step = type(scheduler).step
-
-    # The signature stays: pipelines read it to decide what to pass, a `generator` among others.
-    @functools.wraps(step)
-    def replacement(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(step).bind(self, *args, **kwargs).arguments
-        advance(self, given["model_output"], given.get("timestep"))
-        return step(self, *args, **kwargs)
-
-    try:
-        with _subclassed(scheduler, step=replacement):
-            yield
-    finally:
-        # Multistep schedulers remember past outputs; do not let them hold the graph.
-        for name, value in vars(scheduler).items():
-            if any(x.requires_grad for x in floating(value)):
-                setattr(scheduler, name, map_floating(torch.Tensor.detach, value))
+def _prev_sample(bound: inspect.BoundArguments, z: torch.Tensor) -> Any:
+    """`z` in the form in which this call of `step` would have returned it, without making the step."""
+    bound.apply_defaults()
+    if not bound.arguments.get("return_dict", True):
+        return (z, z)
+    return SchedulerOutput(prev_sample=z)
 
 
-@contextmanager
-def _subclassed(thing: Any, **methods: Any) -> Iterator[None]:
-    cls = type(thing)
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    thing.__class__ = type(cls.__name__, (cls,), {**names, **methods})
-    try:
-        yield
-    finally:
-        thing.__class__ = cls
+def _times(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda g: factor * g
+
+
+def _wrong_count(plan: BackpropPlan, taken: int | str) -> TraceError:
+    return TraceError(
+        "num_inference_steps",
+        f"a call that takes {taken} scheduler steps",
+        f"{plan.num_steps} steps, the plan's num_steps",
+        "make the plan for the steps the scheduler takes, or change num_inference_steps (or strength, timesteps)",
+    )

@@ -1,8 +1,4 @@
-"""What has to be equal between estimators, for any model.
-
-Tolerance: float64 throughout. Both sides do the same operations but add gradients in another order, so they agree to
-rounding: 1e-9 of the largest entry leaves a factor 1e6 over double precision for N steps of a small network.
-"""
+"""What has to be equal between estimators, for any model (`assert_same` says how equal)."""
 
 from typing import Any
 
@@ -18,27 +14,24 @@ from sdo_ray.backprop import (
     solver_weights,
 )
 
-from .tiny import denoiser_of, gradients, reward, seeded, stable_diffusion, stable_diffusion_3, trained
+from .tiny import (
+    assert_same,
+    denoiser_of,
+    double,
+    gradients,
+    reward,
+    seeded,
+    stable_diffusion,
+    stable_diffusion_3,
+    trained,
+)
 
 N = 4
 CALL: dict[str, Any] = {"prompt": ["a cat", "dogs"], "guidance_scale": 3.0, "num_inference_steps": N}
 
 
-def double(pipe: Any) -> Any:
-    for module in pipe.components.values():
-        if isinstance(module, torch.nn.Module):
-            module.to(torch.float64)
-    return pipe
-
-
 def sampled(pipe: Any, plan: BackpropPlan, **more: Any) -> torch.Tensor:
     return differentiable_sample(pipe, plan, generator=seeded(3), **(CALL | more))
-
-
-def assert_same(got: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    assert any(e.abs().max() > 0 for e in expected)
-    for g, e in zip(got, expected, strict=True):
-        assert (g - e).abs().max() <= 1e-9 * e.abs().max()
 
 
 def single(k: int, scale: float = 1.0) -> BackpropPlan:

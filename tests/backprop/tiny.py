@@ -139,5 +139,23 @@ def gradients(pipe: Any, images: torch.Tensor) -> list[torch.Tensor]:
     return [torch.zeros_like(p) if g is None else g for p, g in zip(trained(pipe), got, strict=True)]
 
 
+def double(pipe: Any) -> Any:
+    """Everything in float64."""
+    for module in pipe.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.to(torch.float64)
+    return pipe
+
+
+def assert_same(got: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    """Equal up to rounding in float64: both sides do the same operations, but add gradients in another order.
+
+    1e-9 of the largest entry leaves a factor 1e6 over double precision for the steps of a small network.
+    """
+    assert any(e.abs().max() > 0 for e in expected)
+    for g, e in zip(got, expected, strict=True):
+        assert (g - e).abs().max() <= 1e-9 * e.abs().max()
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

@@ -1,0 +1,74 @@
+"""Standing in for parts of a pipeline during one call: the mechanics behind `trace`, with no diffusion in them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from sdo_ray.backprop.tensors import floating, map_floating
+
+
+@contextmanager
+def replaced_forward(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, calls of `module` go to `around(forward, args, kwargs)`."""
+    # On the instance, on top of what is there (offloading and caching hooks put theirs there too).
+    forward, own = module.forward, "forward" in vars(module)
+
+    @functools.wraps(forward)
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        return around(forward, args, kwargs)
+
+    module.forward = replacement
+    try:
+        yield
+    finally:
+        if own:
+            module.forward = forward
+        else:
+            del module.forward
+
+
+@contextmanager
+def replaced_step(scheduler: Any, around: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, `scheduler.step` goes to `around(scheduler, step, bound arguments)`.
+
+    Also for copies made of the scheduler within the block, which arrive as themselves. Afterwards the scheduler holds
+    no graph: multistep ones remember past outputs.
+    """
+    step = type(scheduler).step
+    signature = inspect.signature(step)
+
+    # The signature stays: pipelines read it to decide what to pass, a `generator` among others.
+    @functools.wraps(step)
+    def replacement(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return around(self, step, signature.bind(self, *args, **kwargs))
+
+    try:
+        with subclassed(scheduler, step=replacement):
+            yield
+    finally:
+        for name, value in vars(scheduler).items():
+            if any(x.requires_grad for x in floating(value)):
+                setattr(scheduler, name, map_floating(torch.Tensor.detach, value))
+
+
+@contextmanager
+def undecorated(pipeline: Any) -> Iterator[None]:
+    """Within the block, calling `pipeline` runs its `__call__` without decorators, of which `torch.no_grad` is one."""
+    with subclassed(pipeline, __call__=inspect.unwrap(type(pipeline).__call__)):
+        yield
+
+
+@contextmanager
+def subclassed(thing: Any, **methods: Any) -> Iterator[None]:
+    """Within the block, `thing` is of a subclass of its class, of the same name, that has `methods`."""
+    cls = type(thing)
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    thing.__class__ = type(cls.__name__, (cls,), {**names, **methods})
+    try:
+        yield
+    finally:
+        thing.__class__ = cls
