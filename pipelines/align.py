@@ -19,7 +19,7 @@ from pipelines.arguments import run_job
 from pipelines.progress import Progress
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
-from sdo_ray.config.run import open_run
+from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.evaluation.compare import compare_all
 from sdo_ray.evaluation.outcome import Outcome, read_outcome, write_outcome, write_pictures
 from sdo_ray.evaluation.pictures import PictureConfig, choose_prompts, make_pictures
@@ -59,6 +59,7 @@ def align(settings: AlignSettings) -> Outcome:
     store = start_policy_store(settings.training.max_policy_lag)
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
     done, reports, policy = progress(run)
+    keep_settings(run, settings)
 
     with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
         tracked.log_updates(reports)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +60,25 @@ class RunDirectory:
         return f"{self.uri}/{name}"
 
     def check_space(self, needed: int) -> None:
-        """Refuse a local disk with too little room; object stores have no such limit.
+        """Refuse a local place that cannot be written or has too little room; object stores have no such limit.
 
         Args:
             needed: bytes.
 
         Raises:
-            SettingsError: what is needed and what is free.
+            SettingsError: why it cannot be written, or what is needed and what is free.
         """
         if not self.is_local:
             return
-        place = next(path for path in (Path(self.path), *Path(self.path).parents) if path.exists())
-        free = shutil.disk_usage(place).free
+        try:
+            Path(self.storage).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.storage):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"run.storage: {self.storage!r} cannot be written: {error.strerror}; name a directory that can."
+            ) from None
+        free = shutil.disk_usage(self.storage).free
         if free < needed:
             raise SettingsError(
                 f"run.storage: {self.storage!r} has {free / 1e6:,.0f} MB free, and the run's checkpoints need "

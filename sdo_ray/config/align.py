@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from pydantic import Field
 
 from rewards.mix import RewardTerm, check_terms
@@ -9,7 +11,7 @@ from rewards.registry import check
 from sdo_ray.backprop import check_plan
 from sdo_ray.cluster import Demand
 from sdo_ray.evaluation.settings import EvaluationSettings
-from sdo_ray.models.load import check_base
+from sdo_ray.models.load import check_base, pipeline_class
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.prompts import read_prompts
 from sdo_ray.rollout.records import SamplerConfig
@@ -17,6 +19,9 @@ from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, 
 from sdo_ray.settings import Settings, SettingsError
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
+
+OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_type", "return_dict"}
+"""Arguments of the pipeline's call that the run itself gives."""
 
 
 class RunSettings(Settings):
@@ -103,6 +108,18 @@ def check_align(settings: AlignSettings) -> None:
 
 def _check_model(settings: AlignSettings) -> None:
     check_base(settings.model.base)
+    kind, options = pipeline_class(settings.model.base), settings.sampling.options
+    arguments = inspect.signature(kind.__call__).parameters.keys()
+    if missing := OURS - arguments - {"return_dict"}:
+        raise SettingsError(
+            f"model.base: {settings.model.base!r} is a {kind.__name__}, which cannot be called with "
+            f"{', '.join(sorted(missing))}; choose a text-to-image pipeline."
+        )
+    legal = sorted(arguments - OURS - {"self", "args", "kwargs"})
+    if unknown := [option for option in options if option not in legal]:
+        raise SettingsError(
+            f"sampling.options: {kind.__name__} takes no {', '.join(unknown)} here; it takes {', '.join(legal)}."
+        )
 
 
 def _check_plan(settings: AlignSettings) -> None:
@@ -110,11 +127,15 @@ def _check_plan(settings: AlignSettings) -> None:
         check_plan(settings.plan.name, settings.sampling.num_inference_steps, settings.plan.options)
     except ValueError as error:
         raise SettingsError(f"plan: {error}") from None
+    except TypeError as error:
+        raise SettingsError(
+            f"plan.name: got {settings.plan.name!r}, which is no function (num_steps, *, generator, ...) "
+            f"-> BackpropPlan: {error}."
+        ) from None
 
 
 def _check_rewards(settings: AlignSettings) -> None:
     problems = []
-    terms = [RewardTerm(term.name, term.weight, term.cap) for term in settings.rewards.terms]
     named = [("rewards.terms", term.name, term.options) for term in settings.rewards.terms]
     named += [("evaluation.evaluators", judge.name, judge.options) for judge in settings.evaluation.evaluators]
     for place, name, options in named:
@@ -124,23 +145,32 @@ def _check_rewards(settings: AlignSettings) -> None:
             problems.append(f"{place}: {error}")
     if not problems:
         try:
-            check_terms(terms)
+            check_terms([RewardTerm(term.name, term.weight, term.cap) for term in settings.rewards.terms])
         except ValueError as error:
             problems.append(f"rewards.terms: {error}")
+    judges = [judge.name for judge in settings.evaluation.evaluators]
+    for name in sorted({name for name in judges if judges.count(name) > 1}):
+        problems.append(f"evaluation.evaluators: {name!r} is named {judges.count(name)} times; name it once.")
+    for term in settings.rewards.terms:
+        if term.weight and term.name in judges:
+            problems.append(
+                f"evaluation.evaluators: {term.name!r} is learned from, with weight {term.weight:g}, and so no judge; "
+                "the comparison shows its scores anyway. Name another reward."
+            )
     if problems:
         raise SettingsError(*problems)
 
 
 def _check_prompts(settings: AlignSettings) -> None:
     problems: list[str] = []
-    for path, column in (
-        (settings.prompts.train, settings.prompts.column),
-        (settings.evaluation.prompts, settings.evaluation.column),
+    for setting, path, column in (
+        ("prompts.train", settings.prompts.train, settings.prompts.column),
+        ("evaluation.prompts", settings.evaluation.prompts, settings.evaluation.column),
     ):
         try:
             count = len(read_prompts(path, column))
         except SettingsError as error:
-            problems += error.problems
+            problems += [f"{setting}: {problem}" for problem in error.problems]
     if not problems and count < settings.evaluation.num_prompts:
         problems.append(
             f"evaluation.num_prompts: got {settings.evaluation.num_prompts}, but {settings.evaluation.prompts!r} has "

@@ -44,6 +44,10 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
         data = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise SettingsError(f"settings: there is no file {str(path)!r}; give the path of a YAML file.") from None
+    except OSError as error:
+        raise SettingsError(f"settings: {str(path)!r} cannot be read: {error.strerror}; give a YAML file.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"settings: {str(path)!r} is not text; give a YAML file.") from None
     except yaml.YAMLError as error:
         raise SettingsError(f"settings: {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
@@ -105,6 +109,9 @@ def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
             return f"{where}: unknown setting; there are {', '.join(legal)}; {hint}"
         case "missing":
             return f"{where}: missing; it has no default, so give it."
+        case "model_type":
+            fields = ", ".join(_fields_at(kind, problem["loc"]))
+            return f"{where}: got {problem['input']!r}; it is a section with the settings {fields}."
     given = problem["input"]
     return f"{where}: got {given!r} ({type(given).__name__}); {problem['msg'][0].lower()}{problem['msg'][1:]}."
 

@@ -11,16 +11,21 @@ FILE = "settings.json"
 
 
 def open_run(settings: AlignSettings) -> RunDirectory:
-    """The run's directory, made if it is new.
+    """The run's directory, which need not exist yet; nothing is written.
 
     Raises:
-        SettingsError: a run of this name exists with other settings; every difference is listed.
+        SettingsError: the storage cannot be read, or a run of this name exists with other settings; every difference is
+            listed.
     """
     run = RunDirectory(settings.run.storage, settings.run.name)
-    known, given = run.read_json(FILE), settings.to_dict()
-    if known is None:
-        run.write_json(FILE, given)
-    elif known != given:
+    try:
+        known, given = run.read_json(FILE), settings.to_dict()
+    except OSError as error:
+        cause = str(error).splitlines()[0]
+        raise SettingsError(
+            f"run.storage: {settings.run.storage!r} cannot be read: {cause}; correct it, or the access to it."
+        ) from None
+    if known is not None and known != given:
         before, now = flatten(known), flatten(given)
         problems = [
             f"{key}: the run {settings.run.name!r} has {before.get(key, 'nothing')}, got {now.get(key, 'nothing')}"
@@ -32,3 +37,11 @@ def open_run(settings: AlignSettings) -> RunDirectory:
             f"run.name: {run.uri} was started with other settings, listed above; use them to resume, or another name.",
         )
     return run
+
+
+def keep_settings(run: RunDirectory, settings: AlignSettings) -> None:
+    """Bind the run's name to these settings; called once nothing can be refused any more.
+
+    A run that was refused for a cluster too small, say, can so be started under its name with the settings mended.
+    """
+    run.write_json(FILE, settings.to_dict())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sdo_ray.models.denoisers import denoiser_skeletons, find_denoisers
-from sdo_ray.models.load import resolve
+from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.settings import SettingsError
 
@@ -128,7 +128,6 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
     Returns:
         The file's path.
     """
-    import diffusers
     from peft.utils import get_peft_model_state_dict
 
     denoisers = denoiser_skeletons(base)
@@ -140,8 +139,7 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
         layers[f"{component}_lora_layers"] = get_peft_model_state_dict(denoiser, state_dict=own, adapter_name=ADAPTER)
         # The metadata carries alpha: without it the loader assumes alpha = rank.
         metadata[f"{component}_lora_adapter_metadata"] = denoiser.peft_config[ADAPTER].to_dict()
-    pipeline_class = getattr(diffusers, diffusers.DiffusionPipeline.load_config(resolve(base))["_class_name"])
-    pipeline_class.save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
+    pipeline_class(base).save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
     return directory / "pytorch_lora_weights.safetensors"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sdo_ray.models.load import resolve
+from sdo_ray.models.load import reading, resolve
 from sdo_ray.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
     """The denoisers of a base model without weights, on the meta device; only its configuration files are read.
 
     Raises:
-        SettingsError: if there is none, or it is not a class of diffusers.
+        SettingsError: if there is none, it is not a class of diffusers, or its configuration cannot be read.
     """
     import diffusers
     from accelerate import init_empty_weights
 
     location = resolve(base)
-    index = diffusers.DiffusionPipeline.load_config(location)
+    with reading(base):
+        index = diffusers.DiffusionPipeline.load_config(location)
     found: dict[str, torch.nn.Module] = {}
     for name in DENOISERS:
         library, kind = index.get(name) or (None, None)
@@ -49,7 +50,7 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
                 f"model.base: the {name} of {base!r} is {library}.{kind}, code from outside diffusers; it is not run."
             )
         model_class = getattr(diffusers, kind)
-        with init_empty_weights():
+        with init_empty_weights(), reading(base):
             found[name] = model_class.from_config(model_class.load_config(location, subfolder=name))
         found[name].requires_grad_(False)
     if not found:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,34 @@ def resolve(base: str) -> str:
     return str(path) if path.is_dir() else base
 
 
+def pipeline_class(base: str) -> type[DiffusionPipeline]:
+    """The class of a base model's pipeline, from its configuration alone.
+
+    Raises:
+        SettingsError: the configuration cannot be read, or the class is not one of diffusers.
+    """
+    import diffusers
+
+    with quiet_libraries(), reading(base):
+        name = diffusers.DiffusionPipeline.load_config(resolve(base))["_class_name"]
+        found: type[DiffusionPipeline] | None = getattr(diffusers, name, None)
+    if found is None:
+        raise SettingsError(f"model.base: {base!r} is a {name}, code from outside diffusers; it is not run.")
+    return found
+
+
+@contextmanager
+def reading(base: str) -> Iterator[None]:
+    """Turn a failure to read the base model's files inside the block into a `SettingsError`."""
+    try:
+        yield
+    except OSError as error:
+        cause = " ".join(str(error).split())[:300]
+        raise SettingsError(
+            f"model.base: {base!r} cannot be read: {cause} Check the name and, for a hub id, the network or HF_TOKEN."
+        ) from None
+
+
 def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> DiffusionPipeline:
     """A frozen pipeline, ready to sample.
 
@@ -71,14 +100,14 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
         from safetensors only and no code from the model's repository is run.
 
     Raises:
-        SettingsError: see `check_base`.
+        SettingsError: see `check_base`; or its files cannot be read.
     """
     import torch
     from diffusers import DiffusionPipeline
 
     check_base(base)
     torch_dtype = getattr(torch, dtype)
-    with quiet_libraries():
+    with quiet_libraries(), reading(base):
         if base.startswith(ZOO):
             pipeline = zoo.load(base.removeprefix(ZOO))
             if torch_dtype != torch.float32:

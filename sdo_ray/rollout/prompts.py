@@ -17,32 +17,38 @@ def read_prompts(path: str, column: str = "prompt") -> list[str]:
     """All prompts of a parquet file or directory, local or at a URI that pyarrow knows (`s3://`, `gs://`, ...).
 
     Raises:
-        SettingsError: no such file, not parquet, no such column, not text, or null or empty prompts (which rows).
+        SettingsError: no such file, not parquet, no such column, not text, or null or empty prompts (which rows). The
+            message starts with the path; put the name of the setting in front.
     """
     try:
         dataset = pyarrow.dataset.dataset(path, format="parquet")
         schema = dataset.schema
     except FileNotFoundError:
-        raise SettingsError(f"prompts: there is no {path!r}; give a parquet file or a directory of them.") from None
+        raise SettingsError(f"{path!r} does not exist; give a parquet file or a directory of them.") from None
     except (pa.ArrowException, OSError) as error:
-        raise SettingsError(f"prompts: {path!r} cannot be read as parquet: {str(error).splitlines()[0]}") from None
+        raise SettingsError(
+            f"{path!r} cannot be read as parquet: {str(error).splitlines()[0]}; "
+            "give a parquet file or a directory of them."
+        ) from None
+    if not dataset.files:
+        raise SettingsError(f"{path!r} is a directory without parquet files; give one with some, or a file.")
     if column not in schema.names:
         raise SettingsError(
-            f"prompts.column: {path!r} has no column {column!r}; it has {', '.join(schema.names) or 'none'}. "
+            f"{path!r} has no column {column!r}; it has {', '.join(schema.names) or 'none'}. "
             "Name the one with the prompts."
         )
     kind = schema.field(column).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise SettingsError(f"prompts.column: {column!r} of {path!r} holds {kind}; prompts are strings.")
+        raise SettingsError(f"{path!r}: column {column!r} holds {kind}; prompts are strings. Name another column.")
     prompts = dataset.to_table(columns=[column]).column(column).to_pylist()
     bad = [row for row, prompt in enumerate(prompts) if prompt is None or not prompt.strip()]
     if bad:
         rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise SettingsError(
-            f"prompts: {len(bad)} of {len(prompts)} prompts in {path!r} are null or empty (rows {rows}); remove them."
+            f"{path!r}: {len(bad)} of {len(prompts)} prompts are null or empty (rows {rows}, from 0); remove them."
         )
     if not prompts:
-        raise SettingsError(f"prompts: {path!r} has no rows; it takes at least one prompt.")
+        raise SettingsError(f"{path!r} has no rows; it takes at least one prompt.")
     return prompts
 
 

@@ -34,13 +34,12 @@ def check_server(uri: str) -> None:
         SettingsError: with the address, credentials removed, and the cause.
     """
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     with _impatient():
         try:
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-        except MlflowException as error:
-            cause = str(error).splitlines()[0].replace(uri, without_password(uri))[:300]
+        except Exception as error:  # besides MLflow's own, whatever a database driver raises, or that it is not there
+            cause = " ".join(_redact(str(error), uri).split())[:300]
             raise SettingsError(
                 f"MLFLOW_TRACKING_URI: MLflow at {without_password(uri)} does not answer: {cause}. Start the server, "
                 "correct the address or credentials, or unset it to use a database file."
@@ -52,6 +51,13 @@ def without_password(uri: str) -> str:
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=host))
+
+
+def _redact(text: str, uri: str) -> str:
+    """The text without the URI's credentials; a driver may have quoted the password alone."""
+    secrets = urlsplit(uri)
+    text = text.replace(f"{secrets.netloc.rpartition('@')[0]}@", "") if "@" in secrets.netloc else text
+    return text.replace(secrets.password, "***") if secrets.password else text
 
 
 @contextmanager
