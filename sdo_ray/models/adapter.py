@@ -1,16 +1,14 @@
-"""The LoRA adapter: attach it, read and write its weights, hand it out in the format of plain diffusers."""
+"""The LoRA adapter inside a pipeline: attach it, read and write its weights, switch it off."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from sdo_ray.models.denoisers import denoiser_skeletons, find_denoisers
-from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.settings import SettingsError
 
@@ -114,33 +112,6 @@ def adapter_off(pipeline: DiffusionPipeline) -> Iterator[None]:
     finally:
         for denoiser in find_denoisers(pipeline).values():
             denoiser.enable_adapters()
-
-
-def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.Tensor], directory: Path) -> Path:
-    """Write weights as `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(directory)` takes.
-
-    Args:
-        base: the base model's reference; only its configuration is read.
-        settings: the adapter's.
-        state: weights named as in `adapter_parameters`.
-        directory: where to.
-
-    Returns:
-        The file's path.
-    """
-    from peft.utils import get_peft_model_state_dict
-
-    denoisers = denoiser_skeletons(base)
-    attach_lora(denoisers, settings)
-    layers, metadata = {}, {}
-    for component, denoiser in denoisers.items():
-        prefix = f"{component}."
-        own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        layers[f"{component}_lora_layers"] = get_peft_model_state_dict(denoiser, state_dict=own, adapter_name=ADAPTER)
-        # The metadata carries alpha: without it the loader assumes alpha = rank.
-        metadata[f"{component}_lora_adapter_metadata"] = denoiser.peft_config[ADAPTER].to_dict()
-    pipeline_class(base).save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
-    return directory / "pytorch_lora_weights.safetensors"
 
 
 def _layers(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sdo_ray.models.adapter import export_adapter
+from sdo_ray.models.adapter_file import export_adapter
 from sdo_ray.models.load import ZOO, load_pipeline
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import ModelSettings

@@ -1,0 +1,140 @@
+"""Make pictures with a base or aligned model: `sdo sample --model MODEL [--adapter DIR] --prompt TEXT --out DIR`.
+
+Plain diffusers in one process, without Ray: what this draws, so does any program that loads the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.arguments import BAD_INPUT, quiet
+from sdo_ray.settings import SettingsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    quiet()
+    try:
+        for path in sample(_parser().parse_args(arguments)):
+            print(path)
+    except SettingsError as error:
+        print("sdo sample did not start:", *(f"  - {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def sample(given: argparse.Namespace) -> list[Path]:
+    """Draw and write the pictures.
+
+    Args:
+        given: the parsed command line.
+
+    Returns:
+        The files written: one for each prompt and the contact sheet, or the one file that was asked for.
+
+    Raises:
+        SettingsError: before anything is drawn, if it cannot work.
+    """
+    prompts = _prompts(given)
+    _check(given)
+    import torch
+
+    from sdo_ray.models.adapter_file import load_adapter
+    from sdo_ray.models.load import autocast, load_pipeline
+    from sdo_ray.rollout.pictures import grid
+
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("--device: got cuda, but torch sees no GPU; `sdo doctor` says why. Or use --device cpu.")
+    pipeline = load_pipeline(given.model, given.dtype, given.device)
+    if given.adapter is not None:
+        load_adapter(pipeline, given.adapter)
+
+    pictures = []
+    for first in range(0, len(prompts), given.batch_size):
+        batch = prompts[first : first + given.batch_size]
+        # CPU generators, so that the noise is the same on every device.
+        noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
+        with autocast(pipeline):
+            pictures += pipeline(
+                prompt=batch, generator=noise, num_inference_steps=given.steps, guidance_scale=given.guidance
+            ).images
+
+    out = Path(given.out).expanduser()
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        grid(pictures).save(out)
+        return [out]
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{i:03d}_{_readable(prompt)}.png" for i, prompt in enumerate(prompts)]
+    for file, picture in zip(files, pictures, strict=True):
+        picture.save(file)
+    grid(pictures).save(out / "sheet.png")
+    return [*files, out / "sheet.png"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sdo sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="`zoo://NAME`, a directory in diffusers format, or a hub id such as org/name")
+    add("--adapter", metavar="DIR", help="aligned adapter: a directory or .safetensors file that diffusers loads")
+    add("--prompt", metavar="TEXT", action="append", default=[], dest="texts", help="what to draw; repeatable")
+    add("--prompts", metavar="FILE", help="parquet file or directory with more prompts")
+    add("--column", default="prompt", help="its column that holds them (default: %(default)s)")
+    add("--limit", metavar="N", type=int, help="take its first N prompts (default: all)")
+    add(
+        "--out",
+        required=True,
+        metavar="DIR_OR_PNG",
+        help="directory for one PNG a prompt and a contact sheet; or a .png file for the sheet alone, "
+        "which for one prompt is the picture",
+    )
+    add(
+        "--seed", type=int, default=0, help="prompt i, counted from 0, has noise of its own, from seed + i (default: 0)"
+    )
+    add("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
+    add("--guidance", type=float, default=3.0, help="classifier-free guidance (default: %(default)s)")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision (default: %(default)s)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
+    add("--batch-size", type=int, default=8, help="pictures made at once (default: %(default)s)")
+    return parser
+
+
+def _prompts(given: argparse.Namespace) -> list[str]:
+    from sdo_ray.rollout.prompts import read_prompts
+
+    if empty := [text for text in given.texts if not text.strip()]:
+        raise SettingsError(f"--prompt: got {empty[0]!r}, which says nothing; give words.")
+    prompts = list(given.texts)
+    if given.prompts is not None:
+        try:
+            prompts += read_prompts(given.prompts, given.column)[: given.limit]
+        except SettingsError as error:
+            raise SettingsError(*(f"--prompts: {problem}" for problem in error.problems)) from None
+    if not prompts:
+        raise SettingsError("--prompt, --prompts: got neither; give at least one prompt.")
+    return prompts
+
+
+def _check(given: argparse.Namespace) -> None:
+    problems = [
+        f"--{name.replace('_', '-')}: got {value}; it is {least} or more."
+        for name, least in (("steps", 1), ("guidance", 0), ("batch_size", 1), ("limit", 1), ("seed", 0))
+        if (value := getattr(given, name)) is not None and value < least
+    ]
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _readable(prompt: str) -> str:
+    """The prompt as part of a file name."""
+    return re.sub(r"\W+", "_", prompt).strip("_")[:60] or "picture"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

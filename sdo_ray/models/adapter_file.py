@@ -1,0 +1,88 @@
+"""The LoRA adapter as a file of plain diffusers: write it, load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors
+import torch
+
+from sdo_ray.models.adapter import ADAPTER, attach_lora
+from sdo_ray.models.denoisers import denoiser_skeletons, find_denoisers
+from sdo_ray.models.load import pipeline_class
+from sdo_ray.models.quiet import quiet_libraries
+from sdo_ray.models.settings import LoraSettings
+from sdo_ray.settings import SettingsError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+FILE = "pytorch_lora_weights.safetensors"
+"""The file's name in diffusers."""
+
+
+def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.Tensor], directory: Path) -> Path:
+    """Write weights as `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(directory)` takes.
+
+    Args:
+        base: the base model's reference; only its configuration is read.
+        settings: the adapter's.
+        state: weights named as in `adapter_parameters`.
+        directory: where to.
+
+    Returns:
+        The file's path.
+    """
+    from peft.utils import get_peft_model_state_dict
+
+    denoisers = denoiser_skeletons(base)
+    attach_lora(denoisers, settings)
+    layers, metadata = {}, {}
+    for component, denoiser in denoisers.items():
+        prefix = f"{component}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        layers[f"{component}_lora_layers"] = get_peft_model_state_dict(denoiser, state_dict=own, adapter_name=ADAPTER)
+        # The metadata carries alpha: without it the loader assumes alpha = rank.
+        metadata[f"{component}_lora_adapter_metadata"] = denoiser.peft_config[ADAPTER].to_dict()
+    pipeline_class(base).save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
+    return directory / FILE
+
+
+def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
+    """Load an adapter from a file or directory that `export_adapter`, or any trainer in its format, wrote.
+
+    Args:
+        pipeline: a pipeline without adapter, on any device.
+        location: a `.safetensors` file, or a directory with `pytorch_lora_weights.safetensors`.
+
+    Raises:
+        SettingsError: there is none, it cannot be read, or it does not fit the pipeline's denoisers.
+    """
+    path = Path(location).expanduser()
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise SettingsError(
+            f"adapter: {location!r} has no {FILE}; give a directory with one, such as `adapter` of a finished "
+            "run, or a .safetensors file."
+        )
+    try:
+        with safetensors.safe_open(file, "pt") as tensors:
+            given = sum(".lora_A." in name or ".lora_B." in name for name in tensors.keys())  # noqa: SIM118
+        with quiet_libraries():
+            pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise SettingsError(f"adapter: {str(file)!r} does not fit {type(pipeline).__name__}: {cause}") from None
+    taken = sum(
+        ".lora_A." in name or ".lora_B." in name
+        for denoiser in find_denoisers(pipeline).values()
+        for name, _ in denoiser.named_parameters()
+    )
+    # diffusers drops what it has no layer for behind a warning. Files in other formats have no such names to count.
+    if not taken or given not in (0, taken):
+        raise SettingsError(
+            f"adapter: {str(file)!r} does not fit {type(pipeline).__name__}: {taken} of its {given} tensors have "
+            "a layer there; give the base model that it was trained on."
+        )

@@ -1,0 +1,84 @@
+"""`sdo sample`: the pictures are those of plain diffusers, and what cannot work is refused."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageChops
+
+from pipelines.sample import main
+from sdo_ray.models.adapter_file import export_adapter
+from sdo_ray.models.settings import LoraSettings
+from tests.models.adapters import LORA, trained_weights
+
+
+def same(a: Image.Image, b: Image.Image) -> bool:
+    return a.size == b.size and ImageChops.difference(a.convert("RGB"), b.convert("RGB")).getbbox() is None
+
+
+@pytest.fixture
+def adapter(tiny_base: Path, tmp_path: Path) -> Path:
+    return export_adapter(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path / "adapter").parent
+
+
+def test_draws_what_plain_diffusers_draws(tiny_base: Path, adapter: Path, tmp_path: Path, capsys) -> None:
+    pq.write_table(pa.table({"text": ["c!", "d", "e"]}), tmp_path / "more.parquet")
+    out = tmp_path / "out"
+    what = ["--prompt", "a b", "--prompts", str(tmp_path / "more.parquet"), "--column", "text", "--limit", "2"]
+    how = ["--steps", "3", "--guidance", "2.0", "--seed", "7", "--batch-size", "2"]
+    assert main(["--model", str(tiny_base), "--adapter", str(adapter), "--out", str(out), *what, *how]) == 0
+    files = [out / name for name in ("000_a_b.png", "001_c.png", "002_d.png", "sheet.png")]
+    assert capsys.readouterr().out.split() == [str(file) for file in files]
+
+    plain = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    plain.load_lora_weights(adapter)
+    noise = [torch.Generator().manual_seed(7 + i) for i in range(2)]
+    expected = plain(["a b", "c!"], generator=noise, num_inference_steps=3, guidance_scale=2.0).images
+    assert same(Image.open(files[0]), expected[0])
+    assert same(Image.open(files[1]), expected[1])
+    assert not same(Image.open(files[0]), Image.open(files[1]))
+    assert Image.open(files[3]).size == (2 * 16 + 4, 2 * 16 + 4)
+
+
+def test_one_file_and_the_adapter_makes_a_difference(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
+    common = ["--model", str(tiny_base), "--prompt", "a", "--steps", "2"]
+    assert main([*common, "--out", str(tmp_path / "base.png")]) == 0
+    assert main([*common, "--out", str(tmp_path / "aligned.png"), "--adapter", str(adapter)]) == 0
+    assert main([*common, "--out", str(tmp_path / "half.png"), "--dtype", "bfloat16"]) == 0
+    base, aligned, half = (Image.open(tmp_path / f"{name}.png") for name in ("base", "aligned", "half"))
+    assert base.size == half.size == (16, 16)
+    assert not same(base, aligned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--prompt, --prompts: got neither"),
+        (["--prompt", " "], "--prompt: got ' '"),
+        (["--prompts", "nowhere.parquet"], "--prompts: 'nowhere.parquet' does not exist"),
+        (["--prompt", "a", "--steps", "0", "--batch-size", "0"], "--batch-size: got 0; it is 1 or more"),
+        (["--prompt", "a", "--model", "zoo://emojis"], "the zoo has zoo://emoji"),
+        (["--prompt", "a", "--adapter", "nowhere"], "has no pytorch_lora_weights.safetensors"),
+    ],
+)
+def test_refuses(tiny_base: Path, tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
+    assert main(["--model", str(tiny_base), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_refuses_an_adapter_of_another_model(tiny_base: Path, tmp_path: Path, capsys) -> None:
+    other = export_adapter("zoo://emoji", LoraSettings(), trained_weights("zoo://emoji", LoraSettings()), tmp_path)
+    arguments = ["--model", str(tiny_base), "--out", str(tmp_path / "out"), "--prompt", "a", "--adapter", str(other)]
+    assert main(arguments) == 2
+    assert "does not fit StableDiffusionPipeline" in capsys.readouterr().err
+
+
+def test_refuses_a_file_that_is_no_adapter(tiny_base: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.safetensors").write_text("not safetensors")
+    arguments = ["--model", str(tiny_base), "--out", str(tmp_path / "out"), "--prompt", "a"]
+    assert main([*arguments, "--adapter", str(tmp_path / "a.safetensors")]) == 2
+    assert "does not fit" in capsys.readouterr().err
