@@ -51,7 +51,8 @@ def solver_weights(scheduler: Any, num_steps: int, **timesteps: Any) -> SolverWe
 
     Args:
         scheduler: a diffusers scheduler; it is not touched.
-        num_steps: `num_inference_steps` of the pipeline call.
+        num_steps: `num_inference_steps` of the pipeline call. The step's other arguments keep their defaults (a
+            pipeline that passes `eta` to a stochastic scheduler has other weights).
         timesteps: passed on to `set_timesteps` (`mu` for flow schedulers with dynamic shifting, `sigmas`, ...).
 
     Returns:
@@ -64,29 +65,35 @@ def solver_weights(scheduler: Any, num_steps: int, **timesteps: Any) -> SolverWe
     """
     if scheduler.config.get("thresholding", False):
         raise PlanError("scheduler.thresholding", True, "False: thresholding is not linear", "turn thresholding off")
+    try:
+        a, w = _probe(scheduler, num_steps, timesteps)
+    # Whatever a scheduler of another kind (tokens, masks, extra arguments) trips over.
+    except Exception as error:
+        fix = f"use another scheduler, or pass what its set_timesteps needs ({error!r})"
+        raise _not_linear(scheduler, fix) from error
+    if not any(w):
+        raise _not_linear(scheduler, "use another scheduler: this one's result has no derivative")
+    return SolverWeights(a=a, w=torch.tensor(w, dtype=torch.float64))
+
+
+def _probe(scheduler: Any, num_steps: int, timesteps: dict[str, Any]) -> tuple[float, list[float]]:
     # From its config, not a deepcopy: the scheduler may hold the state, even the graph, of a call in progress.
     # Without clipping: the noise of a stochastic sampler would drive the probe out of the range where it is linear.
     solver = type(scheduler).from_config(copy.deepcopy(dict(scheduler.config)), clip_sample=False)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        try:
-            solver.set_timesteps(num_steps, **timesteps)
-            z_0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-            o = [torch.zeros_like(z_0, requires_grad=True) for _ in solver.timesteps]
-            z = z_0
-            for o_i, t in zip(o, solver.timesteps, strict=True):
-                if hasattr(solver, "scale_model_input"):
-                    solver.scale_model_input(z, t)  # Some schedulers find their place in the schedule here.
-                z = solver.step(o_i, t, z, return_dict=False)[0].to(torch.float64)
-            a, *w = torch.autograd.grad(z.sum(), [z_0, *o], allow_unused=True)
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise PlanError(
-                "scheduler",
-                type(scheduler).__name__,
-                "a scheduler whose step(model_output, timestep, sample) is linear in both tensors",
-                f"use another scheduler, or pass what its set_timesteps needs ({error})",
-            ) from error
-    # An output that z_N does not use has weight 0, e.g. the last half-step of some multistep starts.
-    return SolverWeights(
-        a=0.0 if a is None else a.item(),
-        w=torch.tensor([0.0 if w_i is None else w_i.item() for w_i in w], dtype=torch.float64),
-    )
+        solver.set_timesteps(num_steps, **timesteps)
+        z_0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+        o = [torch.zeros_like(z_0, requires_grad=True) for _ in solver.timesteps]
+        z = z_0
+        for o_i, t in zip(o, solver.timesteps, strict=True):
+            if hasattr(solver, "scale_model_input"):
+                solver.scale_model_input(z, t)  # Some schedulers find their place in the schedule here.
+            z = solver.step(o_i, t, z, return_dict=False)[0].to(torch.float64)
+        d_z, *d_o = torch.autograd.grad(z.sum(), [z_0, *o], allow_unused=True)
+    # What z_N does not use has weight 0, for example the last half-step of some multistep starts.
+    return (0.0 if d_z is None else d_z.item()), [0.0 if d is None else d.item() for d in d_o]
+
+
+def _not_linear(scheduler: Any, fix: str) -> PlanError:
+    legal = "a scheduler whose step(model_output, timestep, sample) is linear in both tensors"
+    return PlanError("scheduler", type(scheduler).__name__, legal, fix)
