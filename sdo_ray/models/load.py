@@ -115,8 +115,13 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
         else:
             pipeline = DiffusionPipeline.from_pretrained(resolve(base), torch_dtype=torch_dtype, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
-    for component in pipeline.components.values():
+    for name, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
+            if missing := [key for key, parameter in component.named_parameters() if parameter.is_meta]:
+                raise SettingsError(
+                    f"model.base: the {name} of {base!r} lacks weights for {len(missing)} parameters, such as "
+                    f"{missing[0]!r}; save the whole model, with adapters merged or unloaded."
+                )
             component.requires_grad_(False).eval()
     return pipeline.to(device)
 

@@ -116,5 +116,6 @@ def dump_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def load_tensors(data: bytes) -> dict[str, torch.Tensor]:
-    """The inverse of `dump_tensors`."""
-    return safetensors.torch.load(data)
+    """The inverse of `dump_tensors`, in the order of the names."""
+    # safetensors gives them in an order that differs between processes, and collectives need one that does not.
+    return dict(sorted(safetensors.torch.load(data).items()))

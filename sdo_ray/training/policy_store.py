@@ -27,6 +27,7 @@ class PolicyStore:
         self._keep = keep
         self._weights: dict[int, ray.ObjectRef[Any]] = {}
         self._reports: dict[int, UpdateReport] = {}
+        self._failure: str | None = None
         self._changed = asyncio.Condition()
 
     async def publish(self, version: int, weights: bytes) -> None:
@@ -68,9 +69,19 @@ class PolicyStore:
                 await asyncio.wait_for(self._changed.wait_for(lambda: self._version() >= version), seconds)
             return self._version()
 
+    async def give_up(self, why: str) -> None:
+        """Have the driver end the run, because trying again would fail again."""
+        self._failure = why
+
     async def next_report(self, after: int, seconds: float) -> UpdateReport | None:
-        """The report of the first update after `after`, waiting at most `seconds` for it."""
+        """The report of the first update after `after`, waiting at most `seconds` for it.
+
+        Raises:
+            RuntimeError: the run was given up.
+        """
         async with self._changed:
+            if self._failure is not None:
+                raise RuntimeError(self._failure)
             try:
                 await asyncio.wait_for(self._changed.wait_for(lambda: max(self._reports, default=-1) > after), seconds)
             except TimeoutError:

@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import ray.train
 import torch.distributed
+from ray.data.exceptions import UserCodeException
 
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
 from sdo_ray.training import checkpoints
@@ -53,7 +54,7 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     worker = config["worker"]
     context = ray.train.get_context()
     rank, per_worker = context.get_world_rank(), worker.contributions_per_update // context.get_world_size()
-    stream = _contributions()
+    stream = _contributions(worker.store)
     engine = make_engine(load_tensors(worker.initial_adapter), worker.training, worker.trainers)
     start, reports = 0, list[UpdateReport]()
     if (checkpoint := ray.train.get_checkpoint()) is not None:
@@ -74,7 +75,7 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
             checkpoints.save(engine, done, reports)
 
 
-def _contributions() -> Iterator[Contribution]:
+def _contributions(store: Any) -> Iterator[Contribution]:
     """This worker's contributions, read by a thread, so that the samplers start while DeepSpeed does."""
     shard = ray.train.get_dataset_shard(ROLLOUTS)
     arrived: queue.Queue[Contribution | BaseException | None] = queue.Queue(maxsize=2)
@@ -86,6 +87,10 @@ def _contributions() -> Iterator[Contribution]:
                 for row in table.to_pylist():
                     arrived.put(Contribution.from_arrow(row))
             arrived.put(None)
+        except UserCodeException as error:
+            # A reward or a model that raises does so again: the run is given up, and not tried again as after a crash.
+            ray.get(store.give_up.remote(str(error)))
+            arrived.put(error)
         except BaseException as error:
             arrived.put(error)
 

@@ -1,0 +1,178 @@
+"""The distributed run: the same mathematics as a plain loop, and the same result whatever dies."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from peft import LoraConfig
+
+from sdo_ray import differentiable_sample, make_plan
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.loading import load_settings
+from sdo_ray.models.adapter import initial_adapter
+from sdo_ray.rollout.prompts import schedule
+from sdo_ray.rollout.seeds import derive_seed, generator
+from tests.support.ink import Ink, Redness
+from tests.support.runs import AlignProcess, final_adapter, tiny_settings
+
+
+def plain_loop(settings: AlignSettings, prompts: list[str]) -> dict[str, torch.Tensor]:
+    """Reward ascent as one would write it without Ray, DeepSpeed or actors: autograd from the reward to the adapter."""
+    lora, training = settings.model.lora, settings.training
+    pipeline = StableDiffusionPipeline.from_pretrained(settings.model.base, safety_checker=None)
+    assert isinstance(pipeline.scheduler, DDIMScheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        module.requires_grad_(False)
+    pipeline.unet.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets), "aligned")
+    parameters = {f"unet.{name}": p for name, p in pipeline.unet.named_parameters() if p.requires_grad}
+    start = initial_adapter(settings.model.base, lora, derive_seed(settings.run.seed, "adapter", 0))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(start[name])
+    optimizer = torch.optim.AdamW(parameters.values(), lr=training.learning_rate, weight_decay=0.0)
+    blocks = schedule(
+        prompts,
+        seed=settings.run.seed,
+        batch_size=training.batch_size,
+        sampler_batch_size=settings.samplers.batch_size,
+        start=0,
+        stop=training.updates,
+    )
+    for _ in range(training.updates):
+        optimizer.zero_grad()
+        for _ in range(training.batch_size // settings.samplers.batch_size):
+            block = next(blocks).to_pydict()
+            rows = block["row"]
+            plan = make_plan("sdo", 4, generator=generator(settings.run.seed, "plan", rows[0]), K=1)
+            images = differentiable_sample(
+                pipeline,
+                plan,
+                prompt=block["prompt"],
+                generator=[generator(settings.run.seed, "noise", row) for row in rows],
+                num_inference_steps=4,
+                guidance_scale=2.0,
+            )
+            reward = Ink()(images, []) + 0.5 * Redness()(images, []).clamp(max=1.0)
+            (-reward.sum() / training.batch_size).backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), training.max_grad_norm)
+        optimizer.step()
+    return {name: parameter.detach() for name, parameter in parameters.items()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run with policy lag 0, two samplers and two trainers; returns its directory."""
+    directory = tmp_path_factory.mktemp("unbroken")
+    output = AlignProcess(str(tiny_settings(directory, tiny_base))).finish()
+    (directory / "output.txt").write_text(output)
+    return directory
+
+
+def assert_same_adapter(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_equals_a_plain_loop(unbroken: Path) -> None:
+    settings = load_settings(AlignSettings, unbroken / "settings.yaml")
+    expected = plain_loop(settings, list("abcdefg"))
+    trained = final_adapter(unbroken)
+    start = initial_adapter(settings.model.base, settings.model.lora, derive_seed(3, "adapter", 0))
+    moved = max((trained[name] - start[name]).abs().max().item() for name in start)
+    assert moved > 0.03  # six steps of 0.01: the comparison below is of something
+    # Sums are made in another order, and Adam divides by the size of what may be nearly zero.
+    assert_same_adapter(expected, trained, tolerance=1e-4)
+
+
+def test_output_is_for_people(unbroken: Path) -> None:
+    output = (unbroken / "output.txt").read_text()
+    updates = [line for line in output.splitlines() if line.startswith("update ")]
+    assert len(updates) == 6
+    assert all("reward" in line and "left" in line and len(line) < 200 for line in updates)
+    assert len(output.splitlines()) < 40, output
+    assert (unbroken / "runs/tiny/before_after.png").stat().st_size > 0
+
+
+def test_again_shows_the_outcome_and_trains_nothing(unbroken: Path) -> None:
+    before = final_adapter(unbroken)
+    output = AlignProcess(str(unbroken / "settings.yaml")).finish()
+    assert "complete" in output
+    assert "update " not in output
+    assert_same_adapter(before, final_adapter(unbroken), tolerance=0)
+
+
+def test_other_settings_under_the_same_name_are_refused(unbroken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.align import main
+
+    assert main([str(unbroken / "settings.yaml"), "--set", "training.learning_rate=0.5"]) == 2
+    said = capsys.readouterr().err
+    assert "training.learning_rate" in said
+    assert "0.01" in said
+    assert "0.5" in said
+
+
+def test_mlflow_has_every_update_once(unbroken: Path) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{unbroken}/runs/mlflow.db")
+    run_id = json.loads((unbroken / "runs/tiny/mlflow.json").read_text())["run_id"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(run_id, "reward/mean")] == [1, 2, 3, 4, 5, 6]
+    assert run.data.params["training.learning_rate"] == "0.01"
+    assert {"seconds/sampling", "seconds/rewarding", "seconds/backward", "seconds/waiting"} <= run.data.metrics.keys()
+    assert run.data.metrics["policy_lag"] == 0
+    assert len(client.list_artifacts(run_id, "images")) >= 3  # previews at updates 1, 4 and 6
+
+
+def test_the_adapter_loads_in_plain_diffusers(unbroken: Path, tiny_base: Path) -> None:
+    import pyarrow.parquet as pq
+    from PIL import ImageChops
+
+    from sdo_ray.evaluation.pictures import open_picture
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    pipeline.load_lora_weights(unbroken / "runs/tiny/adapter")
+    rows = pq.read_table(unbroken / "runs/tiny/heldout.parquet").to_pylist()
+    pictures = pipeline(
+        prompt=[row["prompt"] for row in rows],
+        generator=[generator(3, "evaluation noise", row["index"]) for row in rows],
+        num_inference_steps=4,
+        guidance_scale=2.0,
+    ).images
+    for picture, row in zip(pictures, rows, strict=True):
+        assert ImageChops.difference(picture, open_picture(row["aligned"])).getbbox() is None
+        assert ImageChops.difference(picture, open_picture(row["base"])).getbbox() is not None
+
+
+def test_survives_dead_samplers_rewards_and_trainers(unbroken: Path, tiny_base: Path, tmp_path: Path) -> None:
+    slow = {"name": "tests.support.ink:Ink", "weight": 1.0, "options": {"seconds": 1.0}}
+    others = [
+        {"name": "tests.support.ink:Redness", "weight": 0.5, "cap": 1.0},
+        {"name": "jpeg_compressibility", "weight": 0.0},
+    ]
+    run = AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards={"terms": [slow, *others]})))
+    run.until("update 1/6")
+    run.kill("MapWorker(MapBatches(Sampler))")
+    run.until("update 2/6")
+    run.kill("RewardActor")
+    run.until("update 3/6")
+    run.kill("RayTrainWorker")
+    run.finish()
+    assert_same_adapter(final_adapter(unbroken), final_adapter(tmp_path), tolerance=0)
+
+
+def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path: Path) -> None:
+    settings = str(tiny_settings(tmp_path, tiny_base))
+    run = AlignProcess(settings)
+    run.until("update 3/6")
+    run.kill_everything()
+    output = AlignProcess(settings).finish()
+    assert "update 1/6" not in output
+    assert_same_adapter(final_adapter(unbroken), final_adapter(tmp_path), tolerance=0)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    run_id = json.loads((tmp_path / "runs/tiny/mlflow.json").read_text())["run_id"]
+    assert [m.step for m in client.get_metric_history(run_id, "reward/mean")] == [1, 2, 3, 4, 5, 6]

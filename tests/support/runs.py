@@ -1,0 +1,119 @@
+"""A small alignment run on a tiny model, and the real command as a subprocess."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def tiny_settings(directory: Path, base: Path, **sections: dict[str, Any]) -> Path:
+    """A settings file for a run of six updates in `directory`; `sections` change it."""
+    pq.write_table(pa.table({"prompt": list("abcdefg")}), directory / "prompts.parquet")
+    settings: dict[str, Any] = {
+        "run": {"name": "tiny", "storage": str(directory / "runs"), "seed": 3},
+        "model": {"base": str(base), "lora": {"rank": 2, "alpha": 4.0, "targets": ["to_q", "to_v", "conv1"]}},
+        "prompts": {"train": "prompts.parquet"},
+        "sampling": {"num_inference_steps": 4, "guidance_scale": 2.0},
+        "plan": {"name": "sdo", "options": {"K": 1}},
+        "rewards": {
+            "terms": [
+                {"name": "tests.support.ink:Ink", "weight": 1.0},
+                {"name": "tests.support.ink:Redness", "weight": 0.5, "cap": 1.0},
+                {"name": "jpeg_compressibility", "weight": 0.0},
+            ]
+        },
+        "samplers": {"count": 2, "batch_size": 2},
+        "training": {"updates": 6, "batch_size": 8, "learning_rate": 0.01, "checkpoint_every": 2},
+        "trainers": {"count": 2},
+        "evaluation": {
+            "prompts": "prompts.parquet",
+            "num_prompts": 4,
+            "evaluators": [{"name": "tests.support.ink:Smoothness"}],
+        },
+        "tracking": {"experiment": "tiny", "preview_every": 3, "preview_prompts": ["a", "b"]},
+    }
+    for section, changes in sections.items():
+        settings[section] |= changes
+    path = directory / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+class AlignProcess:
+    """`python -m pipelines.align ...` with its processes, the cluster's too, known by a mark in their environment."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self._mark = uuid.uuid4().hex
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.align", *arguments],
+            cwd=REPOSITORY,
+            env=os.environ | {"SDO_TEST_MARK": self._mark, "PYTHONUNBUFFERED": "1"} | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.output: list[str] = []
+
+    def lines(self) -> Iterator[str]:
+        """Lines as they are printed."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output.append(line)
+            yield line
+
+    def until(self, start: str) -> None:
+        """Read until a line starts with `start`."""
+        for line in self.lines():
+            if line.startswith(start):
+                return
+        raise AssertionError(f"no line starts with {start!r}:\n{''.join(self.output)}")
+
+    def finish(self) -> str:
+        """Read to the end; the run must succeed. Returns all output."""
+        for _ in self.lines():
+            pass
+        code = self._process.wait()
+        assert code == 0, "".join(self.output)
+        return "".join(self.output)
+
+    def kill(self, title: str) -> int:
+        """SIGKILL one worker process whose title contains `title`; returns its process id."""
+        for process in self._marked():
+            if title in " ".join(process.cmdline()):
+                process.kill()
+                return process.pid
+        raise AssertionError(f"no process is called {title!r}; there are {[p.cmdline()[:1] for p in self._marked()]}")
+
+    def kill_everything(self) -> None:
+        """SIGKILL the driver and its whole cluster, as when a machine goes down."""
+        for process in self._marked():
+            process.kill()
+        self._process.wait()
+
+    def _marked(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("SDO_TEST_MARK") == self._mark:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+def final_adapter(directory: Path) -> dict[str, torch.Tensor]:
+    """The adapter in the last checkpoint of `tiny_settings`'s run."""
+    last = sorted((directory / "runs/tiny/train").glob("checkpoint_*/adapter.safetensors"))[-1]
+    return safetensors.torch.load_file(last)
