@@ -7,7 +7,7 @@ from sdo_ray.backprop import estimators
 from sdo_ray.backprop.errors import BackpropError, PlanError, TraceError
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.record import GradientRecord
-from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan
+from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights
 from sdo_ray.backprop.sample import differentiable_sample
 from sdo_ray.backprop.solver import SolverWeights, solver_weights
 from sdo_ray.backprop.trace import trace
@@ -26,6 +26,7 @@ __all__ = [
     "estimator",
     "estimators",
     "make_plan",
+    "needs_weights",
     "solver_weights",
     "trace",
 ]

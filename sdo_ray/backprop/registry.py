@@ -75,6 +75,11 @@ def make_plan(
     return function(num_steps, **given, **options)
 
 
+def needs_weights(name: str) -> bool:
+    """Whether `make_plan` takes the solver's weights for this estimator."""
+    return "weights" in inspect.signature(_find(name)).parameters
+
+
 def check_plan(name: str, num_steps: int, options: Mapping[str, Any]) -> None:
     """Refuse a name with options that `make_plan` would refuse, before anything runs and without touching any RNG.
 
