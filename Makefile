@@ -1,0 +1,42 @@
+# make demo      align the embedded emoji model and show before/after pictures
+# make test      lint, types and tests
+# make test-all  the slow tests too
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := runs/emoji-glossy
+
+.PHONY: demo test test-all lint tests-quick tests-all install clean
+.NOTPARALLEL:
+
+demo: install
+	$(BIN)/sdo align pipelines/configs/emoji.yaml
+	@echo; echo "Look at $(RUN)/before_after.png. To run it again: rm -r $(RUN) && make demo"
+
+test: lint tests-quick
+
+test-all: lint tests-all
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tests-quick: install
+	$(BIN)/pytest -m "not slow and not gpu"
+
+tests-all: install
+	$(BIN)/pytest
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "Making the virtual environment $(VENV) with the tested versions; some minutes, once."
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/sdo doctor
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
