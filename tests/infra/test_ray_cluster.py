@@ -1,0 +1,23 @@
+"""The cluster file is one that Ray takes."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import ray
+import yaml
+
+from tests.support.runs import REPOSITORY
+
+
+def test_the_cluster_file_fits_rays_schema() -> None:
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
+    cluster = yaml.safe_load((REPOSITORY / "infra/ray-cluster.yaml").read_text())
+    jsonschema.validate(cluster, schema)
+
+
+def test_the_cluster_keeps_authentication_on() -> None:
+    cluster = yaml.safe_load((REPOSITORY / "infra/ray-cluster.yaml").read_text())
+    starts = [c for part in ("head", "worker") for c in cluster[f"{part}_start_ray_commands"] if "ray start" in c]
+    assert len(starts) == 2
+    assert all(command.startswith("RAY_AUTH_MODE=token ") for command in starts)
