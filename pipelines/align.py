@@ -11,9 +11,14 @@ The same command again resumes the run, or shows the outcome of a complete one.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import ray
+import ray.data
+import torch
 
 from pipelines.arguments import run_job
 from pipelines.progress import Progress
@@ -21,22 +26,28 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.evaluation.compare import compare_all
-from sdo_ray.evaluation.outcome import Outcome, read_outcome, write_outcome, write_pictures
+from sdo_ray.evaluation.outcome import PICTURES, SHEET, Outcome, read_outcome, write_outcome, write_pictures
 from sdo_ray.evaluation.pictures import PictureConfig, choose_prompts, make_pictures
 from sdo_ray.models.adapter import initial_adapter
-from sdo_ray.models.export import export_model
+from sdo_ray.models.export import ADAPTER, export_model
 from sdo_ray.models.load import resolve
 from sdo_ray.rollout.prompts import read_prompts
 from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.seeds import derive_seed
 from sdo_ray.rollout.stream import contribution_stream
+from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment, fingerprint
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, tracking_uri
 from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.group import progress, start_policy_store, train
 from sdo_ray.training.worker import WorkerConfig
+
+Policy = dict[str, torch.Tensor]
+"""Name -> weights of the adapter."""
+Actors = dict[str, Any]
+"""Handles by reward name."""
 
 
 def align(settings: AlignSettings) -> Outcome:
@@ -57,63 +68,75 @@ def align(settings: AlignSettings) -> Outcome:
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     store = start_policy_store(settings.training.max_policy_lag)
-    prompts = read_prompts(settings.prompts.train, settings.prompts.column)
-    done, reports, policy = progress(run)
     keep_settings(run, settings)
-
     with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
-        tracked.log_updates(reports)
-        if done < settings.training.updates:
-            print(f"{len(prompts)} prompts; update {done} of {settings.training.updates} comes next", flush=True)
-            lines = Progress(settings.training.updates)
-            for report in train(
-                WorkerConfig(
-                    training=settings.training,
-                    trainers=settings.trainers,
-                    contributions_per_update=settings.contributions_per_update,
-                    initial_adapter=dump_tensors(initial),
-                    store=store,
-                ),
-                lambda start: contribution_stream(
-                    prompts,
-                    settings.sampler_config(),
-                    start=start,
-                    stop=settings.training.updates,
-                    batch_size=settings.training.batch_size,
-                    max_policy_lag=settings.training.max_policy_lag,
-                    store=store,
-                    reward_actors=rewards,
-                ),
-                run,
-            ):
-                tracked.log_updates([report])
-                print(lines.line(report), flush=True)
-            _, _, policy = progress(run)
-        assert policy is not None
-
-        print("comparing base and aligned model on held-out prompts", flush=True)
-        ray.get(store.publish.remote(settings.training.updates, dump_tensors(policy)))
-        held_out = read_prompts(settings.evaluation.prompts, settings.evaluation.column)
-        pictures = make_pictures(
-            choose_prompts(held_out, settings.evaluation.num_prompts, settings.run.seed),
-            PictureConfig(
-                settings.run.seed, settings.model, settings.sampling, settings.samplers, settings.training.updates
-            ),
-            store,
-            rewards | start_reward_actors(settings.evaluation.evaluators),
-        )
-        comparisons = compare_all(pictures)
-        places = write_pictures(run, pictures)
-        base, adapter = export_model(run, settings.model, policy)
-        origin = environment() | reward_provenance(rewards)
-        origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
-        tracked.log_comparisons(comparisons, places.values())
-        places |= {"adapter": adapter, "base model": base, "MLflow": f"mlflow ui --backend-store-uri {uri}"}
-        if (model := tracked.register(adapter, base, settings.tracking.register_as, origin)) is not None:
-            places["registered model"] = model
-        outcome = Outcome(tuple(comparisons), places)
+        policy = _train(settings, run, initial, store, rewards, tracked)
+        outcome = _compare(settings, run, policy, store, rewards, tracked)
         write_outcome(run, outcome)
     return outcome
+
+
+def _train(
+    settings: AlignSettings, run: RunDirectory, initial: Policy, store: Any, rewards: Actors, tracked: TrackedRun
+) -> Policy:
+    """Updates from the newest checkpoint, or the first, to the last."""
+    training, prompts = settings.training, read_prompts(settings.prompts.train, settings.prompts.column)
+    done, reports, policy = progress(run)
+    tracked.log_updates(reports)
+
+    def stream(start: int) -> ray.data.Dataset:
+        return contribution_stream(
+            prompts,
+            settings.sampler_config(),
+            start=start,
+            stop=training.updates,
+            batch_size=training.batch_size,
+            max_policy_lag=training.max_policy_lag,
+            store=store,
+            reward_actors=rewards,
+        )
+
+    if done < training.updates:
+        print(f"{len(prompts)} prompts; update {done + 1} of {training.updates} comes next", flush=True)
+        lines = Progress(training.updates)
+        parts = settings.contributions_per_update
+        worker = WorkerConfig(training, settings.trainers, parts, dump_tensors(initial), store)
+        for report in train(worker, stream, run):
+            tracked.log_updates([report])
+            print(lines.line(report), flush=True)
+        _, _, policy = progress(run)
+    assert policy is not None
+    return policy
+
+
+def _compare(
+    settings: AlignSettings, run: RunDirectory, policy: Policy, store: Any, rewards: Actors, tracked: TrackedRun
+) -> Outcome:
+    """Base against aligned model on held-out prompts; pictures, adapter and numbers to the run and to MLflow."""
+    print("comparing base and aligned model on held-out prompts", flush=True)
+    updates, seed, evaluation = settings.training.updates, settings.run.seed, settings.evaluation
+    ray.get(store.publish.remote(updates, dump_tensors(policy)))
+    judges = rewards | start_reward_actors(evaluation.evaluators)
+    prompts = choose_prompts(read_prompts(evaluation.prompts, evaluation.column), evaluation.num_prompts, seed)
+    maker = PictureConfig(seed, settings.model, settings.sampling, settings.samplers, updates)
+    pictures = make_pictures(prompts, maker, store, judges)
+    comparisons = compare_all(pictures)
+    origin = environment() | reward_provenance(rewards)
+    origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
+    with tempfile.TemporaryDirectory() as temporary:
+        local = Path(temporary)
+        tracked.log_comparisons(comparisons, write_pictures(local, pictures))
+        base = export_model(local, settings.model, policy)
+        places = {
+            "before/after sheet": f"{run.uri}/{SHEET}",
+            "all pictures and scores": f"{run.uri}/{PICTURES}",
+            "adapter": f"{run.uri}/{ADAPTER}",
+            "base model": f"{run.uri}/{base}" if base else settings.model.base,
+            "MLflow": f"mlflow ui --backend-store-uri {tracked.uri}",
+        }
+        run.copy_in(local)
+        model = tracked.register(local / ADAPTER, places["base model"], settings.tracking.register_as, origin)
+    return Outcome(tuple(comparisons), places | ({"registered model": model} if model else {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,11 +53,10 @@ class RunDirectory:
         """Write a JSON file; returns its full name."""
         return self.write(name, json.dumps(data, indent=2).encode())
 
-    def copy_in(self, directory: Path, name: str) -> str:
-        """Copy a local directory's files to the subdirectory `name`; returns its full name."""
+    def copy_in(self, directory: Path) -> None:
+        """Copy all of a local directory's files here, under the same names."""
         for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-            self.write(f"{name}/{file.relative_to(directory).as_posix()}", file.read_bytes())
-        return f"{self.uri}/{name}"
+            self.write(file.relative_to(directory).as_posix(), file.read_bytes())
 
     def check_space(self, needed: int) -> None:
         """Refuse a local place that cannot be written or has too little room; object stores have no such limit.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -14,7 +14,7 @@ from sdo_ray.evaluation.compare import Comparison, as_table
 from sdo_ray.evaluation.sheet import before_after
 from sdo_ray.storage import RunDirectory
 
-FILE = "outcome.json"
+FILE, SHEET, PICTURES = "outcome.json", "before_after.png", "heldout.parquet"
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,12 @@ class Outcome:
         return f"{as_table(self.comparisons)}\n\n{where}"
 
 
-def write_pictures(run: RunDirectory, pictures: pa.Table) -> dict[str, str]:
-    """Keep the held-out pictures with their scores, and the before/after sheet; returns what is where."""
-    buffer = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(pictures, buffer, compression="zstd")
-    sheet = io.BytesIO()
-    before_after(pictures).save(sheet, format="PNG")
-    return {
-        "before/after sheet": run.write("before_after.png", sheet.getvalue()),
-        "all pictures and scores": run.write("heldout.parquet", buffer.getvalue().to_pybytes()),
-    }
+def write_pictures(directory: Path, pictures: pa.Table) -> list[Path]:
+    """Write the held-out pictures with their scores, and the before/after sheet; returns the two files."""
+    sheet, table = directory / SHEET, directory / PICTURES
+    before_after(pictures).save(sheet)
+    pyarrow.parquet.write_table(pictures, table, compression="zstd")
+    return [sheet, table]
 
 
 def write_outcome(run: RunDirectory, outcome: Outcome) -> None:

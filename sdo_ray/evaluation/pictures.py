@@ -101,9 +101,8 @@ def make_pictures(prompts: Sequence[str], config: PictureConfig, store: Any, jud
 
 
 def choose_prompts(prompts: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` prompts without repetition, the same ones for a seed."""
-    chosen = np.random.default_rng(seed).permutation(len(prompts))[:count]
-    return [prompts[i] for i in sorted(chosen)]
+    """`count` prompts without repetition, the same ones in the same order for a seed."""
+    return [prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[:count]]
 
 
 def open_picture(png: bytes) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,28 +11,26 @@ from sdo_ray.models.adapter_file import export_adapter
 from sdo_ray.models.load import ZOO, load_pipeline
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.storage import RunDirectory
+
+ADAPTER, BASE = "adapter", "base_model"
+"""Names of the two directories."""
 
 
-def export_model(run: RunDirectory, model: ModelSettings, weights: Mapping[str, torch.Tensor]) -> tuple[str, str]:
-    """Write the adapter, and a zoo model's whole pipeline, to the run's directory.
+def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, torch.Tensor]) -> str | None:
+    """Write the adapter, and a zoo model's whole pipeline, which nobody could load from elsewhere.
 
     Args:
-        run: where to.
+        directory: where to; gets `ADAPTER`, for `load_lora_weights`, and perhaps `BASE`, for `from_pretrained`.
         model: base and adapter.
         weights: of the adapter.
 
     Returns:
-        Where `DiffusionPipeline.from_pretrained` loads the base from, and where `load_lora_weights` loads the adapter.
+        `BASE` if it was written, else None.
     """
-    base = model.base
-    with tempfile.TemporaryDirectory() as temporary:
-        export_adapter(model.base, model.lora, weights, Path(temporary))
-        adapter = run.copy_in(Path(temporary), "adapter")
-    if model.base.startswith(ZOO):
-        with tempfile.TemporaryDirectory() as temporary:
-            pipeline = load_pipeline(model.base)
-            with quiet_libraries():
-                pipeline.save_pretrained(temporary)
-            base = run.copy_in(Path(temporary), "base_model")
-    return base, adapter
+    export_adapter(model.base, model.lora, weights, directory / ADAPTER)
+    if not model.base.startswith(ZOO):
+        return None
+    pipeline = load_pipeline(model.base)
+    with quiet_libraries():
+        pipeline.save_pretrained(directory / BASE)
+    return BASE

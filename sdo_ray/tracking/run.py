@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from PIL import Image
@@ -32,7 +33,7 @@ class TrackedRun:
         from mlflow import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        self._uri = uri
+        self.uri = uri
         known = directory.read_json(self.FILE)
         if known is None or known["tracking_uri"] != uri:
             self.run_id = self._start(experiment, directory, name, settings)
@@ -48,7 +49,7 @@ class TrackedRun:
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
             # Without a server, artifacts would land in the directory the command was started from.
-            place = f"file://{directory.storage}/mlartifacts" if self._uri.startswith("sqlite:") else None
+            place = f"file://{directory.storage}/mlartifacts" if self.uri.startswith("sqlite:") else None
             experiment_id = self._client.create_experiment(experiment, artifact_location=place)
         else:
             experiment_id = found.experiment_id
@@ -69,16 +70,16 @@ class TrackedRun:
             self._log_metrics(_metrics(report), step)
             self._logged.add(step)
 
-    def log_comparisons(self, comparisons: Sequence[Comparison], files: Iterable[str]) -> None:
+    def log_comparisons(self, comparisons: Sequence[Comparison], files: Iterable[Path]) -> None:
         """Log the held-out comparison and its files."""
         metrics: dict[str, float] = {}
         for c in comparisons:
             metrics |= {f"heldout/{c.judge}/{part}": getattr(c, part) for part in ("base", "aligned", "low", "high")}
         self._log_metrics(metrics, 0)
         for file in files:
-            self._client.log_artifact(self.run_id, file, artifact_path="outcome")
+            self._client.log_artifact(self.run_id, str(file), artifact_path="outcome")
 
-    def register(self, adapter: str, base: str, name: str | None, provenance: dict[str, str]) -> str | None:
+    def register(self, adapter: Path, base: str, name: str | None, provenance: dict[str, str]) -> str | None:
         """Log the adapter as an MLflow model and, with a name, register it as a new version.
 
         Args:
@@ -93,12 +94,12 @@ class TrackedRun:
         import mlflow
         import mlflow.diffusers
 
-        mlflow.set_tracking_uri(self._uri)
-        mlflow.set_registry_uri(self._uri)
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
         for key, value in provenance.items():
             self._client.set_tag(self.run_id, key, value)
         with mlflow.start_run(run_id=self.run_id):
-            info = mlflow.diffusers.log_model(adapter, base, name="adapter")
+            info = mlflow.diffusers.log_model(str(adapter), base, name="adapter")
         if name is None:
             return None
         if not self._client.search_registered_models(f"name = '{name}'"):

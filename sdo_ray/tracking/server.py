@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
@@ -37,6 +37,7 @@ def check_server(uri: str) -> None:
 
     with _impatient():
         try:
+            _try_database(uri)
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
         except Exception as error:  # besides MLflow's own, whatever a database driver raises, or that it is not there
             cause = " ".join(_redact(str(error), uri).split())[:300]
@@ -48,9 +49,19 @@ def check_server(uri: str) -> None:
 
 def without_password(uri: str) -> str:
     """The URI with user and password removed."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host))
+    credentials, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return uri.replace(f"{credentials}@", "", 1) if at else uri
+
+
+def _try_database(uri: str) -> None:
+    """One connection, where the URI names a database: MLflow itself would try again for minutes."""
+    import sqlalchemy
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    if urlsplit(uri).scheme.partition("+")[0] in DATABASE_ENGINES:
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
 
 
 def _redact(text: str, uri: str) -> str:

@@ -1,0 +1,56 @@
+"""A run's directory, on a disk and at a URI."""
+
+from pathlib import Path
+
+import pytest
+
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+
+
+@pytest.fixture(params=["directory", "uri"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
+    return RunDirectory(str(tmp_path) if request.param == "directory" else f"file://{tmp_path}", "run")
+
+
+def test_what_is_written_is_read(run: RunDirectory, tmp_path: Path) -> None:
+    assert run.read_json("a/b.json") is None
+    assert run.write_json("a/b.json", {"x": [1]}) == f"{run.uri}/a/b.json"
+    assert run.read_json("a/b.json") == {"x": [1]}
+    assert (tmp_path / "run/a/b.json").is_file()
+
+
+def test_directories_are_copied_with_what_is_in_them(run: RunDirectory, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep/file").write_bytes(b"\0\1")
+    (source / "top").write_text("t")
+    run.copy_in(source)
+    assert (tmp_path / "run/deep/file").read_bytes() == b"\0\1"
+    assert (tmp_path / "run/top").read_text() == "t"
+
+
+def test_a_relative_directory_is_made_absolute(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RunDirectory("runs", "a").uri == f"{tmp_path}/runs/a"
+
+
+def test_room_on_the_disk(run: RunDirectory) -> None:
+    run.check_space(1)
+    if run.is_local:
+        with pytest.raises(SettingsError, match=r"run\.storage: .* MB free, and the run's checkpoints need"):
+            run.check_space(10**18)
+    else:
+        run.check_space(10**18)
+    assert run.read_json("anything") is None  # looking wrote nothing there
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("not a directory")
+    with pytest.raises(SettingsError, match="cannot be written"):
+        RunDirectory(str(tmp_path / "runs"), "run").check_space(1)
+
+
+def test_an_unknown_kind_of_storage() -> None:
+    with pytest.raises(SettingsError, match=r"run\.storage: 'tape://x' cannot be used"):
+        RunDirectory("tape://x", "run")
