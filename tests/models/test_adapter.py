@@ -1,0 +1,131 @@
+"""The adapter: attached, started, set, switched off, and as a file of plain diffusers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+
+from sdo_ray.models.adapter import adapter_off, adapter_parameters, attach_lora, initial_adapter, set_adapter
+from sdo_ray.models.adapter_file import export_adapter, load_adapter
+from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.settings import LoraSettings
+from sdo_ray.settings import SettingsError
+from tests.models.adapters import LORA, trained_weights
+
+
+def draw(pipeline: DiffusionPipeline) -> torch.Tensor:
+    noise = [torch.Generator().manual_seed(i) for i in range(2)]
+    with torch.no_grad():
+        return pipeline(["a", "b"], generator=noise, num_inference_steps=3, guidance_scale=2.0, output_type="pt").images
+
+
+@pytest.fixture
+def plain(tiny_base: Path) -> StableDiffusionPipeline:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def adapted(tiny_base: Path) -> DiffusionPipeline:
+    pipeline = load_pipeline(str(tiny_base))
+    attach_lora(find_denoisers(pipeline), LORA)
+    return pipeline
+
+
+def test_a_new_adapter_changes_nothing(tiny_base: Path, adapted, plain) -> None:
+    set_adapter(find_denoisers(adapted), initial_adapter(str(tiny_base), LORA, 0))
+    assert torch.equal(draw(adapted), draw(plain))
+
+
+def test_the_initial_adapter_fits_and_depends_on_the_seed_alone(tiny_base: Path, adapted) -> None:
+    first, again, other = (initial_adapter(str(tiny_base), LORA, seed) for seed in (0, 0, 1))
+    parameters = adapter_parameters(find_denoisers(adapted))
+    assert list(first) == list(parameters)
+    assert any("conv1" in name for name in first)
+    for name, tensor in first.items():
+        assert tensor.shape == parameters[name].shape
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, again[name])
+        if ".lora_A." in name:
+            bound = tensor[0].numel() ** -0.5
+            assert 0 < tensor.abs().max() <= bound
+            assert not torch.equal(tensor, other[name])
+        else:
+            assert not tensor.any()
+
+
+def test_only_the_adapter_is_trained_and_always_in_float32(tiny_base: Path) -> None:
+    pipeline = load_pipeline(str(tiny_base), "bfloat16")
+    attach_lora(find_denoisers(pipeline), LORA)
+    trained = {name: p for name, p in pipeline.unet.named_parameters() if p.requires_grad}
+    assert all(".lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
+    assert len(trained) == len(adapter_parameters({"unet": pipeline.unet}))
+
+
+def test_off_means_the_base_model(tiny_base: Path, adapted, plain) -> None:
+    base = draw(plain)
+    set_adapter(find_denoisers(adapted), trained_weights(tiny_base))
+    aligned = draw(adapted)
+    assert not torch.equal(aligned, base)
+    with adapter_off(adapted):
+        assert torch.equal(draw(adapted), base)
+    assert torch.equal(draw(adapted), aligned)
+
+
+def test_on_again_after_an_exception(tiny_base: Path, adapted) -> None:
+    set_adapter(find_denoisers(adapted), trained_weights(tiny_base))
+    aligned = draw(adapted)
+    with pytest.raises(KeyboardInterrupt), adapter_off(adapted):
+        raise KeyboardInterrupt
+    assert torch.equal(draw(adapted), aligned)
+
+
+def test_weights_of_another_adapter_are_refused(tiny_base: Path, adapted) -> None:
+    weights = trained_weights(tiny_base)
+    name, tensor = weights.popitem()
+    with pytest.raises(KeyError, match="missing") as refused:
+        set_adapter(find_denoisers(adapted), weights | {"unet.other": tensor})
+    assert name in str(refused.value)
+    assert "unet.other" in str(refused.value)
+
+
+def test_exported_weights_draw_the_same_bits_in_plain_diffusers(
+    tiny_base: Path, tmp_path: Path, adapted, plain
+) -> None:
+    weights = trained_weights(tiny_base)
+    set_adapter(find_denoisers(adapted), weights)
+    assert LORA.alpha != LORA.rank
+    assert export_adapter(str(tiny_base), LORA, weights, tmp_path).name == "pytorch_lora_weights.safetensors"
+    plain.load_lora_weights(tmp_path)
+    assert torch.equal(draw(plain), draw(adapted))
+
+
+def test_our_loader_takes_a_directory_or_a_file(tiny_base: Path, tmp_path: Path, adapted) -> None:
+    weights = trained_weights(tiny_base)
+    set_adapter(find_denoisers(adapted), weights)
+    file = export_adapter(str(tiny_base), LORA, weights, tmp_path)
+    for location in (tmp_path, file):
+        loaded = load_pipeline(str(tiny_base))
+        load_adapter(loaded, str(location))
+        assert torch.equal(draw(loaded), draw(adapted))
+
+
+def test_an_adapter_with_layers_that_the_model_lacks_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    import safetensors.torch
+
+    file = export_adapter(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path)
+    tensors = safetensors.torch.load_file(file)
+    name = next(iter(tensors))
+    extra = name.replace("down_blocks.0", "down_blocks.7").replace("down_blocks.1", "down_blocks.7")
+    extra = extra.replace("up_blocks.", "up_blocks.7").replace("mid_block", "end_block")
+    safetensors.torch.save_file(tensors | {extra: tensors[name].clone()}, file)
+    with pytest.raises(SettingsError, match=f"{len(tensors)} of its {len(tensors) + 1} tensors have a layer there"):
+        load_adapter(load_pipeline(str(tiny_base)), str(tmp_path))
+
+
+def test_unknown_layers_are_listed(tiny_base: Path) -> None:
+    with pytest.raises(SettingsError, match=r"ends with to_z; its layers end with .*to_q"):
+        initial_adapter(str(tiny_base), LoraSettings(targets=["to_q", "to_z"]), 0)

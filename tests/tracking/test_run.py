@@ -1,0 +1,141 @@
+"""MLflow for real: a database file, artifacts on disk."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import mlflow
+import mlflow.diffusers
+import pytest
+import torch
+from PIL import Image
+
+from sdo_ray.evaluation.compare import compare
+from sdo_ray.models.adapter_file import export_adapter
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.training.records import Spread, UpdateReport
+from tests.models.adapters import LORA, trained_weights
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(str(tmp_path), "run")
+
+
+def tracked(uri: str, run: RunDirectory) -> TrackedRun:
+    settings = {"training": {"updates": 3}, "rewards": {"terms": [{"name": "a"}, {"name": "b"}]}, "long": "x" * 9000}
+    return TrackedRun(uri, f"experiment of {run.storage}", run, "a run", settings)
+
+
+def report(update: int, preview: bytes | None = None) -> UpdateReport:
+    return UpdateReport(
+        update=update,
+        reward=Spread(0.5 + update, 0.1),
+        scores={"a": Spread(1.0, 0.0), "b": Spread(None, None)},
+        gradient_norm=2.0,
+        step_norms={3: 0.25},
+        policy_lag=1.0,
+        num_samples=7,
+        num_left_out=1,
+        seconds={"sampling": 3.0},
+        preview=preview,
+    )
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_updates_are_logged_once_though_given_twice_and_by_a_resumed_run(uri: str, run: RunDirectory) -> None:
+    client = mlflow.MlflowClient(uri)
+    first = tracked(uri, run)
+    first.log_updates([report(0), report(1)])
+    first.log_updates([report(1)])
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    with pytest.raises(KeyboardInterrupt), first:
+        raise KeyboardInterrupt
+    assert client.get_run(first.run_id).info.status == "FAILED"
+    with tracked(uri, run) as second:
+        assert second.run_id == first.run_id
+        second.log_updates([report(0), report(1), report(2)])
+    assert client.get_run(first.run_id).info.status == "FINISHED"
+    history = client.get_metric_history(first.run_id, "reward/mean")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 1.5), (3, 2.5)]
+    metrics = client.get_run(first.run_id).data.metrics
+    assert metrics["score/a/mean"] == 1.0
+    assert "score/b/mean" not in metrics  # no sample counted: nothing, rather than a number
+    assert metrics["step_gradient_norm/003"] == 0.25
+    assert metrics["samples_left_out"] == 1
+    assert metrics["seconds/sampling"] == 3.0
+
+
+def test_settings_become_parameters(uri: str, run: RunDirectory) -> None:
+    with tracked(uri, run) as it:
+        pass
+    found = mlflow.MlflowClient(uri).get_run(it.run_id)
+    assert found.info.run_name == "a run"
+    parameters = found.data.params
+    assert parameters["training.updates"] == "3"
+    assert parameters["rewards.terms.1.name"] == "b"
+    assert len(parameters["long"]) == 6000
+
+
+def test_previews_are_pictures_with_a_step_slider(uri: str, run: RunDirectory) -> None:
+    with tracked(uri, run) as it:
+        it.log_updates([report(0, picture()), report(1), report(2, picture())])
+    names = [Path(file.path).name for file in mlflow.MlflowClient(uri).list_artifacts(it.run_id, "images")]
+    # MLflow's slider goes by key and step in the name.
+    assert {tuple(name.replace("%", "+").split("+")[:3]) for name in names} == {
+        ("preview", "step", "1"),
+        ("preview", "step", "3"),
+    }
+
+
+def test_another_server_gets_a_run_of_its_own(uri: str, run: RunDirectory, tmp_path: Path) -> None:
+    with tracked(uri, run) as first:
+        pass
+    with tracked(f"sqlite:///{tmp_path}/other.db", run) as second:
+        second.log_updates([report(0)])
+    assert first.run_id != second.run_id
+
+
+def test_a_comparison_with_its_files(uri: str, run: RunDirectory) -> None:
+    file = run.write("before_after.png", picture())
+    comparison = compare("judge", [0.0, 1.0], [1.0, 2.0])
+    with tracked(uri, run) as it:
+        it.log_comparisons([comparison], [file])
+    client = mlflow.MlflowClient(uri)
+    metrics = client.get_run(it.run_id).data.metrics
+    for part in ("base", "aligned", "low", "high"):
+        assert metrics[f"heldout/judge/{part}"] == dataclasses.asdict(comparison)[part]
+    assert [file.path for file in client.list_artifacts(it.run_id, "outcome")] == ["outcome/before_after.png"]
+
+
+def test_a_registered_version_loads_from_the_registry(uri: str, run: RunDirectory, tiny_base: Path) -> None:
+    weights = trained_weights(tiny_base)
+    directory = Path(run.uri) / "adapter"
+    export_adapter(str(tiny_base), LORA, weights, directory)
+    with tracked(uri, run) as it:
+        assert it.register(str(directory), str(tiny_base), None, {"base_model": "tiny"}) is None
+        assert it.register(str(directory), str(tiny_base), "tiny", {"base_model": "tiny"}) == "models:/tiny/1"
+        assert it.register(str(directory), str(tiny_base), "tiny", {"base_model": "tiny"}) == "models:/tiny/2"
+    client = mlflow.MlflowClient(uri)
+    version = client.get_model_version("tiny", "2")
+    assert version.tags["base_model"] == "tiny"
+    assert version.run_id == it.run_id
+    assert client.get_run(it.run_id).data.tags["base_model"] == "tiny"
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    pipeline = mlflow.diffusers.load_model("models:/tiny/2").load_pipeline(device="cpu", torch_dtype=torch.float32)
+    loaded = {name: p for name, p in pipeline.unet.named_parameters() if ".lora_" in name}
+    assert len(loaded) == len(weights)
+    for name, tensor in weights.items():
+        component, layer, factor = name.partition(".")[0], *name.partition(".")[2].rsplit(".lora_", 1)
+        assert component == "unet"
+        found = [p for key, p in loaded.items() if key.startswith(f"{layer}.lora_{factor[0]}.")]
+        assert len(found) == 1
+        assert torch.equal(found[0], tensor)
