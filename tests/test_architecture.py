@@ -1,0 +1,111 @@
+"""No arrow points up, and the rooms for a notebook or a GPU box alone never import Ray or MLflow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+FLOORS = (
+    {"pipelines"},
+    {"config", "doctor"},
+    {"tracking"},
+    {"evaluation", "training"},
+    {"rollout"},
+    {"models", "cluster"},
+    {"backprop", "zoo", "storage", "rewards"},
+    {"settings"},
+)
+"""The rooms from top to bottom: each imports from floors below its own only. A new room needs a place here."""
+
+CLUSTER_PACKAGES = {"ray", "mlflow", "deepspeed"}
+ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage"}
+"""Rooms that never import `CLUSTER_PACKAGES`."""
+
+
+def room_of(module: str) -> str | None:
+    """The room that a dotted name of this project leads to; None for other packages and for `sdo_ray` itself."""
+    top, _, rest = module.partition(".")
+    if top in ("pipelines", "rewards"):
+        return top
+    return (rest.partition(".")[0] or None) if top == "sdo_ray" else None
+
+
+def imports(file: Path) -> set[str]:
+    """Every name that a file imports, inside functions and for types too: `a.b` and `a.b.c` for `from a.b import c`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import; name the whole path"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = {
+    file: room
+    for top in ("sdo_ray", "rewards", "pipelines")
+    for file in sorted((REPOSITORY / top).rglob("*.py"))
+    if (room := room_of(".".join(file.relative_to(REPOSITORY).with_suffix("").parts))) not in (None, "__init__")
+}
+
+
+def floor(room: str) -> int:
+    for number, rooms in enumerate(FLOORS):
+        if room in rooms:
+            return number
+    pytest.fail(f"the room {room!r} has no floor in FLOORS; give it one")
+
+
+def test_no_arrow_points_up() -> None:
+    wrong = [
+        f"{file.relative_to(REPOSITORY)} ({room}) imports {name} ({other})"
+        for file, room in FILES.items()
+        for name in sorted(imports(file))
+        if (other := room_of(name)) not in (None, room) and floor(other) <= floor(room)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_some_rooms_know_nothing_of_others() -> None:
+    for file, room in FILES.items():
+        names = imports(file)
+        others = {other for name in names if (other := room_of(name)) not in (None, room)}
+        if room == "rewards":
+            assert not {name for name in names if name.partition(".")[0] == "sdo_ray"}, file
+        if room == "backprop":
+            assert not others, file
+        if room == "models":
+            assert others <= {"zoo", "settings"}, file
+
+
+def test_rooms_that_stand_alone_import_no_cluster() -> None:
+    for file, room in FILES.items():
+        if room in ALONE and file.name != "service.py":
+            assert not {name.partition(".")[0] for name in imports(file)} & CLUSTER_PACKAGES, file
+
+
+def test_the_estimators_take_torch_and_diffusers_only() -> None:
+    for file, room in FILES.items():
+        if room == "backprop":
+            packages = {name.partition(".")[0] for name in imports(file)} - sys.stdlib_module_names
+            assert packages <= {"torch", "diffusers", "sdo_ray"}, file
+
+
+def test_a_notebook_gets_no_ray_or_mlflow() -> None:
+    code = """
+import sys
+from sdo_ray import differentiable_sample, make_plan
+import sdo_ray.models.adapter_file, sdo_ray.models.export, sdo_ray.zoo
+import rewards, rewards.mix, rewards.scoring
+for name in rewards.available():
+    rewards.registry.reward_class(name)
+print(*({"ray", "mlflow", "deepspeed"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == ""
