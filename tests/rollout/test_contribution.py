@@ -1,0 +1,125 @@
+"""The mathematics of one sampler batch, without Ray."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from rewards.mix import RewardTerm
+from sdo_ray.models.adapter import adapter_parameters, attach_lora, initial_adapter, set_adapter
+from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.settings import LoraSettings
+from sdo_ray.rollout.contribution import RewardFunction, compute_contribution
+from sdo_ray.rollout.records import Contribution, PromptBatch
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+
+LORA = LoraSettings(rank=2, alpha=2.0, targets=["to_q", "to_v"])
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_base: Path) -> object:
+    pipeline = load_pipeline(str(tiny_base))
+    denoisers = find_denoisers(pipeline)
+    attach_lora(denoisers, LORA)
+    weights = initial_adapter(str(tiny_base), LORA, seed=0)
+    # B starts at zero, where A has no gradient.
+    set_adapter(denoisers, {name: w + 0.1 * torch.ones_like(w) for name, w in weights.items()})
+    return pipeline
+
+
+def ink(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return -images.sum(dim=(1, 2, 3)), -torch.ones_like(images)
+
+
+def contribution(
+    pipeline: object, rewards: RewardFunction, rows: Sequence[int] = (0, 1, 2), **changes: object
+) -> Contribution:
+    settings: dict = {
+        "seed": 5,
+        "sampling": SamplingSettings(num_inference_steps=4, guidance_scale=2.0),
+        "plan": PlanSettings(name="sdo", options={"draw": "fixed", "at": [2]}),
+        "rewards": rewards,
+        "terms": [RewardTerm("ink", 1.0)],
+        "normalize": False,
+    }
+    prompts = tuple("abcdefgh"[row] for row in rows)
+    return compute_contribution(pipeline, PromptBatch(0, tuple(rows), prompts), 0, **settings | changes)
+
+
+def good(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+    scores, gradient = ink(images)
+    return {"ink": scores}, {"ink": gradient}
+
+
+def test_gradients_of_batches_add_up(pipeline: object) -> None:
+    whole = contribution(pipeline, good, rows=(0, 1, 2))
+    parts = [contribution(pipeline, good, rows=(row,)) for row in (0, 1, 2)]
+    assert whole.num_samples == 3
+    assert whole.num_left_out == 0
+    assert whole.scores["ink"] == pytest.approx([part.scores["ink"][0] for part in parts], rel=1e-5)
+    for name, gradient in whole.gradient.items():
+        # Batched and single matrix products differ in the order of their sums.
+        torch.testing.assert_close(gradient, sum(part.gradient[name] for part in parts), rtol=1e-3, atol=1e-6)
+    assert max(gradient.abs().max() for gradient in whole.gradient.values()) > 1e-4
+
+
+def test_the_same_batch_again_is_the_same(pipeline: object) -> None:
+    first, second = contribution(pipeline, good), contribution(pipeline, good)
+    assert first.scores == second.scores
+    assert all(torch.equal(first.gradient[name], second.gradient[name]) for name in first.gradient)
+
+
+def test_the_kept_step_and_its_gradient_are_reported(pipeline: object) -> None:
+    norms = contribution(pipeline, good).step_norms
+    assert list(norms) == [2]
+    assert norms[2] > 0
+
+
+@pytest.mark.parametrize("where", ["score", "gradient"])
+def test_a_sample_that_is_not_finite_is_left_out(pipeline: object, where: str) -> None:
+    def bad(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+        scores, gradient = ink(images)
+        if where == "score":
+            scores[1] = torch.nan
+        else:
+            gradient[1, 0, 0, 0] = torch.inf
+        return {"ink": scores}, {"ink": gradient}
+
+    result = contribution(pipeline, bad)
+    others = [contribution(pipeline, good, rows=(row,)) for row in (0, 2)]
+    assert (result.num_samples, result.num_left_out) == (2, 1)
+    assert len(result.scores["ink"]) == 3
+    assert len(result.mixed) == 2
+    for name, gradient in result.gradient.items():
+        torch.testing.assert_close(gradient, sum(part.gradient[name] for part in others), rtol=1e-3, atol=1e-6)
+
+
+def test_a_batch_whose_adapter_gradient_is_not_finite_is_left_out(pipeline: object) -> None:
+    def huge(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+        scores, gradient = ink(images)
+        return {"ink": scores}, {"ink": gradient * 1e38}
+
+    result = contribution(pipeline, huge, terms=[RewardTerm("ink", 1e6)])
+    assert (result.num_samples, result.num_left_out) == (0, 3)
+    assert all((gradient == 0).all() for gradient in result.gradient.values())
+
+
+def test_watching_changes_nothing(pipeline: object) -> None:
+    def watched(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+        scores, gradients = good(images, prompts)
+        return scores | {"other": images.sum(dim=(1, 2, 3))}, gradients | {"other": None}
+
+    terms = [RewardTerm("ink", 1.0), RewardTerm("other", 0.0)]
+    alone, beside = contribution(pipeline, good), contribution(pipeline, watched, terms=terms)
+    assert beside.scores.keys() == {"ink", "other"}
+    assert all(torch.equal(alone.gradient[name], beside.gradient[name]) for name in alone.gradient)
+
+
+@pytest.mark.parametrize("name", ["full", "draft", "flowbp-sparse", "leapalign"])
+def test_every_kind_of_plan_runs(pipeline: object, name: str) -> None:
+    result = contribution(pipeline, good, plan=PlanSettings(name=name))
+    assert result.num_samples == 3
+    assert set(result.gradient) == set(adapter_parameters(find_denoisers(pipeline)))
+    assert all(gradient.isfinite().all() for gradient in result.gradient.values())
