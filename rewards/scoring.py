@@ -51,7 +51,8 @@ def score_with_gradient(reward: Reward, images: Tensor, prompts: list[str]) -> t
         if not scores.requires_grad:
             raise ValueError(
                 f"reward {type(reward).__name__} says differentiable = True, but its scores carry no graph back to "
-                "the images; is there a torch.no_grad, .detach() or numpy inside? If it has to be, set differentiable = False"
+                "the images; is there a torch.no_grad, .detach() or numpy inside? If it has to be, set "
+                "differentiable = False"
             )
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return scores.detach().to(images.device), gradient.to(images.device)

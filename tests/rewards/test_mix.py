@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+
+from rewards.mix import Mixed, RewardTerm, check_terms, mix
+from rewards.registry import RewardError
+
+
+@pytest.fixture
+def batch():
+    """Three images, two rewards."""
+    generator = torch.Generator().manual_seed(0)
+    scores = {"a": torch.tensor([1.0, 3.0, 5.0]), "b": torch.tensor([-1.0, 0.5, 0.0])}
+    gradients = {name: torch.randn(3, 3, 4, 4, generator=generator) for name in scores}
+    gradients["b"] *= 100
+    return scores, gradients
+
+
+def norms(gradient):
+    return gradient.flatten(1).norm(dim=1)
+
+
+def test_weighted_sum(batch):
+    scores, gradients = batch
+    mixed = mix(scores, gradients, [RewardTerm("a", 2.0), RewardTerm("b", -0.5)], normalize=False)
+    torch.testing.assert_close(mixed.score, 2 * scores["a"] - 0.5 * scores["b"])
+    torch.testing.assert_close(mixed.gradient, 2 * gradients["a"] - 0.5 * gradients["b"])
+    assert mixed.valid.all()
+
+
+def test_cap(batch):
+    scores, gradients = batch
+    mixed = mix(scores, gradients, [RewardTerm("a", 2.0, cap=3.0)], normalize=False)
+    assert mixed.score.tolist() == [2, 6, 6]
+    torch.testing.assert_close(mixed.gradient[:2], 2 * gradients["a"][:2])  # at the cap is not above it
+    assert (mixed.gradient[2] == 0).all()
+    assert mixed.valid.all()
+
+
+def test_normalized_gradients_have_the_size_of_their_weights(batch):
+    scores, gradients = batch
+    for name in gradients:
+        mixed = mix(scores, gradients, [RewardTerm(name, 3.0)], normalize=True)
+        size = norms(gradients[name])
+        torch.testing.assert_close(norms(mixed.gradient), 3 * size / size.square().mean().sqrt())
+        torch.testing.assert_close(mixed.score, 3 * scores[name])  # scores keep their units
+    both = mix(scores, gradients, [RewardTerm("a", 1.0), RewardTerm("b", 2.0)], normalize=True)
+    parts = [mix(scores, gradients, [RewardTerm(n, w)], normalize=True).gradient for n, w in (("a", 1.0), ("b", 2.0))]
+    torch.testing.assert_close(both.gradient, sum(parts))
+
+
+def test_normalization_looks_at_images_with_a_gradient_only(batch):
+    scores, gradients = batch
+    mixed = mix(scores, gradients, [RewardTerm("a", 1.0, cap=4.0)], normalize=True)
+    assert norms(mixed.gradient)[:2].square().mean() == pytest.approx(1)
+    assert (mixed.gradient[2] == 0).all()
+    none = mix(scores, gradients, [RewardTerm("a", 1.0, cap=0.0)], normalize=True)
+    assert (none.gradient == 0).all()
+    assert none.valid.all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["score", "gradient"])
+def test_non_finite_samples_are_marked_and_teach_nothing(batch, bad, where):
+    scores, gradients = batch
+    clean = mix(
+        {n: s[[0, 2]] for n, s in scores.items()},
+        {n: g[[0, 2]] for n, g in gradients.items()},
+        terms := [RewardTerm("a", 1.0, cap=4.0), RewardTerm("b", 1.0)],
+        normalize=True,
+    )
+    if where == "score":
+        scores["b"][1] = bad
+    else:
+        gradients["b"][1, 2, 3, 0] = bad
+    mixed = mix(scores, gradients, terms, normalize=True)
+    assert mixed.valid.tolist() == [True, False, True]
+    assert mixed.score[1].isnan()
+    assert (mixed.gradient[1] == 0).all()
+    torch.testing.assert_close(mixed.gradient[[0, 2]], clean.gradient)
+    torch.testing.assert_close(mixed.score[[0, 2]], clean.score)
+
+
+def test_watched_rewards_take_no_part(batch):
+    scores, gradients = batch
+    terms = [RewardTerm("a", 1.0), RewardTerm("b", 0.0)]
+    expected = mix(scores, gradients, terms[:1], normalize=False)
+    scores["b"][:] = math.nan
+    for watched in ({"a": gradients["a"], "b": None}, {"a": gradients["a"]}):
+        mixed = mix(scores, watched, terms, normalize=False)
+        torch.testing.assert_close(mixed.gradient, expected.gradient)
+        assert mixed.valid.all()
+
+
+def test_inputs_are_left_alone(batch):
+    scores, gradients = batch
+    before = {n: s.clone() for n, s in scores.items()}, {n: g.clone() for n, g in gradients.items()}
+    assert isinstance(mix(scores, gradients, [RewardTerm("a", 2.0, cap=2.0)], normalize=True), Mixed)
+    for now, then in zip(batch, before, strict=True):
+        torch.testing.assert_close(now, then)
+
+
+def test_what_cannot_be_mixed(batch):
+    scores, gradients = batch
+    with pytest.raises(ValueError, match="no reward has a weight other than 0"):
+        mix(scores, gradients, [RewardTerm("a", 0.0)], normalize=True)
+    with pytest.raises(ValueError, match=r"no scores of reward 'c'.*there are a, b"):
+        mix(scores, gradients, [RewardTerm("c", 1.0)], normalize=True)
+    with pytest.raises(ValueError, match=r"'a' has weight 1\.0 but no gradient"):
+        mix(scores, {"a": None}, [RewardTerm("a", 1.0)], normalize=True)
+
+
+@pytest.mark.parametrize(("field", "value"), [("weight", math.nan), ("weight", math.inf), ("cap", math.nan)])
+def test_terms_check_themselves(field, value):
+    with pytest.raises(ValueError, match=f"{field} of reward 'a' must be a finite number"):
+        RewardTerm(**{"name": "a", "weight": 1.0, field: value})
+
+
+def test_terms_that_can_be_trained_on():
+    check_terms(
+        [RewardTerm("preference", 1.0), RewardTerm("heldout_preference", 0.0), RewardTerm("jpeg_compressibility", 0.0)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "message"),
+    [
+        ([RewardTerm("heldout_preference", 1.0)], ValueError, "held out for evaluation.*Give it weight 0 to watch it"),
+        ([RewardTerm("heldout_alignment", -1.0)], ValueError, "held out for evaluation"),
+        ([RewardTerm("jpeg_compressibility", 1.0)], ValueError, "no gradient: it is a black box"),
+        ([RewardTerm("preference", 0.0)], ValueError, "nothing to learn from.*given: preference"),
+        ([], ValueError, "nothing to learn from.*given: none"),
+        ([RewardTerm("preference", 1.0)] * 2, ValueError, "named more often: preference"),
+        ([RewardTerm("prefrence", 1.0)], RewardError, "did you mean 'preference'"),
+    ],
+)
+def test_terms_that_cannot(terms, error, message):
+    with pytest.raises(error, match=message):
+        check_terms(terms)

@@ -1,0 +1,134 @@
+import hashlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import rewards.registry
+from rewards import available, check, create, import_path, is_heldout, register
+from rewards.registry import BUILT_IN, Reward, RewardError
+
+
+class Brightness:
+    """A reward of one's own, as the documentation shows it."""
+
+    differentiable = True
+    weights_hash = hashlib.sha256(b"brightness").hexdigest()
+
+    def __init__(self, *, gain: float = 1.0, channel: int | None = None) -> None:
+        self.gain, self.channel = gain, channel
+
+    def __call__(self, images, prompts):
+        shown = images if self.channel is None else images[:, [self.channel]]
+        return self.gain * shown.mean((1, 2, 3))
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    monkeypatch.setattr(rewards.registry, "_registered", {})
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, rewards; rewards.available(); sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_the_service_may_know_ray():
+    code = (
+        "import sys, rewards.mix, rewards.scoring\n"
+        "from rewards.registry import BUILT_IN, reward_class\n"
+        "[reward_class(name) for name in BUILT_IN]\n"
+        "sys.exit(any(name in sys.modules for name in ('ray', 'mlflow', 'sdo_ray')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_rewards_are_there_and_check_without_options(name):
+    assert name in available()
+    check(name, {})
+    assert import_path(name) == BUILT_IN[name]
+
+
+def test_heldout_evaluators_say_so():
+    assert {name for name in BUILT_IN if is_heldout(name)} == {"heldout_alignment", "heldout_preference"}
+
+
+def test_unknown_name_lists_what_there_is():
+    with pytest.raises(RewardError, match=r"did you mean 'preference'.*alignment.*jpeg_compressibility.*import path"):
+        check("preferense", {})
+
+
+def test_unknown_option_lists_the_options():
+    with pytest.raises(RewardError, match="no option 'qualty'; it has quality"):
+        check("jpeg_compressibility", {"qualty": 50})
+
+
+@pytest.mark.parametrize("quality", [True, "95", 95.0, None])
+def test_option_of_another_type(quality):
+    with pytest.raises(RewardError, match=r"'quality'.*must be int, got"):
+        check("jpeg_compressibility", {"quality": quality})
+
+
+def test_checking_loads_no_weights(monkeypatch):
+    monkeypatch.setattr("rewards.preference.load_head", pytest.fail)
+    check("preference", {"device": "cuda"})
+
+
+def test_own_reward_by_decorator():
+    register("brightness")(Brightness)
+    assert "brightness" in available()
+    reward = create("brightness", gain=2)  # a whole number is a float
+    assert isinstance(reward, Reward)
+    assert reward(torch.ones(2, 3, 4, 4), ["", ""]).tolist() == [2, 2]
+    assert create(import_path("brightness"), channel=1).channel == 1
+
+
+def test_registering_twice():
+    register("brightness")(Brightness)
+    register("brightness")(Brightness)  # the module was loaded again
+    for name in ("brightness", "preference"):
+        with pytest.raises(RewardError, match="is taken by"):
+            register(name)(type("Other", (Brightness,), {}))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no_such_module:Reward", "no module 'no_such_module'"),
+        ("rewards.mix:Mixture", "has no 'Mixture'; its classes are RewardTerm, Mixed"),
+        ("rewards.mix:mix", "must be a class"),
+        ("rewards.mix:RewardTerm", "needs __call__"),
+        ("rewards.features:ImageFeatures", "needs the class attribute `differentiable`"),
+    ],
+)
+def test_import_paths_that_lead_to_no_reward(path, message):
+    with pytest.raises(RewardError, match=message):
+        check(path, {})
+
+
+def test_a_module_that_misses_something_itself_says_what(tmp_path, monkeypatch):
+    (tmp_path / "needs_more.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        check("needs_more:Reward", {})
+
+
+def test_required_option():
+    class Needs(Brightness):
+        def __init__(self, *, path: str) -> None: ...
+
+    register("needs")(Needs)
+    with pytest.raises(RewardError, match="needs the option path; given: none"):
+        check("needs", {})
+
+
+def test_values_are_checked_on_construction():
+    with pytest.raises(ValueError, match="quality must be 1 to 95, got 0"):
+        create("jpeg_compressibility", quality=0)
+
+
+def test_missing_weights_name_those_there_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*there are .*preference\.safetensors"):
+        create("preference", weights=str(tmp_path / "none.safetensors"))

@@ -1,0 +1,108 @@
+import copy
+
+import pytest
+import torch
+
+from rewards import create
+from rewards.scoring import score, score_with_gradient
+
+from .conftest import LEARNED
+from .test_registry import Brightness
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_scores_and_gradients_do_not_depend_on_the_batch(name, learned, pairs):
+    glossy, flat, labels = pairs
+    images, prompts = torch.cat([glossy[:3], flat[:2]]), labels[:5]
+    together, gradients = score_with_gradient(learned[name], images, prompts)
+    alone = [score_with_gradient(learned[name], images[i : i + 1], prompts[i : i + 1]) for i in range(5)]
+    torch.testing.assert_close(together, torch.cat([s for s, _ in alone]), rtol=1e-4, atol=1e-5)
+    expected = torch.cat([g for _, g in alone])
+    assert (gradients - expected).norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_gradient_agrees_with_finite_differences(name, learned, pairs):
+    """The float32 gradient against central differences of the same reward in float64, in random directions."""
+    images, prompts = pairs[0][:2] * 0.9 + 0.05, pairs[2][:2]
+    _, gradient = score_with_gradient(learned[name], images, prompts)
+    exact = in_double(learned[name])
+    generator = torch.Generator().manual_seed(0)
+    for direction in [*torch.randn(3, 2, 3, 64, 64, dtype=torch.float64, generator=generator), gradient.double()]:
+        step = 1e-9 * direction  # drawings are flat: many activations lie at a kink of ReLU6 together
+        difference = (exact(images + step, prompts) - exact(images - step, prompts)) / 2e-9
+        error = (gradient * direction).sum((1, 2, 3)) - difference
+        assert (error.abs() < 0.01 * gradient.flatten(1).norm(dim=1)).all()
+
+
+def in_double(reward):
+    """A copy of a learned reward that computes in float64."""
+    exact = copy.copy(reward)
+    exact._features = copy.copy(reward._features)
+    exact._features._network = copy.deepcopy(reward._features._network).double()
+    for owner in (exact, exact._features):
+        vars(owner).update({name: value.double() for name, value in vars(owner).items() if torch.is_tensor(value)})
+    if hasattr(reward, "_cache"):
+        exact._cache = {prompt: target.double() for prompt, target in reward._cache.items()}
+    return exact
+
+
+def test_black_box_has_no_gradient():
+    images = torch.rand(2, 3, 16, 16)
+    scores, gradient = score_with_gradient(create("jpeg_compressibility"), images, ["", ""])
+    assert scores.shape == (2,)
+    assert gradient is None
+
+
+def test_images_are_left_alone():
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float16, requires_grad=True)
+    scores, gradient = score_with_gradient(Brightness(gain=6), images, ["", ""])
+    torch.testing.assert_close(gradient, torch.full((2, 3, 8, 8), 6 / 192))
+    assert gradient.dtype == scores.dtype == torch.float32
+    assert not scores.requires_grad
+    assert images.grad is None
+
+
+def test_gradient_inside_no_grad():
+    with torch.no_grad():
+        assert score_with_gradient(Brightness(), torch.rand(1, 3, 4, 4), [""])[1] is not None
+
+
+def test_one_bad_image_leaves_the_others_alone():
+    images = torch.rand(3, 3, 8, 8)
+    images[1, 0, 0, 0] = torch.nan
+    scores, gradient = score_with_gradient(Brightness(), images, [""] * 3)
+    assert scores.isfinite().tolist() == [True, False, True]
+    assert gradient[[0, 2]].isfinite().all()
+    assert create("jpeg_compressibility")(images, [""] * 3).isfinite().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts", "message"),
+    [
+        (torch.rand(3, 8, 8), [""] * 3, r"must be \[B, 3, H, W\], got \[3, 8, 8\]"),
+        (torch.rand(2, 4, 8, 8), [""] * 2, r"must be \[B, 3, H, W\], got \[2, 4, 8, 8\]"),
+        (torch.rand(2, 3, 8, 8), [""], "2 images and 1 prompts"),
+    ],
+)
+def test_wrong_inputs(images, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        score_with_gradient(Brightness(), images, prompts)
+
+
+def test_wrong_shape_of_scores():
+    class Pixels(Brightness):
+        def __call__(self, images, prompts):
+            return images
+
+    with pytest.raises(ValueError, match=r"Pixels must return one score per image, \[2\]; it returned \[2, 3, 8, 8\]"):
+        score(Pixels(), torch.rand(2, 3, 8, 8), [""] * 2)
+
+
+def test_a_detached_reward_must_not_call_itself_differentiable():
+    class Detached(Brightness):
+        def __call__(self, images, prompts):
+            return super().__call__(images.detach(), prompts)
+
+    with pytest.raises(ValueError, match="Detached says differentiable = True, but its scores carry no graph"):
+        score_with_gradient(Detached(), torch.rand(2, 3, 8, 8), [""] * 2)

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import ray
+import torch
+
+from rewards.registry import import_path
+from rewards.scoring import score_with_gradient
+from rewards.service import RewardActor
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_actor(cluster, learned, pairs):
+    images, prompts = pairs[0][:2], pairs[2][:2]
+    options = {"num_threads": 1, "device": "cpu"}
+    actor = ray.remote(RewardActor).options(num_cpus=1).remote(import_path("preference"), {}, **options)
+    ray.get(actor.ping.remote())
+
+    scores, gradient, seconds = ray.get(actor.score.remote(images.half().numpy(), prompts, True))
+    expected = score_with_gradient(learned["preference"], images.half(), prompts)
+    np.testing.assert_allclose(scores, expected[0].numpy(), rtol=1e-4)
+    assert torch.nn.functional.cosine_similarity(torch.tensor(gradient).flatten(), expected[1].flatten(), 0) > 0.999
+    assert gradient.dtype == scores.dtype == np.float32
+    assert seconds > 0
+
+    scores, gradient, _ = ray.get(actor.score.remote(images.numpy(), prompts, False))
+    assert gradient is None
+    assert scores.shape == (2,)
+
+    assert ray.get(actor.provenance.remote()) == {
+        "name": import_path("preference"),
+        "options": {},
+        "weights_hash": learned["preference"].weights_hash,
+    }
+    with pytest.raises(ray.exceptions.RayTaskError, match="2 images and 1 prompts"):
+        ray.get(actor.score.remote(images.numpy(), ["one"], True))
+
+
+def test_actor_without_ray():
+    """The class itself: a black-box reward gives no gradient, and its options reach it."""
+    actor = RewardActor("jpeg_compressibility", {"quality": 50}, num_threads=1, device="cpu")
+    scores, gradient, _ = actor.score(np.random.default_rng(0).random((2, 3, 16, 16), dtype=np.float32), ["", ""], True)
+    assert gradient is None
+    assert (scores < 0).all()
+    assert actor.provenance()["options"] == {"quality": 50}
