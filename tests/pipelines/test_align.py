@@ -67,7 +67,8 @@ def plain_loop(settings: AlignSettings, prompts: list[str]) -> dict[str, torch.T
 def unbroken(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run with policy lag 0, two samplers and two trainers; returns its directory."""
     directory = tmp_path_factory.mktemp("unbroken")
-    output = AlignProcess(str(tiny_settings(directory, tiny_base))).finish()
+    with AlignProcess(str(tiny_settings(directory, tiny_base))) as run:
+        output = run.finish()
     (directory / "output.txt").write_text(output)
     return directory
 
@@ -75,7 +76,9 @@ def unbroken(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_same_adapter(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> None:
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_equals_a_plain_loop(unbroken: Path) -> None:
@@ -100,7 +103,8 @@ def test_output_is_for_people(unbroken: Path) -> None:
 
 def test_again_shows_the_outcome_and_trains_nothing(unbroken: Path) -> None:
     before = final_adapter(unbroken)
-    output = AlignProcess(str(unbroken / "settings.yaml")).finish()
+    with AlignProcess(str(unbroken / "settings.yaml")) as run:
+        output = run.finish()
     assert "complete" in output
     assert "update " not in output
     assert_same_adapter(before, final_adapter(unbroken), tolerance=0)
@@ -154,23 +158,23 @@ def test_survives_dead_samplers_rewards_and_trainers(unbroken: Path, tiny_base: 
         {"name": "tests.support.ink:Redness", "weight": 0.5, "cap": 1.0},
         {"name": "jpeg_compressibility", "weight": 0.0},
     ]
-    run = AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards={"terms": [slow, *others]})))
-    run.until("update 1/6")
-    run.kill("MapWorker(MapBatches(Sampler))")
-    run.until("update 2/6")
-    run.kill("RewardActor")
-    run.until("update 3/6")
-    run.kill("RayTrainWorker")
-    run.finish()
+    with AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards={"terms": [slow, *others]}))) as run:
+        run.until("update 1/6")
+        run.kill("MapWorker(MapBatches(Sampler))")
+        run.until("update 2/6")
+        run.kill("RewardActor")
+        run.until("update 3/6")
+        run.kill("RayTrainWorker")
+        run.finish()
     assert_same_adapter(final_adapter(unbroken), final_adapter(tmp_path), tolerance=0)
 
 
 def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path: Path) -> None:
     settings = str(tiny_settings(tmp_path, tiny_base))
-    run = AlignProcess(settings)
-    run.until("update 3/6")
-    run.kill_everything()
-    output = AlignProcess(settings).finish()
+    with AlignProcess(settings) as run:
+        run.until("update 3/6")
+    with AlignProcess(settings) as again:
+        output = again.finish()
     assert "update 1/6" not in output
     assert_same_adapter(final_adapter(unbroken), final_adapter(tmp_path), tolerance=0)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")

@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pyarrow as pa
@@ -101,6 +101,12 @@ class AlignProcess:
         for process in self._marked():
             process.kill()
         self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_everything()
 
     def _marked(self) -> list[psutil.Process]:
         found = []
