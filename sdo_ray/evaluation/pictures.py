@@ -72,10 +72,9 @@ class PictureMaker:
     def _sample(self, prompts: Sequence[str], indices: Sequence[int]) -> torch.Tensor:
         with torch.no_grad(), autocast(self._pipeline):
             images = self._pipeline(
-                prompt=list(prompts),
                 generator=[generator(self._config.seed, "evaluation noise", index) for index in indices],
                 output_type="pt",
-                **self._config.sampling.pipeline_call(),
+                **self._config.sampling.pipeline_call(prompts),
             ).images
         return images.float().cpu()
 

@@ -78,9 +78,8 @@ def compute_contribution(
             pipeline,
             steps,
             record=record,
-            prompt=list(batch.prompts),
             generator=[generator(seed, "noise", row) for row in batch.rows],
-            **sampling.pipeline_call(),
+            **sampling.pipeline_call(batch.prompts),
         )
     sampled = time.monotonic()
     scores, gradients = rewards(images.detach().float().cpu(), batch.prompts)

@@ -72,10 +72,9 @@ class Sampler:
         config = self._config
         with autocast(self._pipeline):
             pictures = self._pipeline(
-                prompt=list(config.preview_prompts),
                 generator=[generator(config.seed, "preview", i) for i in range(len(config.preview_prompts))],
                 output_type="pil",
-                **config.sampling.pipeline_call(),
+                **config.sampling.pipeline_call(config.preview_prompts),
             ).images
         buffer = io.BytesIO()
         grid(pictures).save(buffer, format="PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -28,12 +29,18 @@ class SamplingSettings(Settings):
         description="Further arguments of the pipeline's call, such as `height`, `width` or `negative_prompt`.",
     )
 
-    def pipeline_call(self) -> dict[str, Any]:
-        """Keyword arguments for the pipeline."""
+    def pipeline_call(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Keyword arguments for the pipeline to draw one picture a prompt."""
+        # diffusers wants as many negative prompts as prompts; one in the settings is for all pictures.
+        options = {
+            name: [value] * len(prompts) if name.startswith("negative_prompt") and isinstance(value, str) else value
+            for name, value in self.options.items()
+        }
         return {
+            "prompt": list(prompts),
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
-            **self.options,
+            **options,
         }
 
 
