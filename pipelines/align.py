@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import ray.data
 import torch
+from ray.train import TrainingFailedError
 
 from pipelines.arguments import run_job
 from pipelines.progress import Progress
@@ -41,7 +42,7 @@ from sdo_ray.tracking.provenance import environment, fingerprint
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, tracking_uri
 from sdo_ray.training.checkpoints import checkpoint_bytes
-from sdo_ray.training.group import progress, start_policy_store, train
+from sdo_ray.training.group import RunGivenUp, progress, start_policy_store, train
 from sdo_ray.training.worker import WorkerConfig
 
 Policy = dict[str, torch.Tensor]
@@ -145,9 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def job(settings: AlignSettings) -> int:
         try:
             print(f"\n{align(settings)}")
+            return 0
+        except (TrainingFailedError, RunGivenUp) as error:
+            print(f"\n{settings.run.name} stopped: {error}", file=sys.stderr)
+            print("Its checkpoints are kept; once mended, the same command goes on from the newest.", file=sys.stderr)
+            return 1
         finally:
             ray.shutdown()
-        return 0
 
     return run_job("align", __doc__ or "", AlignSettings, job, arguments)
 

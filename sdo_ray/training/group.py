@@ -18,6 +18,11 @@ from sdo_ray.training.policy_store import PolicyStore
 from sdo_ray.training.records import UpdateReport
 from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
 
+
+class RunGivenUp(RuntimeError):
+    """Trying again would fail again; the message is the cause."""
+
+
 TRAIN = "train"
 """The subdirectory of a run that Ray Train keeps its checkpoints in."""
 
@@ -50,6 +55,7 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset], run: 
         run: where checkpoints go; a run with checkpoints goes on from the newest.
 
     Raises:
+        RunGivenUp: a model or reward raised an exception.
         ray.train.TrainingFailedError: the group failed more often than `trainers.max_failures`.
     """
     trainers = config.trainers
@@ -93,6 +99,8 @@ def _reports_while(fit: Callable[[], Any], store: Any, last: int) -> Iterator[Up
         if report is not None:
             last = report.update
             yield report
+        elif (why := ray.get(store.failure.remote())) is not None:
+            raise RunGivenUp(why)
         elif not running:
             break
     if failure:

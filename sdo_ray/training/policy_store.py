@@ -73,15 +73,13 @@ class PolicyStore:
         """Have the driver end the run, because trying again would fail again."""
         self._failure = why
 
-    async def next_report(self, after: int, seconds: float) -> UpdateReport | None:
-        """The report of the first update after `after`, waiting at most `seconds` for it.
+    async def failure(self) -> str | None:
+        """Why the run was given up, or None."""
+        return self._failure
 
-        Raises:
-            RuntimeError: the run was given up.
-        """
+    async def next_report(self, after: int, seconds: float) -> UpdateReport | None:
+        """The report of the first update after `after`, waiting at most `seconds` for it."""
         async with self._changed:
-            if self._failure is not None:
-                raise RuntimeError(self._failure)
             try:
                 await asyncio.wait_for(self._changed.wait_for(lambda: max(self._reports, default=-1) > after), seconds)
             except TimeoutError:

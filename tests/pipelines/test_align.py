@@ -180,3 +180,12 @@ def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     run_id = json.loads((tmp_path / "runs/tiny/mlflow.json").read_text())["run_id"]
     assert [m.step for m in client.get_metric_history(run_id, "reward/mean")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: Path) -> None:
+    terms = {"terms": [{"name": "tests.support.ink:Broken"}]}
+    with AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards=terms, trainers={"count": 1}))) as run:
+        output = run.finish(code=1)
+    assert "ValueError: this reward cannot judge" in output
+    assert "the same command goes on" in output
+    assert output.count("Traceback") <= 1, output

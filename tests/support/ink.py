@@ -41,3 +41,13 @@ class Smoothness:
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         return -images.diff(dim=-1).abs().mean(dim=(1, 2, 3))
+
+
+class Broken:
+    """Raises at every call, as a bug in a reward does."""
+
+    differentiable = True
+    weights_hash = "no weights"
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        raise ValueError("this reward cannot judge")

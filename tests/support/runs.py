@@ -80,12 +80,11 @@ class AlignProcess:
                 return
         raise AssertionError(f"no line starts with {start!r}:\n{''.join(self.output)}")
 
-    def finish(self) -> str:
-        """Read to the end; the run must succeed. Returns all output."""
+    def finish(self, code: int = 0) -> str:
+        """Read to the end; the exit code must be `code`. Returns all output."""
         for _ in self.lines():
             pass
-        code = self._process.wait()
-        assert code == 0, "".join(self.output)
+        assert self._process.wait() == code, "".join(self.output)
         return "".join(self.output)
 
     def kill(self, title: str) -> int:
