@@ -31,15 +31,27 @@ def differentiable_sample(
         Images [B, 3, H, W] in [0, 1]; videos [B, F, 3, H, W]; audio as the pipeline gives it.
 
     Raises:
-        TraceError: `output_type` in the call is not "pt" or "latent", the steps disagree with the plan, the pipeline
-            has no denoiser or scheduler, or nothing in reach of the kept steps requires a gradient.
+        TraceError: `output_type` is not "pt" or "latent", or the pipeline decodes to numpy arrays, the steps disagree
+            with the plan, the pipeline has no denoiser or scheduler, or nothing in reach of the kept steps requires a
+            gradient.
     """
+    output_type = pipeline_call.get("output_type", "pt")
+    if output_type not in ("pt", "latent"):
+        raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
     if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
-        output_type = pipeline_call.setdefault("output_type", "pt")
-        if output_type not in ("pt", "latent"):
-            raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
+        pipeline_call["output_type"] = output_type
     with trace(pipeline, plan, record):
-        images = pipeline(**pipeline_call)[0]
+        try:
+            images = pipeline(**pipeline_call)[0]
+        except RuntimeError as error:
+            if "Can't call numpy() on Tensor that requires grad" not in str(error):
+                raise
+            raise TraceError(
+                "output_type",
+                f"{output_type!r}, and {type(pipeline).__name__} turns its pictures into numpy arrays",
+                "'latent', for a pipeline that decodes to numpy arrays",
+                "call with output_type='latent' and decode with the pipeline's own autoencoder",
+            ) from error
     if plan.steps and not images.requires_grad:
         raise TraceError(
             "pipeline",

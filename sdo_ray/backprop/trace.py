@@ -28,7 +28,16 @@ from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
 from sdo_ray.backprop.tensors import depends_on, floating, map_floating
 
-DENOISERS = ("unet", "transformer", "transformer_2")
+# Where diffusers pipelines keep what they denoise with; the first of these groups that a pipeline has is its denoiser.
+DENOISERS = (("unet",), ("transformer", "transformer_2"), ("decoder",), ("prior",))
+
+
+def denoisers_of(pipeline: Any) -> list[torch.nn.Module]:
+    """The pipeline's denoisers, none if it has none; two with experts for two noise ranges."""
+    for group in DENOISERS:
+        if found := [module for name in group if (module := getattr(pipeline, name, None)) is not None]:
+            return found
+    return []
 
 
 @contextmanager
@@ -43,13 +52,13 @@ def trace(pipeline: Any, plan: BackpropPlan, record: GradientRecord | None = Non
     Raises:
         TraceError: no denoiser or scheduler, or the call did not take the plan's number of steps.
     """
-    denoisers = [getattr(pipeline, name) for name in DENOISERS if getattr(pipeline, name, None) is not None]
+    denoisers = denoisers_of(pipeline)
     scheduler = getattr(pipeline, "scheduler", None)
-    if not denoisers or scheduler is None:
+    if not denoisers or not hasattr(scheduler, "step"):
         raise TraceError(
             "pipeline",
             f"{type(pipeline).__name__} with components {', '.join(sorted(pipeline.components))}",
-            f"a pipeline with a scheduler and one of {', '.join(DENOISERS)}",
+            f"a pipeline with a scheduler and one of {', '.join(name for group in DENOISERS for name in group)}",
             "use a pipeline that samples by denoising steps",
         )
     others = [m for m in pipeline.components.values() if isinstance(m, torch.nn.Module) and m not in denoisers]
@@ -119,6 +128,8 @@ class Trace:
     def integrate(self, scheduler: Any, step: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
         """The scheduler makes a step; several without a denoiser call between them are one step."""
         given = bound.arguments
+        if "model_output" not in given or "sample" not in given:
+            raise _not_a_step(scheduler, given)
         o, t, z = given["model_output"], given.get("timestep"), given["sample"]
         if self.steps_taken == 0:
             self._check_count(scheduler, t)
@@ -179,8 +190,10 @@ class Trace:
         if not isinstance(schedule, torch.Tensor) or not isinstance(t, torch.Tensor) or t.numel() != 1:
             return
         places = (schedule.cpu() == t.cpu()).nonzero()
-        if len(places) and len(schedule) - int(places[0]) != self.plan.num_steps:
-            raise _wrong_count(self.plan, len(schedule) - int(places[0]))
+        left = len(schedule) - int(places[0]) if len(places) else self.plan.num_steps
+        # Some pipelines do not step from the last of the timesteps, the end itself: one more or less shows later.
+        if self.plan.num_steps not in (left, left - 1):
+            raise _wrong_count(self.plan, left)
 
 
 def _prev_sample(bound: inspect.BoundArguments, z: torch.Tensor) -> Any:
@@ -189,6 +202,15 @@ def _prev_sample(bound: inspect.BoundArguments, z: torch.Tensor) -> Any:
     if not bound.arguments.get("return_dict", True):
         return (z, z)
     return SchedulerOutput(prev_sample=z)
+
+
+def _not_a_step(scheduler: Any, given: dict[str, Any]) -> TraceError:
+    return TraceError(
+        "scheduler",
+        f"{type(scheduler).__name__}.step({', '.join(list(given)[1:])})",
+        "a step with model_output and sample",
+        "use another scheduler",
+    )
 
 
 def _times(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -175,11 +175,13 @@ def test_steps_must_agree_with_the_plan() -> None:
     pipe = stable_diffusion()
     denoised = []
     denoiser_of(pipe).register_forward_hook(lambda *_: denoised.append(1))
-    for steps in (N + 1, N - 1):
+    for steps in (N + 2, N - 1):
         with pytest.raises(TraceError, match="num_inference_steps") as caught:
             differentiable_sample(pipe, PLANS["sdo"], **call(num_inference_steps=steps))
         assert caught.value.field == "num_inference_steps"
     assert len(denoised) == 2, "found after the first denoiser call, not after the last"
+    with pytest.raises(TraceError, match="takes more than 4 scheduler steps"):
+        differentiable_sample(pipe, PLANS["sdo"], **call(num_inference_steps=N + 1))
     with pytest.raises(TraceError, match="takes 50 scheduler steps"):
         differentiable_sample(pipe, PLANS["sdo"], prompt="a cat")
 
