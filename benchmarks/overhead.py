@@ -2,8 +2,9 @@
 
     python benchmarks/overhead.py [--steps 20] [--batch 8] [--rounds 9] [--guidance 1.0]
 
-On the embedded model with a LoRA adapter, everything in one process, the variants taking turns in every round so that
-whatever else the machine does hits all of them; medians of the rounds' ratios to the plain call of the same round.
+On the embedded model with a LoRA adapter, everything in one process, the variants taking turns in every round, in a
+drawn order, so that whatever else the machine does hits all of them; medians of the rounds' ratios to the plain call of
+the same round.
 
     plain      pipeline(...), pictures decoded
     empty      the same through `differentiable_sample` with a plan that keeps nothing: the cost of the hooks
@@ -17,6 +18,7 @@ and the bytes that autograd saves for the backward pass from the final latents, 
 """
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -72,14 +74,17 @@ def saved_bytes(pipe: Any, plan: BackpropPlan, call: dict[str, Any]) -> int:
 
 
 def times(variants: dict[str, Callable[[int], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each variant in each round; one round before them is not counted."""
+    """CPU seconds of each variant in each round (the machine may be shared); one round before them is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
+    shuffle = random.Random(0).shuffle
     for i in range(rounds + 1):
-        for name, run in variants.items():
-            began = time.perf_counter()
+        order = list(variants.items())
+        shuffle(order)
+        for name, run in order:
+            began = time.process_time()
             run(i)
             if i:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.process_time() - began)
     return seconds
 
 
@@ -110,7 +115,7 @@ def main() -> None:
     }
     seconds = times(variants, arguments.rounds)
     print(f"N = {N}, batch {arguments.batch}, guidance {arguments.guidance}, {arguments.rounds} rounds")
-    print(f"{'variant':<10} {'median s':>9} {'/ plain':>8}   (quartiles of the ratio)")
+    print(f"{'variant':<10} {'CPU s':>9} {'/ plain':>8}   (quartiles of the ratio)")
     for name, measured in seconds.items():
         ratios = [s / plain for s, plain in zip(measured, seconds["plain"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)

@@ -50,7 +50,7 @@ def differentiable_sample(
                 "output_type",
                 f"{output_type!r}, and {type(pipeline).__name__} turns its pictures into numpy arrays",
                 "'latent', for a pipeline that decodes to numpy arrays",
-                "call with output_type='latent' and decode with the pipeline's own autoencoder",
+                "remove its safety checker if it has one; else call with 'latent' and decode with its autoencoder",
             ) from error
     if plan.steps and not images.requires_grad:
         raise TraceError(
