@@ -28,13 +28,13 @@ class Progress:
         self._last = now
         if self._first is None:
             self._first = report.reward.mean
-        # The first update also waits for everything to start.
-        typical = statistics.median(self._seconds[1:] or self._seconds)
+        # The first update also waits for everything to start, and says nothing of the others.
+        typical = statistics.median(self._seconds[1:]) if len(self._seconds) > 1 else None
         done = report.update + 1
         scores = "  ".join(f"{name} {_number(spread)}" for name, spread in report.scores.items())
         left_out = f"  {report.num_left_out} LEFT OUT" if report.num_left_out else ""
         since = f" (from {self._first:.2f})" if self._first is not None else ""
-        left = _clock(typical * (self._updates - done))
+        left = "?" if typical is None else _clock(typical * (self._updates - done))
         return (
             f"update {done:>{len(str(self._updates))}}/{self._updates}  "
             f"reward {_number(report.reward)}{since}  {scores}  "

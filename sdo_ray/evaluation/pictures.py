@@ -96,6 +96,12 @@ def make_pictures(prompts: Sequence[str], config: PictureConfig, store: Any, jud
         num_cpus=config.samplers.num_cpus,
         num_gpus=config.samplers.num_gpus,
     )
+    # In a task, so that what Ray Data says of its actors goes to Ray's log files and not to the driver's screen.
+    return ray.get(ray.remote(num_cpus=0)(_collect).remote(dataset, ray.data.DataContext.get_current()))
+
+
+def _collect(dataset: ray.data.Dataset, context: ray.data.DataContext) -> pa.Table:
+    ray.data.DataContext._set_current(context)
     return pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("index")
 
 
