@@ -68,6 +68,9 @@ def connect(demands: list[Demand]) -> str:
     context.execution_no_progress_timeout_s = -1  # batches wait for policies as long as an update takes
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of what is set two lines above
     has = ray.cluster_resources()
+    if not has.get("GPU"):
+        # DeepSpeed, which other libraries import here, would announce that it finds no accelerator.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if has.get("CPU", 0) < cpus or has.get("GPU", 0) < gpus:
         parts = "; ".join(map(str, demands))
         raise SettingsError(
