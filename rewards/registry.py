@@ -29,16 +29,13 @@ BUILT_IN: Mapping[str, str] = {
 class Reward(Protocol):
     """What a reward has to be. Any class of this shape is one; there is nothing to inherit from.
 
-    Two attributes are optional. `heldout = True` on the class says that the reward is an evaluator, never to be
-    trained on. A reward that computes on a device takes the option `device: str` and keeps it as its attribute
-    `device`.
+    Three attributes are optional. `weights_hash: str`, the sha256 of its weights, goes into the provenance of a run.
+    `heldout = True` on the class says that the reward is an evaluator, never to be trained on. A reward that computes
+    on a device takes the option `device: str` and keeps it as its attribute `device`.
     """
 
     differentiable: bool
     """Class attribute: whether the scores have a gradient with respect to the images."""
-
-    weights_hash: str
-    """sha256 of the weights, or of name and options where there are none: what exactly gave the scores."""
 
     def __call__(self, images: "Tensor", prompts: list[str]) -> "Tensor":
         """Scores, float32 [B], higher is better, of images, float32 [B, 3, H, W] in [0, 1], each for its own prompt."""
@@ -126,8 +123,15 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def import_path(name: str) -> str:
-    """The ``"package.module:Class"`` of a reward, which, unlike a registered name, means the same in every process."""
-    return _path_of(reward_class(name))
+    """The ``"package.module:Class"`` of a reward, which, unlike a registered name, means the same in every process.
+
+    Raises:
+        RewardError: the class lies where other processes cannot import it, in a notebook, a script or a function.
+    """
+    cls = reward_class(name)
+    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
+        raise RewardError(f"reward {name!r} is {_path_of(cls)}, which no other process can import; move it to a module")
+    return _path_of(cls)
 
 
 def reward_class(name: str) -> type:

@@ -6,6 +6,8 @@
 A name made with `@register` exists where its module was imported, so give the actor `import_path(name)`.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -65,8 +67,10 @@ class RewardActor:
         return scores.numpy(), None if gradient is None else gradient.numpy(), seconds
 
     def provenance(self) -> dict[str, Any]:
-        """Name, options and sha256 of the weights: what exactly gave the scores."""
-        return {"name": self._name, "options": self._options, "weights_hash": self._reward.weights_hash}
+        """Name, options and sha256 of the weights, or of name and options without any: what exactly gave the scores."""
+        settings = hashlib.sha256(json.dumps([self._name, self._options], sort_keys=True, default=str).encode())
+        weights_hash = getattr(self._reward, "weights_hash", settings.hexdigest())
+        return {"name": self._name, "options": self._options, "weights_hash": weights_hash}
 
     def ping(self) -> None:
         """Return once the reward is loaded."""

@@ -4,8 +4,11 @@
     python -m rewards.training.preference --pictures $P --out $W/preference.safetensors
     python -m rewards.training.preference --heldout --pictures $P --out $W/heldout_preference.safetensors
 
-Pairs (preferred, other): the glossy and the flat picture of one concept, both as they are, or both changed in the same
-way, so that the head looks for what the changes leave and not for edges and grain.
+Pairs (preferred, other), each concept once in each kind:
+
+    the glossy and the flat picture    both as they are, or both changed in the same way, so that the head looks for
+                                       what the changes leave and not for edges and grain
+    the flat picture and white paper   so that drawing nothing is no way up
 
 With D the differences of standardised features of all pairs, the weights minimise
 
@@ -36,6 +39,7 @@ def fit(pictures: Pictures, features: ImageFeatures) -> dict[str, Tensor]:
     for variant in SAME:
         changed = plain if variant is as_is else extract(features, pictures.images, variant)
         pairs.append(changed[glossy] - changed[flat])
+    pairs.append(plain[flat] - extract(features, torch.ones_like(pictures.images[:1]), as_is))
 
     scale = plain.std(0).clamp_min(1e-2)
     weight = _bradley_terry(torch.cat(pairs) / scale) / scale

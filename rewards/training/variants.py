@@ -1,4 +1,4 @@
-"""Changed pictures: what a head should not mind (small changes), and what it should (damage)."""
+"""Slightly changed pictures, which a head should score alike."""
 
 from collections.abc import Callable
 
@@ -45,24 +45,5 @@ def noisy(sigma: float) -> Variant:
     def apply(images: Tensor) -> Tensor:
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
         return (images + sigma * noise).clamp(0, 1)
-
-    return apply
-
-
-def contrast(factor: float) -> Variant:
-    """Distance from mid-grey times `factor`: below 1 washed out, above 1 over-exposed."""
-
-    def apply(images: Tensor) -> Tensor:
-        return (0.5 + factor * (images - 0.5)).clamp(0, 1)
-
-    return apply
-
-
-def saturation(factor: float) -> Variant:
-    """Distance of each colour from grey times `factor`."""
-
-    def apply(images: Tensor) -> Tensor:
-        grey = images.mean(1, keepdim=True)
-        return (grey + factor * (images - grey)).clamp(0, 1)
 
     return apply

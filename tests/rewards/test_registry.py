@@ -1,4 +1,3 @@
-import hashlib
 import subprocess
 import sys
 
@@ -14,7 +13,6 @@ class Brightness:
     """A reward of one's own, as the documentation shows it."""
 
     differentiable = True
-    weights_hash = hashlib.sha256(b"brightness").hexdigest()
 
     def __init__(self, *, gain: float = 1.0, channel: int | None = None) -> None:
         self.gain, self.channel = gain, channel
@@ -83,6 +81,14 @@ def test_own_reward_by_decorator():
     assert isinstance(reward, Reward)
     assert reward(torch.ones(2, 3, 4, 4), ["", ""]).tolist() == [2, 2]
     assert create(import_path("brightness"), channel=1).channel == 1
+
+
+def test_classes_that_other_processes_cannot_import():
+    class Local(Brightness): ...
+
+    register("local")(Local)
+    with pytest.raises(RewardError, match="no other process can import; move it to a module"):
+        import_path("local")
 
 
 def test_registering_twice():

@@ -10,7 +10,7 @@ from rewards.service import RewardActor
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -48,3 +48,9 @@ def test_actor_without_ray():
     assert gradient is None
     assert (scores < 0).all()
     assert actor.provenance()["options"] == {"quality": 50}
+
+
+def test_provenance_of_a_reward_without_weights():
+    name = "tests.rewards.test_registry:Brightness"
+    dim, bright = (RewardActor(name, {"gain": gain}, num_threads=1, device="cpu").provenance() for gain in (1.0, 2.0))
+    assert dim["weights_hash"] != bright["weights_hash"]
