@@ -18,7 +18,6 @@ from sdo_ray.rollout.seeds import derive_seed, generator
 from tests.support.ink import Ink, Redness
 from tests.support.runs import AlignProcess, final_adapter, tiny_settings
 
-
 SLOW = {
     "terms": [
         {"name": "tests.support.ink:Ink", "weight": 1.0, "options": {"seconds": 1.0}},
