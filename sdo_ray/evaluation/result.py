@@ -1,0 +1,72 @@
+"""What an evaluation leaves for people, reports and promotion rules: every picture with every score, and its setting."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from sdo_ray.storage import RunDirectory
+
+BASE, CANDIDATE, CHAMPION = "base", "candidate", "champion"
+"""The roles that models play in an evaluation; there need be no champion."""
+
+PICTURES, NUMBERS = "pictures.parquet", "evaluation.json"
+"""The two files."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Models side by side on the same prompts and noise.
+
+    Attributes:
+        name: of the evaluation.
+        models: role -> where the model is: `zoo://NAME`, a path, a hub id, or `models:/NAME/VERSION`.
+        pictures: one row a (prompt, noise) pair: `index` int64, `prompt` and `category` text (`category` may be null),
+            and for every role `ROLE.picture` (PNG bytes) and `ROLE.METRIC` float64. A metric of a whole prompt, such as
+            diversity, has the same value in all rows of that prompt.
+        set_metrics: metric -> role -> value, for what only a whole set of pictures has (Frechet distance).
+        details: anything else worth keeping (seconds, versions, settings); JSON.
+    """
+
+    name: str
+    models: Mapping[str, str]
+    pictures: pa.Table
+    set_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that every picture has, in the table's order."""
+        prefix = f"{BASE}."
+        names = (name.removeprefix(prefix) for name in self.pictures.column_names if name.startswith(prefix))
+        return tuple(name for name in names if name != "picture")
+
+
+def write_evaluation(run: RunDirectory, evaluation: Evaluation) -> None:
+    """Keep it as `PICTURES` and `NUMBERS`; the second is written last, and marks it as complete."""
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(evaluation.pictures, buffer, compression="zstd")
+    run.write(PICTURES, buffer.getvalue())
+    numbers = {
+        "name": evaluation.name,
+        "models": dict(evaluation.models),
+        "set_metrics": {name: dict(values) for name, values in evaluation.set_metrics.items()},
+        "details": dict(evaluation.details),
+    }
+    run.write(NUMBERS, json.dumps(numbers, indent=2).encode())
+
+
+def read_evaluation(run: RunDirectory) -> Evaluation | None:
+    """A complete evaluation, None if there is none."""
+    numbers = run.read_json(NUMBERS)
+    if numbers is None:
+        return None
+    with run.filesystem.open_input_file(f"{run.path}/{PICTURES}") as file:
+        pictures = pyarrow.parquet.read_table(file)
+    return Evaluation(pictures=pictures, **numbers)
