@@ -1,9 +1,8 @@
-"""What an evaluation leaves for people, reports and promotion rules: every picture with every score, and its setting."""
+"""What an evaluation leaves for people, reports and promotion rules: every picture with every score."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +58,7 @@ def write_evaluation(run: RunDirectory, evaluation: Evaluation) -> None:
         "set_metrics": {name: dict(values) for name, values in evaluation.set_metrics.items()},
         "details": dict(evaluation.details),
     }
-    run.write(NUMBERS, json.dumps(numbers, indent=2).encode())
+    run.write_json(NUMBERS, numbers)
 
 
 def read_evaluation(run: RunDirectory) -> Evaluation | None:
