@@ -1,0 +1,42 @@
+"""How a registered model's pictures are made, kept as JSON beside its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The call that made the pictures a model was evaluated by. With the same seeds it makes them again."""
+
+    num_inference_steps: int
+    """Sampling steps."""
+    guidance_scale: float
+    """Classifier-free guidance."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the pipeline's call; JSON."""
+    dtype: str = "float32"
+    """Type of the weights; with half precision the call runs under `torch.autocast`."""
+    batch_size: int = 8
+    """Pictures made at once; sums, and so the last bits of a picture, depend on it."""
+    base: str | None = None
+    """Hub id of the base model, if it is named rather than copied."""
+    revision: str | None = None
+    """Its commit."""
+
+
+def write_recipe(directory: Path, recipe: Recipe) -> Path:
+    """Keep a recipe in a directory; returns the file."""
+    file = directory / FILE
+    file.write_text(json.dumps(asdict(recipe), indent=2))
+    return file
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """The recipe in a directory."""
+    return Recipe(**json.loads((directory / FILE).read_text()))
