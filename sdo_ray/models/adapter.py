@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
-from sdo_ray.models.denoisers import denoiser_skeletons, find_denoisers
+from sdo_ray.models.denoisers import (
+    denoiser_skeletons,
+    find_denoisers,
+    find_text_encoders,
+    text_encoder_skeletons,
+)
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.settings import SettingsError
 
@@ -29,24 +34,51 @@ def attach_lora(denoisers: Mapping[str, torch.nn.Module], settings: LoraSettings
     Raises:
         SettingsError: if no layer's name ends with one of the targets.
     """
-    from peft import LoraConfig
-
     for name, denoiser in denoisers.items():
-        unmatched = [
-            t for t in settings.targets if not any(n == t or n.endswith("." + t) for n, _ in _layers(denoiser))
-        ]
-        if unmatched:
-            endings = sorted({n.rsplit(".", 1)[-1] for n, _ in _layers(denoiser)})
-            raise SettingsError(
-                f"model.lora.targets: no linear or convolution layer of the {name} ends with {', '.join(unmatched)}; "
-                f"its layers end with {', '.join(endings)}."
-            )
-        config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=settings.targets)
-        denoiser.add_adapter(config, adapter_name=ADAPTER)
-        for parameter in denoiser.parameters():
-            if parameter.requires_grad:
-                # Adam's small steps are lost in half precision.
-                parameter.data = parameter.data.float()
+        matching_layers(denoiser, settings.targets, f"the {name}", "model.lora.targets")
+        _add_lora(denoiser, settings, settings.targets)
+
+
+def attach_text_lora(text_encoders: Mapping[str, torch.nn.Module], settings: LoraSettings) -> None:
+    """The same for the text encoders that have layers of these names; those of other architectures are left alone.
+
+    Raises:
+        SettingsError: if no layer of any text encoder ends with one of the targets.
+    """
+    fitting = {
+        name: targets
+        for name, encoder in text_encoders.items()
+        if (targets := [t for t in settings.text_encoder_targets if _ending(encoder, t)])
+    }
+    if unmatched := set(settings.text_encoder_targets) - {t for targets in fitting.values() for t in targets}:
+        endings = sorted({n.rsplit(".", 1)[-1] for encoder in text_encoders.values() for n, _ in _layers(encoder)})
+        raise SettingsError(
+            f"model.lora.text_encoder_targets: no linear layer of a text encoder ends with "
+            f"{', '.join(sorted(unmatched))}; their layers end with {', '.join(endings) or 'nothing: there are none'}."
+        )
+    for name, targets in fitting.items():
+        _add_lora(text_encoders[name], settings, targets)
+
+
+def matching_layers(module: torch.nn.Module, endings: Sequence[str], whose: str, setting: str) -> list[torch.nn.Module]:
+    """The linear and convolution layers whose names end with one of `endings`.
+
+    Args:
+        module: where to look.
+        endings: of dotted names, each a whole number of parts.
+        whose: in words, for the error.
+        setting: where the endings were given, for the error.
+
+    Raises:
+        SettingsError: if one of the endings matches nothing.
+    """
+    if unmatched := [ending for ending in endings if not _ending(module, ending)]:
+        there = sorted({n.rsplit(".", 1)[-1] for n, _ in _layers(module)})
+        raise SettingsError(
+            f"{setting}: no linear or convolution layer of {whose} ends with {', '.join(unmatched)}; "
+            f"its layers end with {', '.join(there)}."
+        )
+    return [layer for name, layer in _layers(module) if any(_ends(name, ending) for ending in endings)]
 
 
 def adapter_parameters(denoisers: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
@@ -75,16 +107,25 @@ def initial_adapter(base: str, settings: LoraSettings, seed: int) -> dict[str, t
     Raises:
         SettingsError: the base has no denoiser, or no layer's name ends with one of the targets.
     """
-    denoisers = denoiser_skeletons(base)
-    attach_lora(denoisers, settings)
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, parameter in adapter_parameters(denoisers).items():
+    for name, parameter in adapter_parameters(adapted_skeletons(base, settings)).items():
         weights[name] = torch.zeros(parameter.shape)
         if ".lora_A." in name:
             bound = parameter[0].numel() ** -0.5
             weights[name].uniform_(-bound, bound, generator=generator)
     return weights
+
+
+def adapted_skeletons(base: str, settings: LoraSettings) -> dict[str, torch.nn.Module]:
+    """The parts of a base model that get a LoRA, with it, on the meta device; the errors are those of attaching."""
+    denoisers = denoiser_skeletons(base)
+    attach_lora(denoisers, settings)
+    if not settings.text_encoder_targets:
+        return denoisers
+    text_encoders = text_encoder_skeletons(base)
+    attach_text_lora(text_encoders, settings)
+    return denoisers | text_encoders
 
 
 @torch.no_grad()
@@ -102,16 +143,56 @@ def set_adapter(denoisers: Mapping[str, torch.nn.Module], state: Mapping[str, to
         parameter.copy_(state[name])
 
 
+def merge_lora(modules: Mapping[str, torch.nn.Module]) -> None:
+    """Add the adapters, where there are any, to the weights of their layers, and take them off."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in modules.values():
+        adapted = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)]
+        for name, layer in adapted:
+            layer.merge()
+            parent, _, own = name.rpartition(".")
+            setattr(module.get_submodule(parent), own, layer.get_base_layer())
+        if adapted:
+            del module.peft_config
+            module._hf_peft_config_loaded = False
+
+
 @contextmanager
 def adapter_off(pipeline: DiffusionPipeline) -> Iterator[None]:
     """Sample from the base model inside the block."""
-    for denoiser in find_denoisers(pipeline).values():
-        denoiser.disable_adapters()
+    adapted = [
+        module
+        for module in (find_denoisers(pipeline) | find_text_encoders(pipeline)).values()
+        if ADAPTER in getattr(module, "peft_config", ())
+    ]
+    for module in adapted:
+        module.disable_adapters()
     try:
         yield
     finally:
-        for denoiser in find_denoisers(pipeline).values():
-            denoiser.enable_adapters()
+        for module in adapted:
+            module.enable_adapters()
+
+
+def _add_lora(module: torch.nn.Module, settings: LoraSettings, targets: Sequence[str]) -> None:
+    from peft import LoraConfig
+
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(targets))
+    module.add_adapter(config, adapter_name=ADAPTER)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+        if parameter.requires_grad:
+            # Adam's small steps are lost in half precision.
+            parameter.data = parameter.data.float()
+
+
+def _ending(module: torch.nn.Module, ending: str) -> list[torch.nn.Module]:
+    return [layer for name, layer in _layers(module) if _ends(name, ending)]
+
+
+def _ends(name: str, ending: str) -> bool:
+    return name == ending or name.endswith("." + ending)
 
 
 def _layers(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import safetensors
 import torch
 
-from sdo_ray.models.adapter import ADAPTER, attach_lora
-from sdo_ray.models.denoisers import denoiser_skeletons, find_denoisers
+from sdo_ray.models.adapter import ADAPTER, adapted_skeletons
+from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import LoraSettings
@@ -28,7 +28,7 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
 
     Args:
         base: the base model's reference; only its configuration is read.
-        settings: the adapter's.
+        settings: the adapter's, on the denoisers alone: diffusers reads adapters of few text encoders.
         state: weights named as in `adapter_parameters`.
         directory: where to.
 
@@ -37,15 +37,13 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
     """
     from peft.utils import get_peft_model_state_dict
 
-    denoisers = denoiser_skeletons(base)
-    attach_lora(denoisers, settings)
     layers, metadata = {}, {}
-    for component, denoiser in denoisers.items():
+    for component, module in adapted_skeletons(base, settings).items():
         prefix = f"{component}."
         own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        layers[f"{component}_lora_layers"] = get_peft_model_state_dict(denoiser, state_dict=own, adapter_name=ADAPTER)
+        layers[f"{component}_lora_layers"] = get_peft_model_state_dict(module, state_dict=own, adapter_name=ADAPTER)
         # The metadata carries alpha: without it the loader assumes alpha = rank.
-        metadata[f"{component}_lora_adapter_metadata"] = denoiser.peft_config[ADAPTER].to_dict()
+        metadata[f"{component}_lora_adapter_metadata"] = module.peft_config[ADAPTER].to_dict()
     pipeline_class(base).save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
     return directory / FILE
 
@@ -77,8 +75,8 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
         raise SettingsError(f"adapter: {str(file)!r} does not fit {type(pipeline).__name__}: {cause}") from None
     taken = sum(
         ".lora_A." in name or ".lora_B." in name
-        for denoiser in find_denoisers(pipeline).values()
-        for name, _ in denoiser.named_parameters()
+        for module in (find_denoisers(pipeline) | find_text_encoders(pipeline)).values()
+        for name, _ in module.named_parameters()
     )
     # diffusers drops what it has no layer for behind a warning. Files in other formats have no such names to count.
     if not taken or given not in (0, taken):

@@ -1,4 +1,4 @@
-"""Which parts of a pipeline are its denoisers."""
+"""Which parts of a pipeline are its denoisers, and which its text encoders."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sdo_ray.models.load import reading, resolve
+from sdo_ray.models.load import ZOO, reading, resolve
 from sdo_ray.settings import SettingsError
+from sdo_ray.zoo.text import text_encoder_directory
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 DENOISERS = ("unet", "transformer", "transformer_2")
 """Where diffusers pipelines keep their denoisers; one with experts for two noise ranges has both transformers."""
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+"""Where they keep their text encoders."""
 
 
 def find_denoisers(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
@@ -26,6 +30,13 @@ def find_denoisers(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
     if not found:
         raise _no_denoiser(type(pipeline).__name__, list(pipeline.components))
     return found
+
+
+def find_text_encoders(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
+    """The pipeline's text encoders by component name; there may be none."""
+    return {
+        name: module for name in TEXT_ENCODERS if isinstance(module := getattr(pipeline, name, None), torch.nn.Module)
+    }
 
 
 def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
@@ -55,6 +66,37 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
         found[name].requires_grad_(False)
     if not found:
         raise _no_denoiser(index["_class_name"], [name for name in index if not name.startswith("_")])
+    return found
+
+
+def text_encoder_skeletons(base: str) -> dict[str, torch.nn.Module]:
+    """The text encoders of a base model without weights, on the meta device; there may be none.
+
+    Raises:
+        SettingsError: one is not a class of transformers, or its configuration cannot be read.
+    """
+    import diffusers
+    import transformers
+    from accelerate import init_empty_weights
+
+    with reading(base):
+        index = diffusers.DiffusionPipeline.load_config(resolve(base))
+    found: dict[str, torch.nn.Module] = {}
+    for name in TEXT_ENCODERS:
+        library, kind = index.get(name) or (None, None)
+        if kind is None:
+            continue
+        if library != "transformers":
+            raise SettingsError(
+                f"model.base: the {name} of {base!r} is {library}.{kind}, code from elsewhere; it is not run."
+            )
+        encoder = getattr(transformers, kind)
+        # The zoo's models leave their text encoder out, because a package brings it.
+        place = {"subfolder": name} if not base.startswith(ZOO) else {}
+        location = resolve(base) if place else text_encoder_directory()
+        with init_empty_weights(), reading(base):
+            found[name] = encoder(encoder.config_class.from_pretrained(location, **place))
+        found[name].requires_grad_(False)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import SettingsError
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 ZOO = "zoo://"
@@ -126,9 +127,33 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
     return pipeline.to(device)
 
 
-def autocast(pipeline: DiffusionPipeline) -> AbstractContextManager[Any]:
-    """The precision to sample in: a half-precision model multiplies its float32 adapter in half precision too."""
+def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Module]:
+    """A base model's denoisers alone, frozen, on the CPU; the arguments and errors are those of `load_pipeline`."""
+    import diffusers
     import torch
 
-    half = pipeline.dtype != torch.float32
-    return torch.autocast(pipeline.device.type, dtype=pipeline.dtype) if half else nullcontext()
+    from sdo_ray.models.denoisers import DENOISERS, denoiser_skeletons
+
+    location, found = resolve(base), {}
+    for name in denoiser_skeletons(base):
+        kind = diffusers.DiffusionPipeline.load_config(location)[name][1]
+        with quiet_libraries(), reading(base):
+            found[name] = getattr(diffusers, kind).from_pretrained(
+                location, subfolder=name, torch_dtype=getattr(torch, dtype), use_safetensors=True
+            )
+        found[name].requires_grad_(False).eval()
+    return {name: found[name] for name in DENOISERS if name in found}
+
+
+def autocast(pipeline: DiffusionPipeline) -> AbstractContextManager[Any]:
+    """The precision to sample in: a half-precision model multiplies what is trained, float32, in half precision too."""
+    return mixed_precision(pipeline.components.values(), pipeline.device.type)
+
+
+def mixed_precision(modules: Iterable[Any], device: str) -> AbstractContextManager[Any]:
+    """Autocast to the half precision that any parameter of `modules` has, on a device type; nothing if none has."""
+    import torch
+
+    parameters = (p for module in modules if isinstance(module, torch.nn.Module) for p in module.parameters())
+    half = next((p.dtype for p in parameters if p.dtype in (torch.bfloat16, torch.float16)), None)
+    return nullcontext() if half is None else torch.autocast(device, dtype=half)

@@ -1,10 +1,10 @@
-"""Settings of the model that is aligned and of its adapter."""
+"""Settings of the model that is aligned and of what is trained in it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sdo_ray.settings import Settings
 
@@ -19,6 +19,19 @@ class LoraSettings(Settings):
         min_length=1,
         description="Endings of the names of the denoiser's linear and convolution layers to adapt.",
     )
+    text_encoder_targets: list[str] = Field(
+        default=[],
+        description="The same for the text encoders, which are adapted too if any are named, such as `q_proj`.",
+    )
+
+
+class DiffFitSettings(Settings):
+    """DiffFit (arXiv 2304.06648): biases, the weights of norms, and a scale on the output of some layers."""
+
+    scales: list[str] = Field(
+        default=["to_out.0", "ff.net.2"],
+        description="Endings of the names of the denoiser's linear and convolution layers that get a scale.",
+    )
 
 
 class ModelSettings(Settings):
@@ -28,6 +41,17 @@ class ModelSettings(Settings):
         description="What to align: `zoo://NAME`, a directory in diffusers format, or a hub id such as `org/name`."
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Type of the frozen weights and of sampling. The adapter is always float32."
+        "float32", description="Type of the frozen weights and of sampling. What is trained is always float32."
     )
-    lora: LoraSettings = Field(default_factory=LoraSettings, description="The adapter that is trained.")
+    train: Literal["lora", "diffit", "full"] = Field(
+        "lora", description="What is trained: an adapter, biases and scales, or the whole denoiser."
+    )
+    lora: LoraSettings = Field(default_factory=LoraSettings, description="With `train: lora`.")
+    diffit: DiffFitSettings = Field(default_factory=DiffFitSettings, description="With `train: diffit`.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        """Settings of a kind that is not trained would do nothing, which nobody who gives them expects."""
+        if idle := sorted({"lora", "diffit"} & self.model_fields_set - {self.train}):
+            raise ValueError(f"`{idle[0]}` is given, but `train` is {self.train!r}; remove the one or change the other")
+        return self

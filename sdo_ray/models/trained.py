@@ -1,0 +1,69 @@
+"""What a run trains in a model: an adapter, DiffFit's biases and scales, or the whole denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from sdo_ray.models.adapter import (
+    adapter_parameters,
+    attach_lora,
+    attach_text_lora,
+    initial_adapter,
+)
+from sdo_ray.models.denoisers import DENOISERS, TEXT_ENCODERS
+from sdo_ray.models.diffit import attach_diffit
+from sdo_ray.models.load import load_denoisers
+from sdo_ray.models.settings import ModelSettings
+
+
+def attach(components: Mapping[str, object], model: ModelSettings) -> dict[str, torch.nn.Module]:
+    """Make trainable, in float32, what `model.train` says; the pictures stay as they were.
+
+    Args:
+        components: a frozen pipeline's, by name.
+        model: what to train.
+
+    Returns:
+        The denoisers, and the text encoders where they are trained too, by component name.
+
+    Raises:
+        SettingsError: no layer's name ends with one of the settings' endings.
+    """
+    denoisers, text_encoders = (
+        {name: part for name in names if isinstance(part := components.get(name), torch.nn.Module)}
+        for names in (DENOISERS, TEXT_ENCODERS)
+    )
+    match model.train:
+        case "lora":
+            attach_lora(denoisers, model.lora)
+            if model.lora.text_encoder_targets:
+                attach_text_lora(text_encoders, model.lora)
+                return denoisers | text_encoders
+        case "diffit":
+            attach_diffit(denoisers, model.diffit)
+        case "full":
+            for denoiser in denoisers.values():
+                # Adam's small steps are lost in half precision.
+                denoiser.float().requires_grad_(True)
+    return denoisers
+
+
+def initial_policy(model: ModelSettings, seed: int) -> dict[str, torch.Tensor]:
+    """Policy version 0: the base model, in terms of what is trained.
+
+    Args:
+        model: base, and what is trained; a LoRA needs the base's shapes alone, the others read its denoiser's weights.
+        seed: fixes a LoRA's factor A.
+
+    Returns:
+        Name -> float32 tensor on the CPU, named as in `adapter_parameters`.
+
+    Raises:
+        SettingsError: the base cannot be read, or no layer's name ends with one of the settings' endings.
+    """
+    if model.train == "lora":
+        return initial_adapter(model.base, model.lora, seed)
+    trained = adapter_parameters(attach(load_denoisers(model.base, model.dtype), model))
+    return {name: parameter.detach() for name, parameter in trained.items()}
