@@ -27,8 +27,10 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.evaluation.compare import compare_all
+from sdo_ray.evaluation.heldout import base_and_aligned
+from sdo_ray.evaluation.models import PolicyModel, WholeModel
 from sdo_ray.evaluation.outcome import PICTURES, SHEET, Outcome, read_outcome, write_outcome, write_pictures
-from sdo_ray.evaluation.pictures import PictureConfig, choose_prompts, make_pictures
+from sdo_ray.evaluation.pictures import PictureConfig, choose_prompts
 from sdo_ray.models.adapter import initial_adapter
 from sdo_ray.models.export import ADAPTER, export_model
 from sdo_ray.models.load import resolve
@@ -119,8 +121,9 @@ def _compare(
     ray.get(store.publish.remote(updates, dump_tensors(policy)))
     judges = rewards | start_reward_actors(evaluation.evaluators)
     prompts = choose_prompts(read_prompts(evaluation.prompts, evaluation.column), evaluation.num_prompts, seed)
-    maker = PictureConfig(seed, settings.model, settings.sampling, settings.samplers, updates)
-    pictures = make_pictures(prompts, maker, store, judges)
+    maker = PictureConfig(seed, settings.sampling, settings.samplers)
+    models = WholeModel(settings.model.base, settings.model.dtype), PolicyModel(settings.model, store, updates)
+    pictures = base_and_aligned(prompts, maker, *models, judges)
     comparisons = compare_all(pictures)
     origin = environment() | reward_provenance(rewards)
     origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}

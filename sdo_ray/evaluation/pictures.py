@@ -1,27 +1,33 @@
-"""Make base and aligned pictures of the same prompts and noise, and have them judged, in parallel on Ray."""
+"""Make several models' pictures of the same prompts and noise, and have them judged, in parallel on Ray."""
 
 from __future__ import annotations
 
+import gc
 import io
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
 from PIL import Image
 
-from sdo_ray.models.adapter import adapter_off, attach_lora, set_adapter
-from sdo_ray.models.denoisers import find_denoisers
-from sdo_ray.models.load import autocast, load_pipeline
-from sdo_ray.models.settings import ModelSettings
-from sdo_ray.rollout.records import load_tensors
+from sdo_ray.evaluation.models import ModelSource
+from sdo_ray.models.load import autocast
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.seeds import generator
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+SCORE = "score."
+"""What the names of a part's score columns start with."""
 
 
 @dataclass(frozen=True)
@@ -29,67 +35,118 @@ class PictureConfig:
     """What the picture makers need to know."""
 
     seed: int
-    """The run's seed; prompt i has its own noise, the same for both models."""
-    model: ModelSettings
+    """The run's seed; each index has its own noise, the same for all models."""
     sampling: SamplingSettings
     samplers: SamplerSettings
-    policy_version: int
-    """The aligned policy's version in the store."""
 
 
 class PictureMaker:
-    """A Ray Data callable: prompts -> both pictures and every judge's scores of both.
+    """A Ray Data callable that holds one model at a time: prompts -> pictures, scores and features.
 
     Args:
         config: what to do.
-        store: handle of the `PolicyStore`.
+        models: role -> model.
         judges: reward actors by name.
+        features: a `FeatureActor`, or None for none.
     """
 
-    def __init__(self, config: PictureConfig, store: Any, judges: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config: PictureConfig, models: Mapping[str, ModelSource], judges: Mapping[str, Any], features: Any
+    ) -> None:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
+        self._models = models
         self._judges = RewardClient(judges, learned=())
-        device = "cuda" if config.samplers.num_gpus else "cpu"
-        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
-        denoisers = find_denoisers(self._pipeline)
-        attach_lora(denoisers, config.model.lora)
-        _, [weights] = ray.get(store.newest.remote(config.policy_version))
-        set_adapter(denoisers, load_tensors(ray.get(weights)))
+        self._features = features
+        self._role: str | None = None
+        self._pipeline: DiffusionPipeline | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """`index` int64, `prompt` -> also `base` and `aligned` PNG, and `base.NAME`, `aligned.NAME` float64 scores."""
-        prompts, indices = block.column("prompt").to_pylist(), block.column("index").to_pylist()
-        with adapter_off(self._pipeline):
-            base = self._sample(prompts, indices)
-        columns: dict[str, Any] = {"index": indices, "prompt": prompts}
-        for which, images in (("base", base), ("aligned", self._sample(prompts, indices))):
-            columns[which] = [_png(image) for image in images]
-            scores, _ = self._judges(images, prompts)
-            columns |= {f"{which}.{name}": values.double().tolist() for name, values in scores.items()}
-        return pa.table(columns)
+        """A block of `picture_blocks` -> a part, see `make_pictures`."""
+        columns = block.to_pydict()
+        pipeline = self._become(columns["role"][0])
+        start = time.perf_counter()
+        images = draw(pipeline, self._config.sampling, self._config.seed, columns["prompt"], columns["index"])
+        seconds = (time.perf_counter() - start) / len(images)
+        vectors = None if self._features is None else self._features.extract.remote(images.numpy())
+        scores, _ = self._judges(images, columns["prompt"])
+        part: dict[str, Any] = columns | {
+            "picture": [to_png(image) for image in images],
+            "seconds": [seconds] * len(images),
+        }
+        part |= {SCORE + name: values.double().tolist() for name, values in scores.items()}
+        if vectors is not None:
+            part["features"] = pa.array(list(ray.get(vectors)), pa.list_(pa.float32()))
+        return pa.table(part)
 
-    def _sample(self, prompts: Sequence[str], indices: Sequence[int]) -> torch.Tensor:
-        with torch.no_grad(), autocast(self._pipeline):
-            images = self._pipeline(
-                generator=[generator(self._config.seed, "evaluation noise", index) for index in indices],
-                output_type="pt",
-                **self._config.sampling.pipeline_call(prompts),
-            ).images
-        return images.float().cpu()
+    def _become(self, role: str) -> DiffusionPipeline:
+        if self._pipeline is None or role != self._role:
+            # The one model is let go before the other is loaded: two may not fit.
+            self._pipeline = None
+            gc.collect()
+            on_gpu = self._config.samplers.num_gpus > 0
+            if on_gpu:
+                torch.cuda.empty_cache()
+            self._pipeline = self._models[role].load("cuda" if on_gpu else "cpu")
+            self._role = role
+        return self._pipeline
 
 
-def make_pictures(prompts: Sequence[str], config: PictureConfig, store: Any, judges: Mapping[str, Any]) -> pa.Table:
-    """One row a prompt, in order; see `PictureMaker`."""
-    size = config.samplers.batch_size
-    blocks = [
-        pa.table({"index": range(first, first + len(part)), "prompt": list(part)})
-        for first in range(0, len(prompts), size)
-        if (part := prompts[first : first + size])
+def draw(
+    pipeline: DiffusionPipeline,
+    sampling: SamplingSettings,
+    seed: int,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+) -> torch.Tensor:
+    """Pictures, float32 [B, 3, H, W] in [0, 1] on the CPU; (seed, index) fixes a picture's noise."""
+    with torch.no_grad(), autocast(pipeline):
+        images: torch.Tensor = pipeline(
+            generator=[generator(seed, "evaluation noise", index) for index in indices],
+            output_type="pt",
+            **sampling.pipeline_call(prompts),
+        ).images
+    return images.float().cpu()
+
+
+def picture_blocks(role: str, indices: Sequence[int], prompts: Sequence[str], size: int) -> list[pa.Table]:
+    """The work of one model as blocks of at most `size` rows: `role`, `index` int64, `prompt`."""
+    return [
+        pa.table(
+            {
+                "role": [role] * len(part),
+                "index": pa.array(part, pa.int64()),
+                "prompt": list(prompts[first : first + size]),
+            }
+        )
+        for first in range(0, len(indices), size)
+        if (part := indices[first : first + size])
     ]
-    dataset = ray.data.from_arrow(blocks).map_batches(
+
+
+def make_pictures(
+    blocks: Sequence[pa.Table],
+    config: PictureConfig,
+    models: Mapping[str, ModelSource],
+    judges: Mapping[str, Any],
+    features: Any = None,
+) -> Iterator[pa.Table]:
+    """Do the work of `picture_blocks`, and yield it part by part as it is done.
+
+    Args:
+        blocks: those of one model after those of another, for a worker that changes models loads again.
+        config: of the workers.
+        models: role -> model.
+        judges: reward actors by name.
+        features: a `FeatureActor`, or None for none.
+
+    Yields:
+        Tables: the columns of a block, `picture` PNG bytes, `seconds` of the pipeline call for each picture,
+        `score.NAME` float64 of every judge and, if asked for, `features` list<float32>.
+    """
+    dataset = ray.data.from_arrow(list(blocks)).map_batches(
         PictureMaker,
-        fn_constructor_kwargs={"config": config, "store": store, "judges": judges},
+        fn_constructor_kwargs={"config": config, "models": models, "judges": judges, "features": features},
         compute=ray.data.ActorPoolStrategy(size=min(config.samplers.count, len(blocks))),
         batch_size=None,
         batch_format="pyarrow",
@@ -97,12 +154,35 @@ def make_pictures(prompts: Sequence[str], config: PictureConfig, store: Any, jud
         num_gpus=config.samplers.num_gpus,
     )
     # In a task, so that what Ray Data says of its actors goes to Ray's log files and not to the driver's screen.
-    return ray.get(ray.remote(num_cpus=0)(_collect).remote(dataset, ray.data.DataContext.get_current()))
+    task = ray.remote(num_cpus=0, num_returns="streaming", max_retries=0)(_stream)
+    for part in task.remote(dataset, ray.data.DataContext.get_current()):
+        yield ray.get(part)
 
 
-def _collect(dataset: ray.data.Dataset, context: ray.data.DataContext) -> pa.Table:
+def _stream(dataset: ray.data.Dataset, context: ray.data.DataContext) -> Iterator[pa.Table]:
     ray.data.DataContext._set_current(context)
-    return pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("index")
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def side_by_side(parts: Sequence[pa.Table], roles: Sequence[str]) -> pa.Table:
+    """Parts of `make_pictures` as one row an index, in order: `index`, `prompt`, `ROLE.picture`, `ROLE.NAME` scores.
+
+    Args:
+        parts: every index of every role once.
+        roles: the models, in the order of the columns.
+    """
+    everything = pa.concat_tables(parts)
+    columns: dict[str, Any] = {}
+    for role in roles:
+        own = everything.filter(pc.equal(everything["role"], role)).sort_by("index")
+        if not columns:
+            columns = {"index": own["index"], "prompt": own["prompt"]}
+        assert own["index"].equals(columns["index"]), f"the pictures of {role} are not those of {roles[0]}"
+        columns[f"{role}.picture"] = own["picture"]
+        columns |= {
+            f"{role}.{name.removeprefix(SCORE)}": own[name] for name in own.column_names if name.startswith(SCORE)
+        }
+    return pa.table(columns)
 
 
 def choose_prompts(prompts: Sequence[str], count: int, seed: int) -> list[str]:
@@ -110,12 +190,13 @@ def choose_prompts(prompts: Sequence[str], count: int, seed: int) -> list[str]:
     return [prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[:count]]
 
 
-def open_picture(png: bytes) -> Image.Image:
-    """A picture from its PNG bytes."""
-    return Image.open(io.BytesIO(png)).convert("RGB")
+def open_picture(encoded: bytes) -> Image.Image:
+    """A picture from the bytes of its file."""
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
 
 
-def _png(image: torch.Tensor) -> bytes:
+def to_png(image: torch.Tensor) -> bytes:
+    """The PNG file of an image, [3, H, W] in [0, 1]."""
     array = (image.permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="PNG")

@@ -1,0 +1,55 @@
+"""Where the models under comparison come from, so that any worker can load them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import ray
+
+from sdo_ray.models.adapter import set_adapter
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.trained import attach
+from sdo_ray.rollout.records import load_tensors
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+class ModelSource(Protocol):
+    """A model that can be loaded; it travels to the workers, so it is small or holds references."""
+
+    def load(self, device: str) -> DiffusionPipeline:
+        """A frozen pipeline, ready to sample."""
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """A complete pipeline."""
+
+    base: str
+    """`zoo://NAME`, a directory that every node reads, or a hub id."""
+    dtype: str
+    """Type of all weights."""
+
+    def load(self, device: str) -> DiffusionPipeline:
+        """See `ModelSource`."""
+        return load_pipeline(self.base, self.dtype, device)
+
+
+@dataclass(frozen=True)
+class PolicyModel:
+    """A version of the policy of a run that is going on."""
+
+    model: ModelSettings
+    store: Any
+    """Handle of the `PolicyStore`."""
+    version: int
+
+    def load(self, device: str) -> DiffusionPipeline:
+        """See `ModelSource`."""
+        pipeline = load_pipeline(self.model.base, self.model.dtype, device)
+        _, [weights] = ray.get(self.store.newest.remote(self.version))
+        set_adapter(attach(pipeline.components, self.model), load_tensors(ray.get(weights)))
+        return pipeline
