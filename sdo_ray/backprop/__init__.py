@@ -4,7 +4,9 @@ Imports torch and diffusers only, so that it can be used alone, in a notebook or
 """
 
 from sdo_ray.backprop import estimators
+from sdo_ray.backprop.conditions import given_prompt_embeds, initial_latents, initial_prompt_embeds
 from sdo_ray.backprop.errors import BackpropError, PlanError, TraceError
+from sdo_ray.backprop.kept import KeptCall, surrogate
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights
@@ -16,6 +18,7 @@ __all__ = [
     "BackpropError",
     "BackpropPlan",
     "GradientRecord",
+    "KeptCall",
     "PlanError",
     "SolverWeights",
     "StepGradient",
@@ -25,8 +28,12 @@ __all__ = [
     "differentiable_sample",
     "estimator",
     "estimators",
+    "given_prompt_embeds",
+    "initial_latents",
+    "initial_prompt_embeds",
     "make_plan",
     "needs_weights",
     "solver_weights",
+    "surrogate",
     "trace",
 ]

@@ -76,6 +76,11 @@ class BackpropPlan:
         """The step with re-noised copies: the last, or None."""
         return self.num_steps - 1 if self.copies else None
 
+    @property
+    def is_of_single_calls(self) -> bool:
+        """Whether each kept step's backward pass is of that step alone: no coupling, no copies."""
+        return not self.copies and not any(kept.coupling for kept in self.steps.values())
+
     def describe(self) -> str:
         """One line for logs: the estimator, the kept steps with their numbers, and what the reward sees."""
         kept = ", ".join(f"{i} (scale {s.scale:.4g}, coupling {s.coupling:.4g})" for i, s in self.steps.items())

@@ -80,14 +80,18 @@ def needs_weights(name: str) -> bool:
     return "weights" in inspect.signature(_find(name)).parameters
 
 
-def check_plan(name: str, num_steps: int, options: Mapping[str, Any]) -> None:
+def check_plan(name: str, num_steps: int, options: Mapping[str, Any], draws: int = 16) -> list[BackpropPlan]:
     """Refuse a name with options that `make_plan` would refuse, before anything runs and without touching any RNG.
+
+    Returns:
+        `draws` plans as they may come, with equal weights where the estimator takes the solver's.
 
     Raises:
         PlanError: as `make_plan`; a missing `weights` is not an error here.
     """
     equal = SolverWeights(a=1.0, w=torch.ones(max(num_steps, 1), dtype=torch.float64))
-    make_plan(name, num_steps, generator=torch.Generator().manual_seed(0), weights=equal, **options)
+    generator = torch.Generator().manual_seed(0)
+    return [make_plan(name, num_steps, generator=generator, weights=equal, **options) for _ in range(draws)]
 
 
 def _find(name: str) -> Estimator:

@@ -1,30 +1,43 @@
 """Pictures with a gradient, from any diffusers pipeline."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.kept import KeptCall
 from sdo_ray.backprop.plan import BackpropPlan
 from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.trace import trace
 
 
 def differentiable_sample(
-    pipeline: Any, plan: BackpropPlan, *, record: GradientRecord | None = None, **pipeline_call: Any
+    pipeline: Any,
+    plan: BackpropPlan,
+    *,
+    record: GradientRecord | None = None,
+    shifts: Mapping[int, torch.Tensor] | None = None,
+    elsewhere: list[KeptCall] | None = None,
+    **pipeline_call: Any,
 ) -> torch.Tensor:
     """Call `pipeline` and return its pictures with the graph that `plan` keeps attached.
 
     The pictures are, to the bit, those of `pipeline(output_type="pt", **pipeline_call)`. Gradients reach whatever
-    requires them: adapter parameters of the denoiser, `prompt_embeds` or `latents` given in the call. Only what is
-    trained should have `requires_grad=True`; anything else costs memory. Initial `latents` receive their direct term
-    and the term of the first kept step: keep one step (K = 1) to differentiate with respect to them.
+    requires them: adapter parameters of the denoiser, `prompt_embeds`, `latents` or a 0-dimensional `guidance_scale`
+    given in the call, `shifts`. Only what is trained should have `requires_grad=True`; anything else costs memory.
+    Initial `latents`, and shifts of later ones, receive their direct term and the term of the first kept step after
+    them: keep one step (K = 1) to differentiate with respect to them.
 
     Args:
         pipeline: a diffusers pipeline. It is left as found, also after an exception.
         plan: from `make_plan`; its `num_steps` must be the number of steps that the call takes.
         record: if given, its `norms` are filled while the backward pass runs.
+        shifts: step k in 1 .. N -> tensor added to the latents z_k; see `sdo_ray.backprop.trace.trace`.
+        elsewhere: if given, the denoiser's backward pass at kept steps is left to the caller: the calls run without a
+            graph and are appended here. After `backward` on the pictures they hold all that it needs; see
+            `sdo_ray.backprop.kept`. Parameters outside the denoiser get no gradient then.
         pipeline_call: the call's own keyword arguments (`prompt`, `num_inference_steps`, `generator`, ...).
 
     Returns:
@@ -32,15 +45,15 @@ def differentiable_sample(
 
     Raises:
         TraceError: `output_type` is not "pt" or "latent", or the pipeline decodes to numpy arrays, the steps disagree
-            with the plan, the pipeline has no denoiser or scheduler, or nothing in reach of the kept steps requires a
-            gradient.
+            with the plan, the pipeline has no denoiser or scheduler, a shift is of no step, `elsewhere` is given with a
+            plan of coupled steps or copies, or nothing in reach of the kept steps requires a gradient.
     """
     output_type = pipeline_call.get("output_type", "pt")
     if output_type not in ("pt", "latent"):
         raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
     if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
         pipeline_call["output_type"] = output_type
-    with trace(pipeline, plan, record):
+    with trace(pipeline, plan, record, shifts, elsewhere):
         try:
             images = pipeline(**pipeline_call)[0]
         except RuntimeError as error:

@@ -11,7 +11,7 @@ to the pictures. That path stores no activations as long as only the trained par
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch.autograd.graph import Node
 
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.kept import KeptCall, keep_call
 from sdo_ray.backprop.patches import replaced_forward, replaced_step, undecorated
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.posterior import posterior_mean
@@ -41,16 +42,26 @@ def denoisers_of(pipeline: Any) -> list[torch.nn.Module]:
 
 
 @contextmanager
-def trace(pipeline: Any, plan: BackpropPlan, record: GradientRecord | None = None) -> Iterator["Trace"]:
+def trace(
+    pipeline: Any,
+    plan: BackpropPlan,
+    record: GradientRecord | None = None,
+    shifts: Mapping[int, torch.Tensor] | None = None,
+    elsewhere: list[KeptCall] | None = None,
+) -> Iterator["Trace"]:
     """Within the block, calls of `pipeline` build the graph of `plan`; one call per block.
 
     Args:
         pipeline: any diffusers pipeline with a denoiser and a scheduler. It is left as found, also after an exception.
         plan: the plan.
         record: filled during the backward pass, if given.
+        shifts: step k in 1 .. N -> what is added to z_k, the latents that the scheduler gives for it, of their shape.
+            The gradient at a shift of zeros is dR/dz_k. (z_0 is the call's own argument `latents`.)
+        elsewhere: if given, kept denoiser calls get no graph and are appended here instead.
 
     Raises:
-        TraceError: no denoiser or scheduler, or the call did not take the plan's number of steps.
+        TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps,
+            or the plan has coupling or copies, whose backward pass is of more than single calls, with `elsewhere`.
     """
     denoisers = denoisers_of(pipeline)
     scheduler = getattr(pipeline, "scheduler", None)
@@ -61,12 +72,19 @@ def trace(pipeline: Any, plan: BackpropPlan, record: GradientRecord | None = Non
             f"a pipeline with a scheduler and one of {', '.join(name for group in DENOISERS for name in group)}",
             "use a pipeline that samples by denoising steps",
         )
+    if outside := sorted(k for k in shifts or {} if not 1 <= k <= plan.num_steps):
+        raise TraceError("shifts", outside, f"steps 1 .. {plan.num_steps}", "give z_0 as the call's `latents`")
+    if elsewhere is not None and not plan.is_of_single_calls:
+        fix = "use sdo, refl, drtune, flowbp-sparse, or draft with K = 1"
+        raise TraceError("elsewhere", plan.describe(), "a plan of single calls, without coupling or copies", fix)
+    names = {id(module): name for name, module in pipeline.components.items()}
     others = [m for m in pipeline.components.values() if isinstance(m, torch.nn.Module) and m not in denoisers]
-    state = Trace(plan, record)
+    state = Trace(plan, record, shifts or {}, elsewhere)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         for module in denoisers:
-            stack.enter_context(replaced_forward(module, state.denoise))
+            around = functools.partial(state.denoise, names.get(id(module), type(module).__name__))
+            stack.enter_context(replaced_forward(module, around))
         for module in others:
             stack.enter_context(replaced_forward(module, state.aside))
         stack.enter_context(replaced_step(scheduler, state.integrate))
@@ -80,9 +98,17 @@ def trace(pipeline: Any, plan: BackpropPlan, record: GradientRecord | None = Non
 class Trace:
     """Where the sampler is, and what has been kept so far. Made by `trace`; `steps_taken` is for its user."""
 
-    def __init__(self, plan: BackpropPlan, record: GradientRecord | None) -> None:
+    def __init__(
+        self,
+        plan: BackpropPlan,
+        record: GradientRecord | None,
+        shifts: Mapping[int, torch.Tensor],
+        elsewhere: list[KeptCall] | None,
+    ) -> None:
         self.plan = plan
         self.record = record
+        self.shifts = dict(shifts)
+        self.elsewhere = elsewhere
         self.step = 0
         self._stepped = False
         # Output nodes of kept steps, earlier ones and the current one's: what coupling lets gradient through to.
@@ -106,14 +132,14 @@ class Trace:
         """Whether the reward's posterior mean is made, and what the pipeline still does is of no consequence."""
         return self.plan.reward_at is not None and self.step > self.plan.reward_at
 
-    def denoise(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def denoise(self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One denoiser call. How many make a step differs: a step begins at the first after `integrate`."""
         if self._stepped:
             self._next_step()
         if self.stopped:
             self._skipped += 1
             return self._calls[(self._skipped - 1) % len(self._calls)].output
-        output = self._denoise(forward, args, kwargs)
+        output = self._denoise(name, forward, args, kwargs)
         if self.step in (self.plan.reward_at, self.plan.renoised_at):
             self._calls.append(DenoiserCall(forward, args, kwargs, output))
         return output
@@ -143,7 +169,11 @@ class Trace:
             given["model_output"] = with_renoised(self._calls, scheduler, o, t, z, self.plan.copies, generator)
         xhat = posterior_mean(scheduler, o, t, z) if self.step == self.plan.reward_at else None
         self._stepped = True
-        return step(*bound.args, **bound.kwargs) if xhat is None else _prev_sample(bound, xhat)
+        if xhat is not None:
+            return _prev_sample(bound, xhat)
+        result = step(*bound.args, **bound.kwargs)
+        shift = self.shifts.pop(self.steps_taken, None)
+        return result if shift is None else _shifted(result, shift)
 
     def _next_step(self) -> None:
         self.step, self._stepped = self.step + 1, False
@@ -152,7 +182,7 @@ class Trace:
         if self.step >= self.plan.num_steps:
             raise _wrong_count(self.plan, f"more than {self.plan.num_steps}")
 
-    def _denoise(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _denoise(self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kept = self.kept
         if kept is None or self.step == self.plan.renoised_at:
             with torch.no_grad():
@@ -160,6 +190,9 @@ class Trace:
             for o in floating(output) if kept is not None else ():
                 o.requires_grad_()
             return output
+        if self.elsewhere is not None:
+            self.elsewhere.append(keep_call(name, forward, args, kwargs, kept.scale))
+            return self.elsewhere[-1].output
         # Autocast caches its casts of the weights; one made without a graph would take the gradient from them.
         torch.clear_autocast_cache()
         args, kwargs = map_floating(functools.partial(self._couple, kept.coupling), (args, kwargs))
@@ -202,6 +235,14 @@ def _prev_sample(bound: inspect.BoundArguments, z: torch.Tensor) -> Any:
     if not bound.arguments.get("return_dict", True):
         return (z, z)
     return SchedulerOutput(prev_sample=z)
+
+
+def _shifted(result: Any, shift: torch.Tensor) -> Any:
+    """What `step` returned, with the shift added to its latents."""
+    if isinstance(result, tuple):
+        return (result[0] + shift, *result[1:])
+    result.prev_sample = result.prev_sample + shift
+    return result
 
 
 def _not_a_step(scheduler: Any, given: dict[str, Any]) -> TraceError:

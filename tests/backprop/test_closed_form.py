@@ -7,6 +7,7 @@ With DDIM and epsilon prediction, A_i = abar(t_i), abar of the step after the la
 
 For R = <r, z_N>:
     sdo at k    dR/dtheta = w_k <r, z_k>,   dR/dz_0 = (a + w_k theta prod_{j < k} p_j) r
+                dR/dz_k = (a_k + w_k theta) r
     full        dR/dtheta = sum_k q_k prod_{j > k} (p_j + q_j theta) <r, z_k>
 Tolerance: float64, 1e-6 relative: DDIM keeps its abar in float32.
 """
@@ -59,9 +60,9 @@ def known() -> SimpleNamespace:
     return SimpleNamespace(p=p, q=q, w=[q[i] * math.prod(p[i + 1 :]) for i in range(N)], a=math.prod(p))
 
 
-def sampled(pipe: Any, plan: BackpropPlan, z_0: torch.Tensor) -> torch.Tensor:
+def sampled(pipe: Any, plan: BackpropPlan, z_0: torch.Tensor, **more: Any) -> torch.Tensor:
     call: dict[str, Any] = {"prompt": "a", "guidance_scale": 1.0, "num_inference_steps": N, "output_type": "latent"}
-    return differentiable_sample(pipe, plan, latents=z_0, **call)
+    return differentiable_sample(pipe, plan, latents=z_0, **call, **more)
 
 
 def near(expected: float) -> Any:
@@ -85,6 +86,15 @@ def test_sdo_gradients(pipe: Any, known: SimpleNamespace) -> None:
         assert d_theta.item() == near(known.w[k] * (r * z_k).sum().item())
         factor = known.a + known.w[k] * THETA * math.prod(known.p[:k])
         torch.testing.assert_close(d_z, factor * r, rtol=1e-6, atol=0)
+
+
+def test_sdo_gradient_at_the_kept_latents(pipe: Any, known: SimpleNamespace) -> None:
+    r, z_0 = (torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+    for k in range(1, N):
+        shift = torch.zeros_like(z_0, requires_grad=True)
+        z_N = sampled(pipe, make_plan("sdo", N, draw="fixed", at=[k]), z_0, shifts={k: shift})
+        factor = math.prod(known.p[k:]) + known.w[k] * THETA
+        torch.testing.assert_close(torch.autograd.grad((r * z_N).sum(), shift)[0], factor * r, rtol=1e-6, atol=0)
 
 
 def test_full_gradient(pipe: Any, known: SimpleNamespace) -> None:
