@@ -10,6 +10,9 @@ from typing import Any
 
 PACKAGES = ("sdo-ray", "torch", "diffusers", "transformers", "peft", "ray", "deepspeed", "mlflow")
 
+SUFFIXES = (".safetensors", ".json", ".txt", ".model")
+"""Files that make a model: weights, configurations and vocabularies; neither pickles nor code."""
+
 
 def environment() -> dict[str, str]:
     """Git revision of the code, "unknown" outside a checkout and "+changes" with uncommitted ones; package versions."""
@@ -17,7 +20,7 @@ def environment() -> dict[str, str]:
 
 
 def fingerprint(location: str) -> str:
-    """sha256 over the weights and configuration files of a base model, names included: equal models, equal hash.
+    """sha256 over the weights, configurations and vocabularies of a model, names included: equal models, equal hash.
 
     Args:
         location: a directory in diffusers format, or a hub id whose files are in the local cache.
@@ -31,7 +34,7 @@ def fingerprint(location: str) -> str:
             return "unknown: not in this machine's cache"
         directory = Path(index).parent
     digest = hashlib.sha256()
-    for file in sorted(path for path in directory.rglob("*") if path.suffix in (".safetensors", ".json")):
+    for file in sorted(path for path in directory.rglob("*") if path.suffix in SUFFIXES):
         digest.update(file.relative_to(directory).as_posix().encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdo_ray.rollout.settings import SamplingSettings
+
 FILE = "recipe.json"
 
 
@@ -28,6 +30,11 @@ class Recipe:
     """Hub id of the base model, if it is named rather than copied."""
     revision: str | None = None
     """Its commit."""
+
+    @staticmethod
+    def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:
+        """The recipe of pictures made by a run's settings."""
+        return Recipe(sampling.num_inference_steps, sampling.guidance_scale, dict(sampling.options), dtype, batch_size)
 
 
 def write_recipe(directory: Path, recipe: Recipe) -> Path:

@@ -44,10 +44,8 @@ class RegisteredVersion:
     """The registered model's name."""
     version: int
     """Its number."""
-    model_id: str
-    """MLflow's name of the files, which no other version ever has."""
     sha256: str
-    """Fingerprint of the files."""
+    """Fingerprint of its files."""
     run_id: str | None
     """The MLflow run that made it."""
     tags: dict[str, str]
@@ -103,15 +101,15 @@ def resolve_model(reference: str, tracking_uri: str) -> Path:
 
     Returns:
         A directory with a complete diffusers pipeline, which `load_pipeline(str(path))` and
-        `DiffusionPipeline.from_pretrained(path)` take. If the model has an adapter, it is not merged in: it lies beside,
-        see `adapter_beside`, for `load_adapter(pipeline, str(...))`. Leave the directory as it is; others use it too.
+        `DiffusionPipeline.from_pretrained(path)` take. An adapter is not merged in but lies beside it:
+        `adapter_beside(path)`, for `load_adapter`. Leave the directory as it is; others use it too.
 
     Raises:
         SettingsError: see `find_version`; or the files are not those that were registered, or the base model that they
             name cannot be fetched from the hub.
     """
     version = find_version(reference, tracking_uri)
-    files = cache() / version.model_id
+    files = cache() / version.sha256
     if not files.is_dir():
         files.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=files.parent, prefix=".part-") as part:
@@ -137,8 +135,27 @@ def recipe_beside(pipeline: Path) -> Recipe:
     return read_recipe(pipeline.parent)
 
 
+def fetch_base(base: str, revision: str) -> Path:
+    """A hub model's files on this machine, weights as safetensors only.
+
+    Raises:
+        SettingsError: they cannot be fetched.
+    """
+    from diffusers import DiffusionPipeline
+
+    try:
+        with quiet_libraries():
+            return Path(DiffusionPipeline.download(base, revision=revision, use_safetensors=True))
+    except OSError as error:
+        cause = " ".join(str(error).split())[:300]
+        raise SettingsError(
+            f"the base model {base!r}, revision {revision}, cannot be fetched from the hub: {cause} "
+            "Check the network or HF_TOKEN."
+        ) from None
+
+
 def cache() -> Path:
-    """Where downloaded models are kept, a directory each: `sdo-ray/models` in XDG_CACHE_HOME, or in `~/.cache`."""
+    """Where downloaded models are kept, by fingerprint: `sdo-ray/models` in XDG_CACHE_HOME or `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sdo-ray" / "models"
 
 
@@ -154,14 +171,12 @@ def _parse(reference: str) -> tuple[str, str, str | None]:
 
 
 def _known(found: ModelVersion) -> RegisteredVersion:
-    version = RegisteredVersion(
-        found.name, int(found.version), found.model_id or "", found.tags.get(SHA256, ""), found.run_id, dict(found.tags)
-    )
-    if not (version.model_id and version.sha256):
+    if SHA256 not in found.tags:
         raise SettingsError(
-            f"{version.reference}: was not registered by `sdo align`: it has no tag {SHA256}. Name another version."
+            f"{SCHEME}{found.name}/{found.version} was not registered by `sdo align`: it has no tag {SHA256}. "
+            "Name another version."
         )
-    return version
+    return RegisteredVersion(found.name, int(found.version), found.tags[SHA256], found.run_id or None, dict(found.tags))
 
 
 def _download(version: RegisteredVersion, tracking_uri: str, directory: Path) -> Path:
@@ -178,20 +193,8 @@ def _download(version: RegisteredVersion, tracking_uri: str, directory: Path) ->
 
 def _provide_base(files: Path, recipe: Recipe) -> None:
     """Put the hub model that is only named where a copied one would be."""
-    if recipe.base is None:
-        return
-    from diffusers import DiffusionPipeline
-
-    try:
-        with quiet_libraries():
-            base = DiffusionPipeline.download(recipe.base, revision=recipe.revision, use_safetensors=True)
-    except OSError as error:
-        cause = " ".join(str(error).split())[:300]
-        raise SettingsError(
-            f"the base model {recipe.base!r}, revision {recipe.revision}, cannot be fetched from the hub: {cause} "
-            "Check the network or HF_TOKEN."
-        ) from None
-    (files / PIPELINE).symlink_to(base, target_is_directory=True)
+    if recipe.base is not None and recipe.revision is not None:
+        (files / PIPELINE).symlink_to(fetch_base(recipe.base, recipe.revision), target_is_directory=True)
 
 
 def _move(source: Path, target: Path) -> None:

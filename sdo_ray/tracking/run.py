@@ -13,6 +13,10 @@ from PIL import Image
 from sdo_ray.evaluation.compare import Comparison
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
+from sdo_ray.tracking.recipe import Recipe
+from sdo_ray.tracking.registration import Example, register_model
+from sdo_ray.tracking.server import without_password
+from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.records import UpdateReport
 
 
@@ -35,9 +39,9 @@ class TrackedRun:
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self.uri = uri
         known = directory.read_json(self.FILE)
-        if known is None or known["tracking_uri"] != uri:
+        if known is None or known["tracking_uri"] != without_password(uri):
             self.run_id = self._start(experiment, directory, name, settings)
-            directory.write_json(self.FILE, {"tracking_uri": uri, "run_id": self.run_id})
+            directory.write_json(self.FILE, {"tracking_uri": without_password(uri), "run_id": self.run_id})
         else:
             self.run_id = known["run_id"]
             self._client.update_run(self.run_id, status="RUNNING")
@@ -79,33 +83,47 @@ class TrackedRun:
         for file in files:
             self._client.log_artifact(self.run_id, str(file), artifact_path="outcome")
 
-    def register(self, adapter: Path, base: str, name: str | None, provenance: dict[str, str]) -> str | None:
-        """Log the adapter as an MLflow model and, with a name, register it as a new version.
+    def register(
+        self,
+        directory: Path,
+        base: str,
+        recipe: Recipe,
+        examples: Sequence[Example],
+        settings: TrackingSettings,
+        provenance: dict[str, str],
+    ) -> str | None:
+        """Register what the run hands out as a new version of `settings.register_as`, if that names a model.
 
         Args:
-            adapter: directory with `pytorch_lora_weights.safetensors`.
-            base: where plain diffusers loads the base model from.
-            name: the registered model's name.
+            directory: what `export_model` wrote.
+            base: the base model's reference.
+            recipe: how the pictures are made.
+            examples: some pictures of the comparison.
+            settings: the registered model's name, and whether a hub model is copied.
             provenance: tags of the run and of the version.
 
         Returns:
             `models:/NAME/VERSION`, or None without a name.
         """
+        for key, value in provenance.items():
+            self._client.set_tag(self.run_id, key, value)
+        if settings.register_as is None:
+            return None
         import mlflow
-        import mlflow.diffusers
 
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        for key, value in provenance.items():
-            self._client.set_tag(self.run_id, key, value)
-        with mlflow.start_run(run_id=self.run_id):
-            info = mlflow.diffusers.log_model(str(adapter), base, name="adapter")
-        if name is None:
-            return None
-        if not self._client.search_registered_models(f"name = '{name}'"):
-            self._client.create_registered_model(name)
-        version = self._client.create_model_version(name, info.model_uri, run_id=self.run_id, tags=provenance)
-        return f"models:/{name}/{version.version}"
+        return register_model(
+            self._client,
+            self.run_id,
+            settings.register_as,
+            directory,
+            base,
+            recipe,
+            examples=examples,
+            provenance=provenance,
+            copy_base=settings.copy_hub_base,
+        )
 
     def __enter__(self) -> Self:
         return self

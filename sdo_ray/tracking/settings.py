@@ -14,7 +14,12 @@ class TrackingSettings(Settings):
     experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")
     register_as: str | None = Field(
         None,
-        description="Name of the registered model that the final adapter becomes a version of; none, if not given.",
+        description="Name of the registered model that the result becomes a version of; none, if not given.",
+    )
+    copy_hub_base: bool = Field(
+        False,
+        description="Copy a base model from the hub into the registered model, rather than name its id and commit. "
+        "Other base models are always copied.",
     )
     preview_every: int = Field(10, ge=1, description="Updates between picture grids.")
     preview_prompts: list[str] = Field(
