@@ -42,7 +42,7 @@ from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment, fingerprint
 from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.server import check_server, tracking_uri
+from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
 from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.group import RunGivenUp, progress, start_policy_store, train
 from sdo_ray.training.worker import WorkerConfig
@@ -136,7 +136,7 @@ def _compare(
             "all pictures and scores": f"{run.uri}/{PICTURES}",
             "adapter": f"{run.uri}/{ADAPTER}",
             "base model": f"{run.uri}/{base}" if base else settings.model.base,
-            "MLflow": f"mlflow ui --backend-store-uri {tracked.uri}",
+            "MLflow": how_to_look(tracked.uri),
         }
         run.copy_in(local)
         model = tracked.register(local / ADAPTER, places["base model"], settings.tracking.register_as, origin)

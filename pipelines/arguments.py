@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sdo_ray.config.loading import load_settings
+from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
 from sdo_ray.settings import Settings, SettingsError
 
 S = TypeVar("S", bound=Settings)
@@ -49,7 +50,10 @@ def run_job(
     )
     parsed = parser.parse_args(arguments)
     try:
-        return job(load_settings(kind, parsed.config, parsed.overrides))
+        settings = load_settings(kind, parsed.config, parsed.overrides)
+        read_secret_files()
+        take_credentials_from_tracking_uri()
+        return job(settings)
     except SettingsError as error:
         print(
             f"sdo {name} did not start:", *(f"  - {problem}" for problem in error.problems), sep="\n", file=sys.stderr

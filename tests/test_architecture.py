@@ -16,13 +16,13 @@ FLOORS = (
     {"evaluation", "training"},
     {"rollout"},
     {"models", "cluster"},
-    {"backprop", "zoo", "storage", "rewards"},
+    {"backprop", "zoo", "storage", "rewards", "secrets"},
     {"settings"},
 )
 """The rooms from top to bottom: each imports from floors below its own only. A new room needs a place here."""
 
 CLUSTER_PACKAGES = {"ray", "mlflow", "deepspeed"}
-ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage"}
+ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage", "secrets"}
 """Rooms that never import `CLUSTER_PACKAGES`."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sdo_ray.secrets import redact, refuse_secrets
 from sdo_ray.settings import Settings, SettingsError
 
 S = TypeVar("S", bound=Settings)
@@ -37,7 +38,7 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
         overrides: "a.b=c", c in YAML; lists are indexed by number, as in `rewards.terms.0.weight=2`.
 
     Raises:
-        SettingsError: no such file, not YAML, unknown keys, wrong types or values; one line a problem.
+        SettingsError: no such file, not YAML, secrets, unknown keys, wrong types or values; one line a problem.
     """
     path = Path(path)
     try:
@@ -49,12 +50,13 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
     except UnicodeDecodeError:
         raise SettingsError(f"settings: {str(path)!r} is not text; give a YAML file.") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"settings: {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"settings: {str(path)!r} is not YAML: {redact(' '.join(str(error).split()))}") from None
     if not isinstance(data, dict):
         raise SettingsError(f"settings: {str(path)!r} holds {type(data).__name__}, not sections such as `model:`.")
     _resolve_paths(data, path.parent)
     for override in overrides:
         _set(data, override)
+    refuse_secrets(data)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -72,11 +74,11 @@ def _resolve_paths(data: dict[str, Any], directory: Path) -> None:
 def _set(data: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise SettingsError(f"--set: got {override!r}; it takes section.key=value.")
+        raise SettingsError(f"--set: got {redact(override)!r}; it takes section.key=value.")
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:
-        raise SettingsError(f"--set {dotted}: {text!r} is not a YAML value; quote it.") from None
+        raise SettingsError(f"--set {dotted}: {redact(text)!r} is not a YAML value; quote it.") from None
     *parents, last = dotted.split(".")
     place: Any = data
     for key in parents:

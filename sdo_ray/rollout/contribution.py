@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from rewards.mix import RewardTerm, mix
-from sdo_ray.backprop import GradientRecord, differentiable_sample, make_plan, needs_weights, solver_weights
+from sdo_ray.backprop import GradientRecord, KeptCall, differentiable_sample, make_plan, needs_weights, solver_weights
 from sdo_ray.models.adapter import adapter_parameters
-from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.load import autocast
+from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.seeds import generator
-from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -39,29 +40,32 @@ def compute_contribution(
     rewards: RewardFunction,
     terms: Sequence[RewardTerm],
     normalize: bool,
+    backward: Backward = "sampler",
 ) -> Contribution:
-    """Sample a batch with the plan's graph, and take the mixed reward's gradient back to the adapter.
+    """Sample a batch with the plan's graph, and take the mixed reward's gradient back to what is trained.
 
     Row r's noise comes from the seed (run seed, r) and the batch's kept steps from (run seed, its first row), so the
     result depends on the policy and the batch alone.
 
     Args:
-        pipeline: with an attached adapter, on any device.
+        pipeline: in which only what is trained requires gradients, on any device.
         batch: what to sample.
-        policy_version: the version in the adapter.
+        policy_version: the version in the pipeline.
         seed: the run's seed.
         sampling: how to call the pipeline.
         plan: the estimator.
         rewards: computes the rewards.
         terms: weights and caps.
         normalize: see `rewards.mix.mix`.
+        backward: where the denoiser's backward pass runs. With "trainer" the contribution holds the kept denoiser calls
+            with the gradient at their outputs instead of the gradient of the parameters.
 
     Returns:
-        The contribution. A sample with a reward or image gradient that is not finite is left out; if the adapter's
-        gradient itself is not finite, the whole batch is.
+        The contribution. A sample with a reward or image gradient that is not finite is left out; if a gradient further
+        back is not finite, the whole batch is.
     """
     began = time.monotonic()
-    parameters = adapter_parameters(find_denoisers(pipeline))
+    parameters = adapter_parameters(find_denoisers(pipeline) | find_text_encoders(pipeline))
     for parameter in parameters.values():
         parameter.grad = None
     num_steps = sampling.num_inference_steps
@@ -72,12 +76,13 @@ def compute_contribution(
         weights=solver_weights(pipeline.scheduler, num_steps) if needs_weights(plan.name) else None,
         **plan.options,
     )
-    record = GradientRecord()
+    record, kept = GradientRecord(), list[KeptCall]()
     with autocast(pipeline):
         images = differentiable_sample(
             pipeline,
             steps,
             record=record,
+            elsewhere=kept if backward == "trainer" else None,
             generator=[generator(seed, "noise", row) for row in batch.rows],
             **sampling.pipeline_call(batch.prompts),
         )
@@ -86,13 +91,17 @@ def compute_contribution(
     mixed = mix(scores, gradients, terms, normalize)
     rewarded = time.monotonic()
     images.backward(mixed.gradient.to(images.device, images.dtype))
+    calls = [ShippedCall.of(call) for call in kept]
     gradient = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in parameters.items()
+        if backward == "sampler"
     }
     valid = mixed.valid
-    if not all(tensor.isfinite().all() for tensor in gradient.values()):
-        gradient = {name: torch.zeros_like(tensor) for name, tensor in gradient.items()}
+    everything = [*gradient.values(), *(g for call in calls for g in call.gradients)]
+    if not all(tensor.isfinite().all() for tensor in everything):
+        for tensor in everything:
+            tensor.zero_()
         valid = torch.zeros_like(valid)
     return Contribution(
         update=batch.update,
@@ -105,4 +114,5 @@ def compute_contribution(
         step_norms=dict(record.norms),
         seconds=Seconds(sampled - began, rewarded - sampled, time.monotonic() - rewarded),
         gradient={name: tensor.detach().float().cpu() for name, tensor in gradient.items()},
+        calls=tuple(calls),
     )

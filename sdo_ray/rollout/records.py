@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.rollout.settings import MixSettings, PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
+from sdo_ray.rollout.settings import Backward, MixSettings, PlanSettings, SamplerSettings, SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class SamplerConfig:
     plan: PlanSettings
     mix: MixSettings
     samplers: SamplerSettings
+    backward: Backward
     preview_prompts: tuple[str, ...]
     """Prompts of the preview grid."""
     preview_rows: frozenset[int]
@@ -83,17 +85,23 @@ class Contribution:
     """Kept step -> norm of the reward gradient at the denoiser's output there, over the batch."""
     seconds: Seconds
     gradient: dict[str, torch.Tensor]
-    """Parameter name -> float32 gradient of the SUM of the mixed reward over the samples counted; on the CPU."""
+    """Parameter name -> float32 gradient of the SUM of the mixed reward over the samples counted; on the CPU. Empty if
+    the trainers make it, from `calls`."""
+    calls: tuple[ShippedCall, ...] = ()
+    """The kept denoiser calls, if their backward pass is left to the trainers."""
     preview: bytes | None = None
     """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
 
     def to_arrow(self) -> pa.Table:
         """One row: numbers as JSON, tensors as safetensors."""
-        numbers = {name: value for name, value in vars(self).items() if name not in ("gradient", "preview", "seconds")}
+        numbers = {
+            name: value for name, value in vars(self).items() if name not in ("gradient", "calls", "preview", "seconds")
+        }
         return pa.table(
             {
                 "numbers": pa.array([json.dumps(numbers | {"seconds": asdict(self.seconds)})], pa.string()),
                 "gradient": pa.array([dump_tensors(self.gradient)], pa.large_binary()),
+                "calls": pa.array([dump_calls(self.calls)], pa.large_binary()),
                 "preview": pa.array([self.preview], pa.large_binary()),
             }
         )
@@ -104,10 +112,11 @@ class Contribution:
         numbers = json.loads(str(row["numbers"]))
         numbers["seconds"] = Seconds(**numbers["seconds"])
         numbers["step_norms"] = {int(step): norm for step, norm in numbers["step_norms"].items()}
-        gradient, preview = row["gradient"], row["preview"]
+        gradient, calls, preview = row["gradient"], row["calls"], row["preview"]
         assert isinstance(gradient, bytes)
+        assert isinstance(calls, bytes)
         assert preview is None or isinstance(preview, bytes)
-        return cls(**numbers, gradient=load_tensors(gradient), preview=preview)
+        return cls(**numbers, gradient=load_tensors(gradient), calls=load_calls(calls), preview=preview)
 
 
 def dump_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:

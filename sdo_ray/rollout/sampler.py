@@ -56,6 +56,7 @@ class Sampler:
             rewards=self._rewards,
             terms=self._terms,
             normalize=self._config.mix.normalize,
+            backward=self._config.backward,
         )
         if batch.rows[0] in self._config.preview_rows:
             contribution = replace(contribution, preview=self._preview())

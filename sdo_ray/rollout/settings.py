@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sdo_ray.settings import Settings
+
+Backward = Literal["sampler", "trainer"]
+"""Where the denoiser's backward pass runs."""
 
 
 class PromptSettings(Settings):

@@ -47,6 +47,12 @@ def check_server(uri: str) -> None:
             ) from None
 
 
+def how_to_look(uri: str) -> str:
+    """Where a person sees the runs: the server's address, or the command that serves a database; no credentials."""
+    shown = without_password(uri)
+    return shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+
+
 def without_password(uri: str) -> str:
     """The URI with user and password removed."""
     credentials, at, _ = urlsplit(uri).netloc.rpartition("@")

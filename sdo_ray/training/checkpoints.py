@@ -17,6 +17,7 @@ import ray.train
 import safetensors.torch
 import torch
 
+from sdo_ray.training.engine import policy_weights
 from sdo_ray.training.records import UpdateReport
 
 KEPT = 2
@@ -27,8 +28,8 @@ def save(engine: Any, update: int, reports: Sequence[UpdateReport]) -> None:
     """Checkpoint a policy with `update` updates; to be called by all workers, and waits for all."""
     with tempfile.TemporaryDirectory() as directory:
         engine.save_checkpoint(directory, tag="engine", exclude_frozen_parameters=True)
+        weights = policy_weights(engine)
         if ray.train.get_context().get_world_rank() == 0:
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in engine.module.named().items()}
             safetensors.torch.save_file(weights, Path(directory) / "adapter.safetensors")
             progress = {"update": update, "reports": [report.to_json() for report in reports]}
             (Path(directory) / "progress.json").write_text(json.dumps(progress))

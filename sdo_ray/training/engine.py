@@ -1,49 +1,37 @@
-"""The DeepSpeed engine around the adapter's parameters.
-
-The samplers send gradients, so the trainers hold the adapter alone: no denoiser, no forward pass, whatever the size of
-the base model. DeepSpeed averages over workers, clips, and shards the optimizer.
-"""
+"""The DeepSpeed engine: it averages over workers, clips, and shards the optimizer, and more by its ZeRO stage."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed
 
+from sdo_ray.rollout.records import Contribution
+from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 
-class Adapter(torch.nn.Module):
-    """The adapter's weights as one module, float32.
+def make_engine(
+    module: Policy | Denoisers, training: TrainingSettings, trainers: TrainerSettings, contributions: int
+) -> Any:
+    """A DeepSpeed engine; to be called by all workers, in an initialised process group.
 
     Args:
-        weights: parameter name -> tensor.
+        module: what it holds.
+        training: step size and clipping.
+        trainers: the ZeRO stage.
+        contributions: that each worker gets an update.
     """
-
-    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()
-        self.names = tuple(weights)
-        # Parameter names may not contain dots, so they are held by position.
-        self.tensors = torch.nn.ParameterList([tensor.clone().float() for tensor in weights.values()])
-
-    def named(self) -> dict[str, torch.Tensor]:
-        """Parameter name -> weights."""
-        return dict(zip(self.names, self.tensors, strict=True))
-
-
-def make_engine(weights: Mapping[str, torch.Tensor], training: TrainingSettings, trainers: TrainerSettings) -> Any:
-    """A DeepSpeed engine whose module is an `Adapter`; to be called by all workers, in an initialised process group."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from probing for accelerators
     import deepspeed  # starts threads and reads the environment, so only ever in a worker
 
-    adapter = Adapter(weights)
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
+        "gradient_accumulation_steps": contributions,
         "gradient_clipping": training.max_grad_norm,
         "zero_optimization": {"stage": trainers.zero_stage},
         "optimizer": {
@@ -53,33 +41,39 @@ def make_engine(weights: Mapping[str, torch.Tensor], training: TrainingSettings,
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
-    engine, *_ = deepspeed.initialize(model=adapter, model_parameters=list(adapter.parameters()), config=config)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    engine, *_ = deepspeed.initialize(model=module, model_parameters=trained, config=config)
     return engine
 
 
-def apply_gradient(engine: Any, gradients: Sequence[Mapping[str, torch.Tensor]], num_samples: int) -> float:
+def apply_contributions(engine: Any, contributions: Sequence[Contribution]) -> float:
     """One optimizer step UP the mean reward of the global batch.
 
     Args:
         engine: from `make_engine`.
-        gradients: this worker's contributions, one or more, each the gradient of a sum over samples.
-        num_samples: samples in this worker's contributions.
+        contributions: this worker's, as many as the engine was made for.
 
     Returns:
         Norm of the mean gradient over all workers, before clipping. If no sample of any worker counts, 0.0, and no step
         is made.
     """
-    total = torch.tensor(float(num_samples), device=engine.device)
+    total = torch.tensor(float(sum(c.num_samples for c in contributions)), device=engine.device)
     torch.distributed.all_reduce(total)
     if total.item() == 0:
         return 0.0
-    # DeepSpeed takes the mean over workers, the update is the mean over samples; and the optimizer descends.
-    scale = -torch.distributed.get_world_size() / total
-    # A scalar whose gradient is the contributions' sum: no forward pass is needed.
-    surrogate = sum(
-        (parameter * (scale * sum(gradient[name].to(parameter.device) for gradient in gradients))).sum()
-        for name, parameter in engine.module.named().items()
-    )
-    engine.backward(surrogate)
-    engine.step()
+    # DeepSpeed takes the mean over workers and contributions, the update is the mean over samples; and the optimizer
+    # descends.
+    scale = -torch.distributed.get_world_size() * len(contributions) / total
+    for contribution in contributions:
+        engine.backward(scale * engine(contribution))
+        engine.step()
     return float(engine.get_global_grad_norm())
+
+
+def policy_weights(engine: Any) -> dict[str, torch.Tensor]:
+    """Parameter name -> weights, whole, float32, on the CPU; to be called by all workers."""
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+    named = engine.module.named()
+    with GatheredParameters(list(named.values()), enabled=engine.zero_optimization_stage() == 3):
+        return {name: parameter.detach().cpu().clone() for name, parameter in named.items()}

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from sdo_ray.rollout.settings import Backward
 from sdo_ray.settings import Settings
 
 
@@ -15,8 +16,10 @@ class TrainerSettings(Settings):
     count: int = Field(1, ge=1, description="Number of workers; DeepSpeed shards the optimizer over them.")
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of each.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of each.")
-    zero_stage: Literal[1, 2] = Field(
-        2, description="DeepSpeed ZeRO: 1 shards the optimizer's state, 2 the gradients as well."
+    zero_stage: Literal[1, 2, 3] = Field(
+        2,
+        description="DeepSpeed ZeRO: 1 shards the optimizer's state, 2 the gradients as well, 3 the denoiser's weights "
+        "as well, with `training.backward: trainer`.",
     )
     max_failures: int = Field(
         3, ge=0, description="How often the group is restarted from the last checkpoint when a worker dies."
@@ -36,5 +39,11 @@ class TrainingSettings(Settings):
         ge=0,
         description="How many updates the policy that samples may be behind. 0 waits, and is exactly reproducible; "
         "more lets sampling and training overlap.",
+    )
+    backward: Backward = Field(
+        "sampler",
+        description="Where the denoiser's backward pass runs. `sampler`: where the pictures are made; gradients of "
+        "what is trained travel. `trainer`: the trainers hold the denoiser and run the kept steps again; their inputs and "
+        "the gradient there travel, little whatever the size of what is trained.",
     )
     checkpoint_every: int = Field(10, ge=1, description="Updates between checkpoints; the last is always kept.")

@@ -9,6 +9,7 @@ loop over updates u
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -21,9 +22,11 @@ import ray.train
 import torch.distributed
 from ray.data.exceptions import UserCodeException
 
+from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
 from sdo_ray.training import checkpoints
-from sdo_ray.training.engine import apply_gradient, make_engine
+from sdo_ray.training.engine import apply_contributions, make_engine, policy_weights
+from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.records import UpdateReport, summarize
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
@@ -35,11 +38,12 @@ ROLLOUTS = "rollouts"
 class WorkerConfig:
     """What a worker needs to know."""
 
+    model: ModelSettings
     training: TrainingSettings
     trainers: TrainerSettings
     contributions_per_update: int
     """Over all workers; divisible by their number."""
-    initial_adapter: bytes
+    initial_policy: bytes
     """Policy version 0, safetensors."""
     store: Any
     """Handle of the `PolicyStore`."""
@@ -55,20 +59,23 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     context = ray.train.get_context()
     rank, per_worker = context.get_world_rank(), worker.contributions_per_update // context.get_world_size()
     stream = _contributions(worker.store)
-    engine = make_engine(load_tensors(worker.initial_adapter), worker.training, worker.trainers)
+    weights = load_tensors(worker.initial_policy)
+    module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
+    engine = make_engine(module, worker.training, worker.trainers, per_worker)
     start, reports = 0, list[UpdateReport]()
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         start, reports = checkpoints.restore(engine, checkpoint)
-    if rank == 0:
-        _publish(worker.store, start, engine)
+    _publish(worker.store, start, engine)
     for update in range(start, worker.training.updates):
         began = time.monotonic()
         mine = [_next(stream, update) for _ in range(per_worker)]
         waited = time.monotonic() - began
-        norm = apply_gradient(engine, [c.gradient for c in mine], sum(c.num_samples for c in mine))
+        norm = apply_contributions(engine, mine)
         reports.append(_report(mine, norm, waited, began))
+        if not math.isfinite(norm):
+            raise RuntimeError(f"update {update} has a gradient that is not finite, from batches whose own were")
+        _publish(worker.store, update + 1, engine)
         if rank == 0:
-            _publish(worker.store, update + 1, engine)
             ray.get(worker.store.report.remote(reports[-1]))
         done = update + 1
         if done % worker.training.checkpoint_every == 0 or done == worker.training.updates:
@@ -115,12 +122,14 @@ def _next(stream: Iterator[Contribution], update: int) -> Contribution:
 
 
 def _publish(store: Any, version: int, engine: Any) -> None:
-    ray.get(store.publish.remote(version, dump_tensors({k: v.cpu() for k, v in engine.module.named().items()})))
+    weights = policy_weights(engine)
+    if ray.train.get_context().get_world_rank() == 0:
+        ray.get(store.publish.remote(version, dump_tensors(weights)))
 
 
 def _report(mine: list[Contribution], norm: float, waited: float, began: float) -> UpdateReport:
     everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    slim = [Contribution(**vars(c) | {"gradient": {}}) for c in mine]
+    slim = [Contribution(**vars(c) | {"gradient": {}, "calls": ()}) for c in mine]
     torch.distributed.all_gather_object(everyone, slim)
     contributions = sorted((c for part in everyone for c in part), key=lambda c: c.first_row)
     return summarize(contributions, gradient_norm=norm, waiting=waited, seconds=time.monotonic() - began)

@@ -7,7 +7,7 @@ import pytest
 
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.server import check_server, tracking_uri, without_password
+from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri, without_password
 
 
 def test_the_environment_names_it_or_a_file_beside_the_runs_is_used(tmp_path: Path, monkeypatch) -> None:
@@ -46,3 +46,9 @@ def test_one_that_does_not_answer_is_refused(uri: str, monkeypatch) -> None:
 )
 def test_credentials_are_not_shown(uri: str, shown: str) -> None:
     assert without_password(uri) == shown
+
+
+def test_how_to_look_shows_no_credentials() -> None:
+    assert how_to_look("http://ann:hunter2@host:5000") == "http://host:5000"
+    assert how_to_look("sqlite:////a/b.db") == "mlflow ui --backend-store-uri sqlite:////a/b.db"
+    assert how_to_look("postgresql://ann:hunter2@db/x") == "mlflow ui --backend-store-uri postgresql://db/x"
