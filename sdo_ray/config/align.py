@@ -10,6 +10,7 @@ from rewards.mix import RewardTerm, check_terms
 from rewards.registry import check
 from sdo_ray.backprop import check_plan
 from sdo_ray.cluster import Demand
+from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.load import check_base, pipeline_class
 from sdo_ray.models.settings import ModelSettings
@@ -22,20 +23,6 @@ from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_type", "return_dict"}
 """Arguments of the pipeline's call that the run itself gives."""
-
-
-class RunSettings(Settings):
-    """What the run is called and where it keeps its things."""
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="The run's name. The same name and settings again resume it, or say that it is complete.",
-    )
-    storage: str = Field(
-        "runs",
-        description="Directory, or URI that all nodes write such as `s3://bucket/path`, for checkpoints and results.",
-    )
-    seed: int = Field(0, ge=0, description="Fixes prompt order, noise, kept steps and the initial adapter.")
 
 
 class AlignSettings(Settings):

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
-from sdo_ray.config.align import AlignSettings
-from sdo_ray.settings import SettingsError
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from sdo_ray.settings import Settings, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
 FILE = "settings.json"
 
 
-def open_run(settings: AlignSettings) -> RunDirectory:
+class RunSettings(Settings):
+    """What the run is called and where it keeps its things."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="The run's name. The same name and settings again resume it, or say that it is complete.",
+    )
+    storage: str = Field(
+        "runs",
+        description="Directory, or URI that all nodes write such as `s3://bucket/path`, for checkpoints and results.",
+    )
+    seed: int = Field(0, ge=0, description="Fixes prompt order, noise, kept steps and the initial adapter.")
+
+
+class JobSettings(Protocol):
+    """The settings of a job that keeps a run's directory."""
+
+    @property
+    def run(self) -> RunSettings:
+        """Name, storage and seed."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        ...
+
+
+def open_run(settings: JobSettings) -> RunDirectory:
     """The run's directory, which need not exist yet; nothing is written.
 
     Raises:
@@ -39,7 +69,7 @@ def open_run(settings: AlignSettings) -> RunDirectory:
     return run
 
 
-def keep_settings(run: RunDirectory, settings: AlignSettings) -> None:
+def keep_settings(run: RunDirectory, settings: JobSettings) -> None:
     """Bind the run's name to these settings; called once nothing can be refused any more.
 
     A run that was refused for a cluster too small, say, can so be started under its name with the settings mended.
