@@ -30,13 +30,21 @@ class RewardTerm:
     """One reward of the mix."""
 
     name: str
-    """Name or import path of the reward; the key of its scores."""
+    """Name or import path of the reward."""
 
     weight: float
     """w_r. 0: only watched. Negative: less is better."""
 
     cap: float | None = None
     """c_r, in units of the score: enough is enough, nothing is learned from images above it. None: no cap."""
+
+    text: str | None = None
+    """Which of a row's texts it is given, where rows have several; None: the prompt."""
+
+    @property
+    def key(self) -> str:
+        """What its scores are called: `name`, or `name@text`, so that one reward can judge by several texts."""
+        return self.name if self.text is None else f"{self.name}@{self.text}"
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
@@ -67,10 +75,10 @@ def check_terms(terms: Sequence[RewardTerm]) -> None:
     """Check that these rewards can be trained on, before anything starts. Loads no weights.
 
     Raises:
-        ValueError: a reward named twice, none with a weight, a held-out evaluator or a black-box reward with one.
+        ValueError: a reward named twice for one text, none with a weight, a held-out evaluator or a black-box reward with one.
         RewardError: a reward that does not exist.
     """
-    names = [term.name for term in terms]
+    names = [term.key for term in terms]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"each reward can be named once; named more often: {', '.join(twice)}")
@@ -95,8 +103,8 @@ def mix(
     """Mix rewards by the equations at the top of this file. Terms with weight 0 take no part.
 
     Args:
-        scores: per reward, [B].
-        gradients: per reward, [B, 3, H, W], or None for a black-box one.
+        scores: per term's key, [B].
+        gradients: per term's key, [B, 3, H, W], or None for a black-box one.
         terms: weights and caps.
         normalize: whether to do step 2.
 
@@ -106,7 +114,7 @@ def mix(
     learned = [term for term in terms if term.weight != 0]
     if not learned:
         raise ValueError("nothing to mix: no reward has a weight other than 0")
-    parts = [(term, scores[term.name].float(), _gradient(term, gradients)) for term in learned if _has(term, scores)]
+    parts = [(term, scores[term.key].float(), _gradient(term, gradients)) for term in learned if _has(term, scores)]
 
     valid = torch.stack([torch.isfinite(s) & torch.isfinite(g).flatten(1).all(1) for _, s, g in parts]).all(0)
     score = torch.zeros_like(parts[0][1])
@@ -130,15 +138,15 @@ def _typical_norm(gradient: Tensor) -> float:
 
 
 def _has(term: RewardTerm, scores: Mapping[str, Tensor]) -> bool:
-    if term.name not in scores:
+    if term.key not in scores:
         raise ValueError(
-            f"no scores of reward {term.name!r}, which has weight {term.weight}; there are {', '.join(scores)}"
+            f"no scores of reward {term.key!r}, which has weight {term.weight}; there are {', '.join(scores)}"
         )
     return True
 
 
 def _gradient(term: RewardTerm, gradients: Mapping[str, Tensor | None]) -> Tensor:
-    gradient = gradients.get(term.name)
+    gradient = gradients.get(term.key)
     if gradient is None:
         raise ValueError(_no_gradient(term))
     return gradient.float()

@@ -138,3 +138,17 @@ def test_terms_that_can_be_trained_on():
 def test_terms_that_cannot(terms, error, message):
     with pytest.raises(error, match=message):
         check_terms(terms)
+
+
+def test_one_reward_by_two_texts():
+    """The same reward pulls towards one text and away from another; its scores are kept apart."""
+    terms = [RewardTerm("alignment", 1.0, text="target"), RewardTerm("alignment", -0.5)]
+    check_terms(terms)
+    assert [term.key for term in terms] == ["alignment@target", "alignment"]
+    scores = {"alignment@target": torch.tensor([0.2]), "alignment": torch.tensor([0.4])}
+    gradients = {"alignment@target": torch.ones(1, 3, 2, 2), "alignment": 3 * torch.ones(1, 3, 2, 2)}
+    mixed = mix(scores, gradients, terms, normalize=False)
+    assert mixed.score.item() == pytest.approx(0.0, abs=1e-7)
+    torch.testing.assert_close(mixed.gradient, torch.full((1, 3, 2, 2), -0.5))
+    with pytest.raises(ValueError, match="named more often: alignment@target"):
+        check_terms([*terms, RewardTerm("alignment", 1.0, text="target")])
