@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,34 +32,99 @@ class Comparison:
     """Share of pairs in which the aligned picture scores higher; ties count half."""
 
 
+@dataclass(frozen=True)
+class Paired:
+    """Scores of two models for the same prompts and noise."""
+
+    num_pairs: int
+    """Pairs with two finite scores; the others are not in the numbers below."""
+    before: float
+    """Mean of the one model."""
+    after: float
+    """Mean of the other."""
+    difference: float
+    """Mean paired difference, after - before."""
+    low: float
+    """Lower end of the difference's 95 % bootstrap interval."""
+    high: float
+    """Upper end."""
+    win_rate: float
+    """Share of pairs in which the other model scores higher; ties count half."""
+
+
+def paired(
+    before: Sequence[float],
+    after: Sequence[float],
+    clusters: Sequence[Any] | None = None,
+    *,
+    resamples: int = 10_000,
+) -> Paired:
+    """Mean paired difference with a percentile bootstrap (Efron 1979).
+
+    Pictures of one prompt are alike, so several of them say less than as many of different prompts: whole clusters are
+    resampled (Davison & Hinkley 1997, section 3.8), each resample's difference being the sum over its pairs by their
+    number.
+
+    Args:
+        before: scores of the one model.
+        after: scores of the other, in the same order.
+        clusters: what a pair belongs to, such as its prompt; by default each pair is a cluster.
+        resamples: bootstrap resamples; their seed is fixed, so equal scores give equal intervals.
+
+    Raises:
+        ValueError: fewer than two clusters have pairs of finite scores.
+    """
+    pairs = np.stack([np.asarray(before, dtype=float), np.asarray(after, dtype=float)])
+    finite = np.isfinite(pairs).all(axis=0)
+    pairs = pairs[:, finite]
+    if clusters is None:
+        group = np.arange(pairs.shape[1])
+    else:
+        group = np.unique(np.asarray(clusters)[finite], return_inverse=True)[1]
+    count = int(group.max()) + 1 if group.size else 0
+    if count < 2:
+        kind = "pairs" if clusters is None else "clusters of pairs"
+        raise ValueError(f"{count} of {len(before)} {kind} have finite scores; an interval takes two or more")
+    differences = pairs[1] - pairs[0]
+    sums, sizes = np.bincount(group, differences), np.bincount(group)
+    draw, means = np.random.default_rng(0), []
+    for rows in _chunks(resamples, count):
+        picks = draw.integers(count, size=(rows, count))
+        means.append(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    wins = (differences > 0).mean() + 0.5 * (differences == 0).mean()
+    means_of_both = pairs.mean(axis=1)
+    return Paired(len(differences), *map(float, (*means_of_both, differences.mean(), low, high, wins)))
+
+
+def _chunks(resamples: int, count: int) -> Iterator[int]:
+    """Resamples at once, so that some million picks are in memory."""
+    size = max(1, 4_000_000 // count)
+    for first in range(0, resamples, size):
+        yield min(size, resamples - first)
+
+
 def compare(judge: str, base: Sequence[float], aligned: Sequence[float], *, resamples: int = 10_000) -> Comparison:
-    """Paired comparison with a percentile bootstrap (Efron 1979) over prompts.
+    """`paired` over prompts, for one judge.
 
     Args:
         judge: name of the reward.
         base: its scores of the base pictures.
         aligned: its scores of the aligned pictures, in the same order.
-        resamples: bootstrap resamples; their seed is fixed, so equal scores give equal intervals.
+        resamples: bootstrap resamples.
 
     Raises:
         ValueError: fewer than two pairs have finite scores.
     """
-    pairs = np.stack([np.asarray(base, dtype=float), np.asarray(aligned, dtype=float)])
-    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
-    count = pairs.shape[1]
-    if count < 2:
-        raise ValueError(f"{judge}: {count} of {len(base)} pairs have finite scores; an interval takes two or more")
-    differences = pairs[1] - pairs[0]
-    picks = np.random.default_rng(0).integers(count, size=(resamples, count))
-    low, high = np.percentile(differences[picks].mean(axis=1), [2.5, 97.5])
-    wins = (differences > 0).mean() + 0.5 * (differences == 0).mean()
-    return Comparison(
-        judge, count, *map(float, (pairs[0].mean(), pairs[1].mean(), differences.mean(), low, high, wins))
-    )
+    try:
+        p = paired(base, aligned, resamples=resamples)
+    except ValueError as error:
+        raise ValueError(f"{judge}: {error}") from None
+    return Comparison(judge, p.num_pairs, p.before, p.after, p.difference, p.low, p.high, p.win_rate)
 
 
 def compare_all(pictures: pa.Table) -> list[Comparison]:
-    """Every judge in a table of `make_pictures`."""
+    """Every judge in a table of `base_and_aligned`."""
     judges = [name.removeprefix("base.") for name in pictures.column_names if name.startswith("base.")]
     return [
         compare(judge, pictures.column(f"base.{judge}").to_pylist(), pictures.column(f"aligned.{judge}").to_pylist())

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sdo_ray.evaluation.compare import as_table, compare, compare_all
+from sdo_ray.evaluation.compare import as_table, compare, compare_all, paired
 
 
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
@@ -70,3 +70,45 @@ def test_every_judge_of_a_table() -> None:
     assert len(lines) == 3
     assert "+1.000 [+1.000, +1.000]" in lines[1]
     assert lines[1].endswith("100%")
+
+
+def test_a_prompt_counts_once_however_many_pictures_it_has() -> None:
+    """Every pair ten times over says no more: with prompts as clusters, the interval stays as it was."""
+    differences = np.random.default_rng(3).normal(0.2, 1.0, 40)
+    prompts = [f"prompt {i}" for i in range(40)]
+    once = paired(np.zeros(40).tolist(), differences.tolist(), prompts)
+    often = paired(np.zeros(400).tolist(), np.repeat(differences, 10).tolist(), np.repeat(prompts, 10).tolist())
+    naive = paired(np.zeros(400).tolist(), np.repeat(differences, 10).tolist())
+    assert often.num_pairs == 400
+    assert often.difference == pytest.approx(once.difference)
+    # Clusters are numbered by name, so the resamples are others; the interval agrees within their noise.
+    assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.05)
+    assert naive.high - naive.low == pytest.approx((once.high - once.low) / math.sqrt(10), rel=0.1)
+
+
+def test_the_cluster_interval_covers_the_truth_where_the_naive_one_does_not() -> None:
+    """Difference of prompt p: 0.5 + a_p, of its picture q: + e_pq; a_p has most of the variance."""
+    draw = np.random.default_rng(4)
+    trials, covered, naively = 300, 0, 0
+    prompts = np.repeat(np.arange(40), 4)
+    for _ in range(trials):
+        after = 0.5 + draw.normal(0, 1, 40)[prompts] + draw.normal(0, 0.5, 160)
+        by_prompt = paired(np.zeros(160).tolist(), after.tolist(), prompts.tolist(), resamples=400)
+        by_picture = paired(np.zeros(160).tolist(), after.tolist(), resamples=400)
+        covered += by_prompt.low <= 0.5 <= by_prompt.high
+        naively += by_picture.low <= 0.5 <= by_picture.high
+    assert 0.89 <= covered / trials <= 0.98
+    assert naively / trials < 0.8
+
+
+def test_clusters_of_different_sizes_in_closed_form() -> None:
+    """Two clusters, {0} and {1, 1, 1}: resampled means are 0, 3/4 and 1."""
+    p = paired([0.0] * 4, [0.0, 1.0, 1.0, 1.0], list("abbb"))
+    assert (p.difference, p.low, p.high) == (0.75, 0.0, 1.0)
+
+
+def test_many_pairs_are_resampled_in_chunks_with_the_same_result() -> None:
+    differences = np.random.default_rng(5).normal(size=5000)
+    p = paired(np.zeros(5000).tolist(), differences.tolist(), resamples=1000)
+    picks = np.random.default_rng(0).integers(5000, size=(1000, 5000))
+    assert [p.low, p.high] == pytest.approx(np.percentile(differences[picks].mean(axis=1), [2.5, 97.5]), abs=1e-12)
