@@ -75,7 +75,8 @@ def check_terms(terms: Sequence[RewardTerm]) -> None:
     """Check that these rewards can be trained on, before anything starts. Loads no weights.
 
     Raises:
-        ValueError: a reward named twice for one text, none with a weight, a held-out evaluator or a black-box reward with one.
+        ValueError: a reward named twice for one text, none with a weight, a held-out evaluator or a black-box reward
+            with one.
         RewardError: a reward that does not exist.
     """
     names = [term.key for term in terms]

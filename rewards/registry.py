@@ -8,7 +8,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -29,9 +29,10 @@ BUILT_IN: Mapping[str, str] = {
 class Reward(Protocol):
     """What a reward has to be. Any class of this shape is one; there is nothing to inherit from.
 
-    Three attributes are optional. `weights_hash: str`, the sha256 of its weights, goes into the provenance of a run.
+    Four attributes are optional. `weights_hash: str`, the sha256 of its weights, goes into the provenance of a run.
     `heldout = True` on the class says that the reward is an evaluator, never to be trained on. A reward that computes
-    on a device takes the option `device: str` and keeps it as its attribute `device`.
+    on a device takes the option `device: str` and keeps it as its attribute `device`. A class method
+    `check_use(prompts, **options)` raises ValueError for options or prompts that it cannot work with; it loads no weights.
     """
 
     differentiable: bool
@@ -88,12 +89,17 @@ def create(name: str, /, **options: Any) -> Reward:
     return reward_class(name)(**options)
 
 
-def check(name: str, options: Mapping[str, Any]) -> None:
-    """Check a reward's name, and its options' names and types, without loading any weights.
+def check(name: str, options: Mapping[str, Any], prompts: Sequence[str] = ()) -> None:
+    """Check a reward's name, its options' names and types, and that it can be used so, without loading any weights.
+
+    Args:
+        name: name or import path.
+        options: its options.
+        prompts: what it will be given, where that is known.
 
     Raises:
         RewardError: the reward does not exist, lacks something a reward must have, has no such option, needs one that
-            is not given, or got one of another type.
+            is not given, got one of another type, or refuses an option's value or a prompt.
     """
     legal = _parameters(name)
     for option, value in options.items():
@@ -110,6 +116,11 @@ def check(name: str, options: Mapping[str, Any]) -> None:
     ]
     if missing:
         raise RewardError(f"reward {name!r} needs the option {_listed(missing)}; given: {_listed(options)}")
+    if check_use := getattr(reward_class(name), "check_use", None):
+        try:
+            check_use(prompts, **options)
+        except ValueError as error:
+            raise RewardError(f"reward {name!r}: {error}") from None
 
 
 def is_heldout(name: str) -> bool:

@@ -138,3 +138,30 @@ def test_values_are_checked_on_construction():
 def test_missing_weights_name_those_there_are(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weights at .*there are .*preference\.safetensors"):
         create("preference", weights=str(tmp_path / "none.safetensors"))
+
+
+class Picky:
+    differentiable = True
+
+    def __init__(self, *, power: float = 1.0) -> None:
+        self.power = power
+
+    @classmethod
+    def check_use(cls, prompts, *, power=1.0):
+        if power <= 0:
+            raise ValueError(f"power must be positive, got {power}")
+        if "dragon" in prompts:
+            raise ValueError("it knows no dragons")
+
+    def __call__(self, images, prompts):
+        return images.mean((1, 2, 3)) ** self.power
+
+
+def test_a_reward_refuses_what_it_cannot_work_with():
+    check(f"{__name__}:Picky", {"power": 2.0}, ["cat", "dog"])
+    with pytest.raises(RewardError, match=r"Picky': power must be positive, got -1.0"):
+        check(f"{__name__}:Picky", {"power": -1.0})
+    with pytest.raises(RewardError, match="it knows no dragons"):
+        check(f"{__name__}:Picky", {}, ["cat", "dragon"])
+    with pytest.raises(RewardError, match="power must be positive"):
+        create(f"{__name__}:Picky", power=-1.0)
