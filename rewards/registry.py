@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, str] = {
     "heldout_alignment": "rewards.heldout_alignment:HeldoutAlignment",
     "heldout_preference": "rewards.heldout_preference:HeldoutPreference",
     "jpeg_compressibility": "rewards.jpeg_compressibility:JpegCompressibility",
+    "layout": "rewards.layout:Layout",
     "preference": "rewards.preference:Preference",
 }
 """Name -> import path of the rewards that come with the package."""

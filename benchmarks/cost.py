@@ -1,0 +1,151 @@
+"""What one update of each plan costs: time, what autograd saves, and on CUDA the peak of allocated memory."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.models import BenchmarkModel
+from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, needs_weights, solver_weights
+from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.models.adapter import adapter_parameters
+from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.load import autocast
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One plan's update: sampling, decoding, and the backward pass from the pictures to the adapter."""
+
+    plan: str
+    """The estimator; "plain" is the pipeline call alone."""
+    seconds: list[float]
+    """Of each round: CPU seconds of the process, or on CUDA seconds by the clock."""
+    saved: float
+    """Bytes that autograd saves, mean of the rounds."""
+    saved_decoder: int
+    """The decoder's among them, the same for every plan but "plain"."""
+    allocated: int | None
+    """On CUDA, peak of allocated bytes above the weights and what else was there before, in the last round."""
+
+    @property
+    def saved_denoiser(self) -> float:
+        """Bytes that autograd saves from the final latents back."""
+        return max(0.0, self.saved - self.saved_decoder)
+
+
+def costs(
+    model: BenchmarkModel, plans: Sequence[str], *, steps: int, batch: int, guidance: float, rounds: int
+) -> list[Cost]:
+    """Measure the plans in turn, in a drawn order, so that whatever else the machine does hits all of them.
+
+    Plans that draw steps draw anew in every round, all with the round's seed.
+
+    Args:
+        model: see `benchmarks.models`.
+        plans: estimators, with default options; the plain call is measured beside them.
+        steps: N.
+        batch: pictures of an update.
+        guidance: guidance scale.
+        rounds: at least 1; one before them is not counted.
+    """
+    names = ("plain", *plans)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    saved: dict[str, list[int]] = {name: [] for name in names}
+    allocated: dict[str, int | None] = dict.fromkeys(names)
+    weights = solver_weights(model.pipeline.scheduler, steps) if any(map(needs_weights, plans)) else None
+    call = {"num_inference_steps": steps, "guidance_scale": guidance}
+
+    def plan(name: str, i: int) -> BackpropPlan:
+        if name == "plain":
+            return BackpropPlan("plain", steps)
+        weighed = weights if needs_weights(name) else None
+        return make_plan(name, steps, generator=torch.Generator().manual_seed(i), weights=weighed)
+
+    order, shuffle = list(names), random.Random(0).shuffle
+    for i in range(rounds + 1):
+        shuffle(order)
+        for name in order:
+            took, allocated[name] = _timed(model, partial(update, model, plan(name, i), call, batch, i))
+            if i:
+                seconds[name].append(took)
+                saved[name].append(_saved(model, plan(name, i), call, batch, "pt"))
+    last = make_plan("draft", steps)
+    decoder = _saved(model, last, call, batch, "pt") - _saved(model, last, call, batch, "latent")
+    return [Cost(name, seconds[name], statistics.mean(saved[name]), decoder, allocated[name]) for name in names]
+
+
+def update(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batch: int, seed: int) -> None:
+    """Sample, decode, and take a gradient at the pictures back to the adapter; an empty plan only samples."""
+    for parameter in adapter_parameters(find_denoisers(model.pipeline)).values():
+        parameter.grad = None
+    with autocast(model.pipeline):
+        images = differentiable_sample(
+            model.pipeline, plan, generator=torch.Generator().manual_seed(seed), **model.call(batch), **call
+        )
+    if plan.steps:
+        images.backward(torch.ones_like(images))
+
+
+def _saved(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batch: int, output_type: str) -> int:
+    parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    with saved_activations(*parts) as saved, autocast(model.pipeline):
+        differentiable_sample(
+            model.pipeline,
+            plan,
+            output_type=output_type,
+            generator=torch.Generator().manual_seed(0),
+            **model.call(batch),
+            **call,
+        )
+    return saved.bytes
+
+
+def _timed(model: BenchmarkModel, run: Callable[[], None]) -> tuple[float, int | None]:
+    """Seconds, and peak of allocated bytes above what there was before."""
+    if model.pipeline.device.type != "cuda":
+        began = time.process_time()
+        run()
+        return time.process_time() - began, None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before, began = torch.cuda.memory_allocated(), time.monotonic()
+    run()
+    torch.cuda.synchronize()
+    return time.monotonic() - began, torch.cuda.max_memory_allocated() - before
+
+
+def as_table(costs: Sequence[Cost]) -> str:
+    """Markdown: medians, and medians of the rounds' ratios to the plain call and to `full` if it is there."""
+    by_name = {cost.plan: cost for cost in costs}
+    plain, full = by_name["plain"], by_name.get("full")
+    lines = [
+        "| plan | seconds | / plain | / full | saved, MB | / full | of the denoiser, MB | / full | peak, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for cost in costs:
+        cells = [
+            f"`{cost.plan}`",
+            f"{statistics.median(cost.seconds):.2f}",
+            _ratio(cost.seconds, plain.seconds),
+            _ratio(cost.seconds, full.seconds) if full else "",
+            f"{cost.saved / 1e6:.1f}",
+            f"{cost.saved / full.saved:.3f}" if full else "",
+            f"{cost.saved_denoiser / 1e6:.1f}",
+            f"{cost.saved_denoiser / full.saved_denoiser:.3f}" if full else "",
+            "" if cost.allocated is None else f"{cost.allocated / 1e6:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _ratio(seconds: Sequence[float], other: Sequence[float]) -> str:
+    ratios = sorted(a / b for a, b in zip(seconds, other, strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} .. {ratios[-1]:.2f})"
