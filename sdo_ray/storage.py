@@ -42,11 +42,15 @@ class RunDirectory:
             return None
 
     def write(self, name: str, data: bytes) -> str:
-        """Write a file; returns its full name."""
+        """Write a file, which is there whole or not at all whatever is killed meanwhile; returns its full name."""
         target = f"{self.path}/{name}"
         self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-        with self.filesystem.open_output_stream(target) as stream:
+        # Object stores show a file once it is whole; on a disk it gets its name then.
+        written = f"{target}.part" if self.is_local else target
+        with self.filesystem.open_output_stream(written) as stream:
             stream.write(data)
+        if written != target:
+            self.filesystem.move(written, target)
         return f"{self.uri}/{name}"
 
     def write_json(self, name: str, data: Any) -> str:

@@ -54,3 +54,23 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_storage() -> None:
     with pytest.raises(SettingsError, match=r"run\.storage: 'tape://x' cannot be used"):
         RunDirectory("tape://x", "run")
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    run = RunDirectory(str(tmp_path), "run")
+    run.write("a", b"before")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    class Slow:
+        """The local filesystem, killed between the writing of a file and its end."""
+
+        def __getattr__(self, name: str) -> object:
+            return killed if name == "move" else getattr(filesystem, name)
+
+    filesystem = run.filesystem
+    run.filesystem = Slow()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        run.write("a", b"after")
+    assert (tmp_path / "run/a").read_bytes() == b"before"
