@@ -31,9 +31,9 @@ from sdo_ray.evaluation.heldout import base_and_aligned
 from sdo_ray.evaluation.models import PolicyModel, WholeModel
 from sdo_ray.evaluation.outcome import PICTURES, SHEET, Outcome, read_outcome, write_outcome, write_pictures
 from sdo_ray.evaluation.pictures import PictureConfig, choose_prompts
-from sdo_ray.models.adapter import initial_adapter
-from sdo_ray.models.export import ADAPTER, export_model
+from sdo_ray.models.export import export_model, product
 from sdo_ray.models.load import resolve
+from sdo_ray.models.trained import initial_policy
 from sdo_ray.rollout.prompts import read_prompts
 from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
@@ -41,6 +41,8 @@ from sdo_ray.rollout.seeds import derive_seed
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment, fingerprint
+from sdo_ray.tracking.recipe import Recipe
+from sdo_ray.tracking.registration import examples_of
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
 from sdo_ray.training.checkpoints import checkpoint_bytes
@@ -60,7 +62,7 @@ def align(settings: AlignSettings) -> Outcome:
         SettingsError: before anything starts, if it cannot work.
     """
     check_align(settings)
-    initial = initial_adapter(settings.model.base, settings.model.lora, derive_seed(settings.run.seed, "adapter", 0))
+    initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
     run = open_run(settings)
     if (outcome := read_outcome(run)) is not None:
         print(f"{settings.run.name} is complete; its outcome:\n")
@@ -103,7 +105,7 @@ def _train(
         print(f"{len(prompts)} prompts; update {done + 1} of {training.updates} comes next", flush=True)
         lines = Progress(training.updates)
         parts = settings.contributions_per_update
-        worker = WorkerConfig(training, settings.trainers, parts, dump_tensors(initial), store)
+        worker = WorkerConfig(settings.model, training, settings.trainers, parts, dump_tensors(initial), store)
         for report in train(worker, stream, run):
             tracked.log_updates([report])
             print(lines.line(report), flush=True)
@@ -130,16 +132,18 @@ def _compare(
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)
         tracked.log_comparisons(comparisons, write_pictures(local, pictures))
-        base = export_model(local, settings.model, policy)
+        base, trained = export_model(local, settings.model, policy), product(settings.model)
         places = {
             "before/after sheet": f"{run.uri}/{SHEET}",
             "all pictures and scores": f"{run.uri}/{PICTURES}",
-            "adapter": f"{run.uri}/{ADAPTER}",
+            trained: f"{run.uri}/{trained}",
             "base model": f"{run.uri}/{base}" if base else settings.model.base,
             "MLflow": how_to_look(tracked.uri),
         }
         run.copy_in(local)
-        model = tracked.register(local / ADAPTER, places["base model"], settings.tracking.register_as, origin)
+        recipe = Recipe.of(settings.sampling, settings.model.dtype, settings.samplers.batch_size)
+        examples = examples_of(prompts, seed)
+        model = tracked.register(local, settings.model.base, recipe, examples, settings.tracking, origin)
     return Outcome(tuple(comparisons), places | ({"registered model": model} if model else {}))
 
 

@@ -70,6 +70,7 @@ class AlignSettings(Settings):
             plan=self.plan,
             mix=self.rewards,
             samplers=self.samplers,
+            backward=self.training.backward,
             preview_prompts=tuple(self.tracking.preview_prompts),
             preview_rows=frozenset(
                 update * self.training.batch_size for update in updates if self.tracking.preview_prompts
@@ -84,7 +85,7 @@ def check_align(settings: AlignSettings) -> None:
         SettingsError: with one line a problem.
     """
     problems: list[str] = []
-    for check_part in (_check_model, _check_plan, _check_rewards, _check_prompts, _check_batches):
+    for check_part in (_check_model, _check_plan, _check_backward, _check_rewards, _check_prompts, _check_batches):
         try:
             check_part(settings)
         except SettingsError as error:
@@ -119,6 +120,30 @@ def _check_plan(settings: AlignSettings) -> None:
             f"plan.name: got {settings.plan.name!r}, which is no function (num_steps, *, generator, ...) "
             f"-> BackpropPlan: {error}."
         ) from None
+
+
+def _check_backward(settings: AlignSettings) -> None:
+    if settings.training.backward == "sampler":
+        if settings.trainers.zero_stage == 3:
+            raise SettingsError(
+                "trainers.zero_stage: got 3, which shards the denoiser's weights, but with training.backward = sampler "
+                "the trainers have none; choose 2, or training.backward = trainer."
+            )
+        return
+    if settings.model.lora.text_encoder_targets:
+        raise SettingsError(
+            "training.backward: got 'trainer', but model.lora.text_encoder_targets trains text encoders, whose "
+            "gradient comes from the sampling as a whole; choose 'sampler', or train the denoiser alone."
+        )
+    try:
+        plans = check_plan(settings.plan.name, settings.sampling.num_inference_steps, settings.plan.options)
+    except (ValueError, TypeError):
+        return  # said by the check of the plan
+    if not all(plan.is_of_single_calls for plan in plans):
+        raise SettingsError(
+            f"training.backward: got 'trainer', but plan {settings.plan.name!r} with these options couples steps or "
+            "re-noises, which takes the sampler's graph; choose 'sampler', or a plan of single steps such as sdo."
+        )
 
 
 def _check_rewards(settings: AlignSettings) -> None:

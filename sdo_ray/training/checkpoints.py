@@ -16,6 +16,7 @@ from typing import Any
 import ray.train
 import safetensors.torch
 import torch
+import torch.distributed
 
 from sdo_ray.training.engine import policy_weights
 from sdo_ray.training.records import UpdateReport
@@ -27,13 +28,18 @@ KEPT = 2
 def save(engine: Any, update: int, reports: Sequence[UpdateReport]) -> None:
     """Checkpoint a policy with `update` updates; to be called by all workers, and waits for all."""
     with tempfile.TemporaryDirectory() as directory:
-        engine.save_checkpoint(directory, tag="engine", exclude_frozen_parameters=True)
-        weights = policy_weights(engine)
-        if ray.train.get_context().get_world_rank() == 0:
-            safetensors.torch.save_file(weights, Path(directory) / "adapter.safetensors")
-            progress = {"update": update, "reports": [report.to_json() for report in reports]}
-            (Path(directory) / "progress.json").write_text(json.dumps(progress))
+        write(engine, Path(directory), update, reports)
         ray.train.report({"update": update}, checkpoint=ray.train.Checkpoint.from_directory(directory))
+
+
+def write(engine: Any, directory: Path, update: int, reports: Sequence[UpdateReport]) -> None:
+    """The files of a checkpoint, each worker's its own; to be called by all workers."""
+    engine.save_checkpoint(str(directory), tag="engine", exclude_frozen_parameters=True)
+    weights = policy_weights(engine)
+    if torch.distributed.get_rank() == 0:
+        safetensors.torch.save_file(weights, directory / "adapter.safetensors")
+        progress = {"update": update, "reports": [report.to_json() for report in reports]}
+        (directory / "progress.json").write_text(json.dumps(progress))
 
 
 def restore(engine: Any, checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport]]:

@@ -50,9 +50,7 @@ def contribution(model: ModelSettings, backward: str, plan: str, options: dict, 
 def on_the_trainer(model: ModelSettings, made: Contribution) -> dict[str, torch.Tensor]:
     module = Denoisers(model, policy(model))
     module(made).backward()
-    return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named().items()
-    }
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named().items()}
 
 
 def assert_same_gradient(model: ModelSettings, plan: str, options: dict, guidance: float = 2.0) -> None:
