@@ -86,15 +86,30 @@ def paired(
         kind = "pairs" if clusters is None else "clusters of pairs"
         raise ValueError(f"{count} of {len(before)} {kind} have finite scores; an interval takes two or more")
     differences = pairs[1] - pairs[0]
-    sums, sizes = np.bincount(group, differences), np.bincount(group)
-    draw, means = np.random.default_rng(0), []
-    for rows in _chunks(resamples, count):
-        picks = draw.integers(count, size=(rows, count))
-        means.append(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    low, high = np.percentile(resampled_means(differences, group, resamples=resamples), [2.5, 97.5])
     wins = (differences > 0).mean() + 0.5 * (differences == 0).mean()
     means_of_both = pairs.mean(axis=1)
     return Paired(len(differences), *map(float, (*means_of_both, differences.mean(), low, high, wins)))
+
+
+def resampled_means(values: np.ndarray, clusters: Sequence[Any] | np.ndarray, *, resamples: int = 10_000) -> np.ndarray:
+    """Means over bootstrap samples that draw clusters with replacement, each with all of its values.
+
+    Args:
+        values: [N].
+        clusters: N names or numbers; equal ones are one cluster.
+        resamples: bootstrap resamples; their seed is fixed, so equal values give equal means.
+
+    Returns:
+        [resamples].
+    """
+    group = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sums, sizes = np.bincount(group, values), np.bincount(group)
+    draw, means = np.random.default_rng(0), []
+    for rows in _chunks(resamples, len(sums)):
+        picks = draw.integers(len(sums), size=(rows, len(sums)))
+        means.append(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1))
+    return np.concatenate(means)
 
 
 def _chunks(resamples: int, count: int) -> Iterator[int]:

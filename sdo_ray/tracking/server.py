@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 
+PATIENCE = 25.0
+"""Seconds that a request takes at most inside `impatient`: two tries of 10 seconds, and the pause between them."""
+
 
 def tracking_uri(run: RunDirectory) -> str:
     """MLFLOW_TRACKING_URI, or a database file beside the runs.
@@ -35,7 +38,7 @@ def check_server(uri: str) -> None:
     """
     from mlflow import MlflowClient
 
-    with _impatient():
+    with impatient():
         try:
             _try_database(uri)
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
@@ -78,7 +81,8 @@ def _redact(text: str, uri: str) -> str:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
+def impatient() -> Iterator[None]:
+    """Inside the block, a request to a server ends within `PATIENCE`, where MLflow would try for many minutes."""
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
