@@ -13,6 +13,7 @@ from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.adapter import initial_adapter
+from sdo_ray.models.trained import initial_policy
 from sdo_ray.rollout.prompts import schedule
 from sdo_ray.rollout.seeds import derive_seed, generator
 from tests.support.ink import Ink, Redness
@@ -185,6 +186,25 @@ def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     run_id = json.loads((tmp_path / "runs/tiny/mlflow.json").read_text())["run_id"]
     assert [m.step for m in client.get_metric_history(run_id, "reward/mean")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_whole_denoiser_is_trained_on_the_trainers(tiny_base: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(
+        tmp_path,
+        tiny_base,
+        model={"train": "full", "lora": None},
+        training={"updates": 2, "backward": "trainer", "learning_rate": 1e-3},
+        trainers={"zero_stage": 3},
+    )
+    with AlignProcess(str(settings)) as run:
+        run.finish()
+    trained = final_adapter(tmp_path)
+    start = initial_policy(load_settings(AlignSettings, settings).model, 0)
+    assert trained.keys() == start.keys()
+    assert sum(not torch.equal(trained[name], start[name]) for name in start) > 0.9 * len(start)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "runs/tiny/model", safety_checker=None)
+    for name, parameter in pipeline.unet.named_parameters():
+        assert torch.equal(parameter, trained[f"unet.{name}"]), name
 
 
 def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def tiny_settings(directory: Path, base: Path, **sections: dict[str, Any]) -> Path:
-    """A settings file for a run of six updates in `directory`; `sections` change it."""
+    """A settings file for a run of six updates in `directory`; `sections` change it, None removes."""
     pq.write_table(pa.table({"prompt": list("abcdefg")}), directory / "prompts.parquet")
     settings: dict[str, Any] = {
         "run": {"name": "tiny", "storage": str(directory / "runs"), "seed": 3},
@@ -45,7 +45,7 @@ def tiny_settings(directory: Path, base: Path, **sections: dict[str, Any]) -> Pa
         "tracking": {"experiment": "tiny", "preview_every": 3, "preview_prompts": ["a", "b"]},
     }
     for section, changes in sections.items():
-        settings[section] |= changes
+        settings[section] = {k: v for k, v in (settings[section] | changes).items() if v is not None}
     path = directory / "settings.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
