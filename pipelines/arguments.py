@@ -33,15 +33,28 @@ def quiet() -> None:
 
 
 def run_job(
-    name: str, description: str, kind: type[S], job: Callable[[S], int], arguments: Sequence[str] | None
+    name: str,
+    description: str,
+    kind: type[S],
+    job: Callable[[S], int],
+    arguments: Sequence[str] | None,
+    flags: Sequence[argparse.ArgumentParser] = (),
 ) -> int:
     """Parse the command line, load and check the settings, and run the job.
+
+    Args:
+        name: the command's.
+        description: for its help.
+        kind: its settings.
+        job: what it does; returns its exit code.
+        arguments: the command line, `sys.argv` if None.
+        flags: parsers of flags that the job reads itself, shown in the help.
 
     Returns:
         The job's exit code, or `BAD_INPUT` with every problem on a line of standard error.
     """
     quiet()
-    parser = argparse.ArgumentParser(prog=f"sdo {name}", description=description)
+    parser = argparse.ArgumentParser(prog=f"sdo {name}", description=description, parents=flags)
     parser.add_argument(
         "config", metavar="CONFIG", help="YAML file with the settings; docs/configuration.md lists them"
     )

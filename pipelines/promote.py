@@ -1,0 +1,60 @@
+"""Make an evaluated model the champion, if it passes the rules: `sdo promote CONFIG [--rollback --why TEXT]`.
+
+`models:/NAME@champion` then names it, and `@previous` the one before. Exit codes: 0 promoted, 3 refused by the rules,
+2 bad input or an evaluation that is out of date, 1 failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipelines.arguments import BAD_INPUT, run_job
+from sdo_ray.promotion.lock import LeaseOver
+from sdo_ray.promotion.promote import promote, roll_back
+from sdo_ray.promotion.settings import PromoteSettings
+from sdo_ray.secrets import redact
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.server import check_server, tracking_uri
+
+CODES = {"promoted": 0, "refused": 3, "outdated": BAD_INPUT}
+"""Exit codes by decision."""
+
+PROMOTION, ROLLBACK = "promotion.json", "rollback.json"
+"""Summaries for programs, beside the evaluation."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument("--rollback", action="store_true", help="make the champion before the champion again")
+    flags.add_argument("--why", metavar="TEXT", default="", help="reason of the rollback, kept with the version")
+    given, _ = flags.parse_known_args(arguments)
+
+    def job(settings: PromoteSettings) -> int:
+        from mlflow.exceptions import MlflowException
+
+        if given.rollback and not given.why.strip():
+            raise SettingsError("--why: a rollback takes a reason, for those who find the version later.")
+        settings.rules()
+        run = RunDirectory(settings.evaluation.storage, settings.evaluation.name)
+        check_server(uri := tracking_uri(run))
+        try:
+            if given.rollback:
+                rollback = roll_back(settings, given.why, uri)
+                print(rollback, run.write_json(ROLLBACK, rollback.to_dict()), sep="\n")
+                return 0
+            promotion = promote(settings, uri)
+            print(promotion, run.write_json(PROMOTION, promotion.to_dict()), sep="\n")
+            return CODES[promotion.decision]
+        except (MlflowException, LeaseOver) as error:
+            print(f"sdo promote failed: {redact(str(error))}", file=sys.stderr)
+            return 1
+
+    return run_job("promote", __doc__ or "", PromoteSettings, job, arguments, [flags])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Which version of a registered model is the champion: rules, the lock, promotion and rollback."""

@@ -1,0 +1,121 @@
+"""The rules a candidate has to pass, as people write them.
+
+RULE       = METRIC ["rate above" NUMBER] OPERATOR REFERENCE ["," PERCENT "% sure"]
+OPERATOR   = ">" | ">=" | "<" | "<="
+REFERENCE  = NUMBER | [FACTOR "*"] ("base" | "champion") [("+" | "-") NUMBER]
+
+preference > champion, 95 % sure
+alignment >= 0.98 * base
+nsfw rate above 0.5 <= base + 0.01
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sdo_ray.evaluation.result import BASE, CHAMPION
+from sdo_ray.settings import SettingsError
+
+EXAMPLES = "`preference > champion, 95 % sure`, `alignment >= 0.98 * base` and `nsfw rate above 0.5 <= 0.01`"
+
+NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+SURE = (50.0, 99.9)
+"""Legal percentages, both ends excluded and included: 10,000 resamples tell no finer."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Whether the candidate's metric is on one side of `factor * reference + offset`."""
+
+    text: str
+    """As it was written."""
+    metric: str
+    """A column of the evaluation's pictures, or one of its set metrics."""
+    above: float | None
+    """With a number, the metric is the share of pictures that score above it, in [0, 1]."""
+    operator: str
+    """`>`, `>=`, `<` or `<=`."""
+    reference: str | None
+    """`base` or `champion`; None compares with `offset` alone."""
+    factor: float
+    """What the reference's value is multiplied by."""
+    offset: float
+    """What is added to it."""
+    sure: float | None
+    """Percent of the resampled evaluations in which it has to hold; None compares the means."""
+
+    def holds(self, margin: float) -> bool:
+        """Whether candidate - (factor * reference + offset) is on the rule's side of 0."""
+        match self.operator:
+            case ">":
+                return margin > 0
+            case ">=":
+                return margin >= 0
+            case "<":
+                return margin < 0
+            case _:
+                return margin <= 0
+
+
+def parse_rule(text: str) -> Rule:
+    """A rule from its text; the grammar is above.
+
+    Raises:
+        SettingsError: it is none: where reading stopped, and what was expected there.
+    """
+    words = _Words(text)
+    metric = words.expect(r"[^\s<>=,*]+", "the name of a metric")
+    above = None
+    if words.take(r"rate\b"):
+        words.expect(r"above\b", "`above` and a score, which a rate is counted from")
+        above = float(words.expect(rf"-?{NUMBER}", "the score that counts if it is exceeded"))
+    operator = words.expect(r">=|<=|>|<", "one of > >= < <=")
+    reference, factor, offset = None, 1.0, 0.0
+    number = words.take(rf"-?{NUMBER}(?![\w.])")
+    if number is not None and not words.take(r"\*"):
+        offset = float(number)
+    else:
+        factor = 1.0 if number is None else float(number)
+        what = f"{BASE} or {CHAMPION}" + (" or a number" if number is None else "")
+        reference = words.expect(rf"(?:{BASE}|{CHAMPION})\b", what)
+        if sign := words.take(r"[-+]"):
+            offset = float(sign + words.expect(NUMBER, f"a number after {sign}"))
+    sure = None
+    if words.take(","):
+        sure = float(words.expect(NUMBER, "a percentage, as in `95 % sure`"))
+        words.expect(r"%\s*sure\b", "`% sure`")
+        if not SURE[0] < sure <= SURE[1]:
+            raise SettingsError(f"{text!r}: got {sure:g} % sure; it is more than {SURE[0]:g} and at most {SURE[1]:g}.")
+    words.end()
+    return Rule(text, metric, above, operator, reference, factor, offset, sure)
+
+
+class _Words:
+    """Reads a rule from left to right."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._rest = text.strip()
+
+    def take(self, pattern: str) -> str | None:
+        """What matches here, if it does; reading goes on after it."""
+        if (match := re.match(pattern, self._rest)) is None:
+            return None
+        self._rest = self._rest[match.end() :].lstrip()
+        return match[0]
+
+    def expect(self, pattern: str, what: str) -> str:
+        """The same; SettingsError if it does not match."""
+        if (found := self.take(pattern)) is None:
+            raise self._error(f"expected {what}")
+        return found
+
+    def end(self) -> None:
+        """SettingsError unless all was read."""
+        if self._rest:
+            raise self._error("expected the end of the rule")
+
+    def _error(self, what: str) -> SettingsError:
+        where = f"at {self._rest!r}" if self._rest else "at its end"
+        return SettingsError(f"{self._text!r}: {where}, {what}; rules are such as {EXAMPLES}.")

@@ -1,0 +1,55 @@
+"""Settings of a promotion."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sdo_ray.promotion.rules import Rule, parse_rule
+from sdo_ray.settings import Settings, SettingsError
+
+
+class EvaluatedSettings(Settings):
+    """The evaluation to judge by."""
+
+    name: str = Field(min_length=1, description="The run's name that `sdo evaluate` was given.")
+    storage: str = Field("runs", description="The run's storage, a directory or URI, that `sdo evaluate` was given.")
+
+
+class PromotionSettings(Settings):
+    """What is promoted, and when."""
+
+    model: str = Field(pattern=r"^[^/:@'\"%]+$", description="Name of the registered model.")
+    rules: list[str] = Field(
+        min_length=1,
+        description="What the candidate has to pass, all of it: `METRIC [rate above NUMBER] OPERATOR REFERENCE "
+        "[, PERCENT % sure]`, see docs/promote.md.",
+    )
+    lock_seconds: float = Field(
+        60.0,
+        ge=30,
+        description="How long a promotion may hold the model's lock, and so how long others wait for one that died. "
+        "The same for all who promote the model.",
+    )
+
+
+class PromoteSettings(Settings):
+    """One promotion: an evaluation, and the rules it is judged by."""
+
+    evaluation: EvaluatedSettings
+    promotion: PromotionSettings
+
+    def rules(self) -> list[Rule]:
+        """The rules, read.
+
+        Raises:
+            SettingsError: with a line for every one that is none.
+        """
+        rules, problems = [], list[str]()
+        for i, text in enumerate(self.promotion.rules):
+            try:
+                rules.append(parse_rule(text))
+            except SettingsError as error:
+                problems += [f"promotion.rules.{i}: {problem}" for problem in error.problems]
+        if problems:
+            raise SettingsError(*problems)
+        return rules
