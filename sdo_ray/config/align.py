@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-
 from pydantic import Field
 
 from rewards.mix import RewardTerm, check_terms
 from rewards.registry import check
 from sdo_ray.backprop import check_plan
 from sdo_ray.cluster import Demand
+from sdo_ray.config.calls import check_call
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.settings import EvaluationSettings
-from sdo_ray.models.load import check_base, pipeline_class
+from sdo_ray.models.load import check_base
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.prompts import read_prompts
 from sdo_ray.rollout.records import SamplerConfig
@@ -20,9 +19,6 @@ from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, 
 from sdo_ray.settings import Settings, SettingsError
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
-
-OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_type", "return_dict"}
-"""Arguments of the pipeline's call that the run itself gives."""
 
 
 class AlignSettings(Settings):
@@ -96,18 +92,7 @@ def check_align(settings: AlignSettings) -> None:
 
 def _check_model(settings: AlignSettings) -> None:
     check_base(settings.model.base)
-    kind, options = pipeline_class(settings.model.base), settings.sampling.options
-    arguments = inspect.signature(kind.__call__).parameters.keys()
-    if missing := OURS - arguments - {"return_dict"}:
-        raise SettingsError(
-            f"model.base: {settings.model.base!r} is a {kind.__name__}, which cannot be called with "
-            f"{', '.join(sorted(missing))}; choose a text-to-image pipeline."
-        )
-    legal = sorted(arguments - OURS - {"self", "args", "kwargs"})
-    if unknown := [option for option in options if option not in legal]:
-        raise SettingsError(
-            f"sampling.options: {kind.__name__} takes no {', '.join(unknown)} here; it takes {', '.join(legal)}."
-        )
+    check_call(settings.model.base, settings.sampling, "model.base")
 
 
 def _check_plan(settings: AlignSettings) -> None:

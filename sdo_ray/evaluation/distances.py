@@ -63,14 +63,18 @@ def frechet_distance(a: Array, b: Array) -> float:
         raise ValueError(f"a covariance takes two vectors or more; got {len(a)} and {len(b)}")
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
     # R of A = Q R has the same products, and at most d rows.
-    root_a, root_b = (
-        np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r") for x, mean in ((a, mean_a), (b, mean_b))
-    )
+    root_a, root_b = _root(a - mean_a), _root(b - mean_b)
     of_means = ((mean_a - mean_b) ** 2).sum()
     traces = (root_a**2).sum() + (root_b**2).sum()
-    of_root = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    of_root = np.linalg.svdvals(root_a @ root_b.T).sum()
     # Rounding can take the distance of equal sets below zero.
     return float(max(0.0, of_means + traces - 2 * of_root))
+
+
+def _root(centred: Array) -> Array:
+    """R of A = Q R over sqrt(n - 1)."""
+    root: Array = np.linalg.qr(centred).R / np.sqrt(len(centred) - 1)
+    return root
 
 
 def _units(vectors: Array) -> Array:

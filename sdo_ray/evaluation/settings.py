@@ -1,8 +1,10 @@
-"""Settings of the comparison of the aligned model with its base."""
+"""Settings of comparisons: the one that closes an alignment run, and those of `sdo evaluate`."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from sdo_ray.rollout.settings import RewardActorSettings
 from sdo_ray.settings import Settings
@@ -17,3 +19,97 @@ class EvaluationSettings(Settings):
     evaluators: list[RewardActorSettings] = Field(
         min_length=1, description="The judges: rewards that training does not see."
     )
+
+
+class ModelChoice(Settings):
+    """A text instead of the section is its `model`."""
+
+    model: str | None = Field(
+        None,
+        description="`zoo://NAME`, the directory of a complete pipeline in diffusers format, a hub id such as "
+        "`org/name`, the directory of a finished `sdo align` run, or `models:/NAME/VERSION` or `models:/NAME@ALIAS` of "
+        "MLflow's registry. Without one, the base's.",
+    )
+    adapter: str | None = Field(
+        None, description="A LoRA on it: a directory with `pytorch_lora_weights.safetensors`, or a .safetensors file."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"model": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.model is None and self.adapter is None:
+            raise ValueError("name a model, an adapter, or both")
+        return self
+
+
+class ModelsSettings(Settings):
+    """The models under comparison."""
+
+    base: ModelChoice = Field(description="What the others are measured against.")
+    candidate: ModelChoice = Field(description="The model in question.")
+    champion: ModelChoice | None = Field(None, description="The model that it would replace; there need be none.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the weights of all.")
+
+    @model_validator(mode="after")
+    def _base_is_a_model(self) -> Self:
+        if self.base.model is None:
+            raise ValueError("base names no model; an adapter alone is none")
+        return self
+
+
+class HeldoutSettings(Settings):
+    """Prompts that no model was trained on."""
+
+    heldout: str = Field(description="Parquet file or directory. Relative paths start at the settings file.")
+    column: str = Field("prompt", description="The column that holds the prompts.")
+    category: str = Field(
+        "category", description="The column with their categories, for numbers by category; there need be none."
+    )
+    num_prompts: int = Field(64, ge=2, description="How many are used, the same ones for a seed.")
+    pictures_per_prompt: int = Field(
+        1, ge=1, description="Pictures of each prompt, with different noise; diversity takes two or more."
+    )
+
+
+class FeatureSettings(Settings):
+    """The network whose feature vectors give diversity, distance from the base and the distance of picture sets."""
+
+    name: str = Field(
+        "efficientnet",
+        description="`efficientnet` (EfficientNet-Lite0, of the extra `emoji`), `transformers` (a vision network, "
+        "its `model` among the options: DINOv2, CLIP, ...), or `package.module:Class`.",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of its constructor.")
+    num_cpus: float = Field(1.0, ge=0, description="CPU cores of its actor, and its torch threads.")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs of its actor.")
+    runtime_env: dict[str, Any] = Field(default_factory=dict, description="Ray runtime environment of its actor.")
+
+
+class ReferenceSettings(Settings):
+    """Real pictures that the models' picture sets are measured against."""
+
+    path: str = Field(description="Parquet file or directory. Relative paths start at the settings file.")
+    column: str = Field("image", description="The column with the pictures' files as bytes, or as `{bytes: ...}`.")
+    num_pictures: int = Field(2000, ge=2, description="How many are used at most, the same ones for a seed.")
+
+
+class ReportSettings(Settings):
+    """The page for people."""
+
+    rows: int = Field(
+        48,
+        ge=1,
+        description="Prompts and noises whose pictures are in it, from the first on; all are in `pictures.parquet`.",
+    )
+    picture_size: int = Field(256, ge=32, le=256, description="Longest side of a picture in it, in pixels.")
+
+
+class ExperimentSettings(Settings):
+    """The MLflow server itself is named by the environment variable MLFLOW_TRACKING_URI; without it, a database file in
+    the run's storage is used."""
+
+    experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")

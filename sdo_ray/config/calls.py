@@ -1,0 +1,37 @@
+"""Whether a pipeline can be called the way a run calls it."""
+
+from __future__ import annotations
+
+import inspect
+
+from sdo_ray.models.load import pipeline_class
+from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.settings import SettingsError
+
+OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_type", "return_dict"}
+"""Arguments of the pipeline's call that the run itself gives."""
+
+
+def check_call(base: str, sampling: SamplingSettings, setting: str) -> None:
+    """Refuse a pipeline that makes no pictures from prompts, and options that it does not take.
+
+    Args:
+        base: the model's reference.
+        sampling: how it is called.
+        setting: where the model was named, for the error.
+
+    Raises:
+        SettingsError: the one or the other, or the model's configuration cannot be read.
+    """
+    kind = pipeline_class(base)
+    arguments = inspect.signature(kind.__call__).parameters.keys()
+    if missing := OURS - arguments - {"return_dict"}:
+        raise SettingsError(
+            f"{setting}: {base!r} is a {kind.__name__}, which cannot be called with "
+            f"{', '.join(sorted(missing))}; choose a text-to-image pipeline."
+        )
+    legal = sorted(arguments - OURS - {"self", "args", "kwargs"})
+    if unknown := [option for option in sampling.options if option not in legal]:
+        raise SettingsError(
+            f"sampling.options: {kind.__name__} takes no {', '.join(unknown)} here; it takes {', '.join(legal)}."
+        )

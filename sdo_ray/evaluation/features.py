@@ -1,0 +1,182 @@
+"""Feature vectors of pictures, in which diversity and distances are measured, and the actor that computes them.
+
+A feature network is a class: keyword arguments are its options, and calling it with images, float32 [B, 3, H, W] in
+[0, 1], gives vectors, float32 [B, d]. An option `device` is filled in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor, nn
+
+from sdo_ray.evaluation.settings import FeatureSettings
+from sdo_ray.settings import SettingsError
+
+BUILT_IN: Mapping[str, str] = {
+    "efficientnet": "sdo_ray.evaluation.features:EfficientNet",
+    "transformers": "sdo_ray.evaluation.features:TransformersVision",
+}
+"""Name -> import path."""
+
+
+class EfficientNet:
+    """EfficientNet-Lite0's last feature map, [B, 1280]: small, and in the packages of the extra `emoji`.
+
+    Args:
+        device: where to compute.
+        size: side in pixels to which pictures are resized, a multiple of 32.
+        pooling: how the map becomes one vector.
+
+    Raises:
+        ImportError: the packages are missing.
+    """
+
+    def __init__(self, *, device: str = "cpu", size: int = 128, pooling: Literal["average", "max"] = "average") -> None:
+        from rewards.features import FeatureSettings, ImageFeatures
+
+        self._network = ImageFeatures(FeatureSettings(size, pooling), device)
+        self._device = device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See the top of this file."""
+        return self._network(images.to(self._device))
+
+
+class TransformersVision:
+    """A vision network that transformers loads, such as DINOv2, CLIP or ViT: its pooled output.
+
+    Args:
+        model: a directory or hub id; weights as safetensors.
+        device: where to compute.
+        size: side in pixels to which pictures are resized.
+    """
+
+    def __init__(self, *, model: str, device: str = "cpu", size: int = 224) -> None:
+        from transformers import AutoModel
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        self._network = AutoModel.from_pretrained(model, use_safetensors=True, trust_remote_code=False)
+        self._network.eval().requires_grad_(False).to(device)
+        colours, _ = ImageProcessingMixin.get_image_processor_dict(model)
+        self._mean, self._std = (
+            torch.tensor(colours[name], device=device).view(1, 3, 1, 1) for name in ("image_mean", "image_std")
+        )
+        self._device, self._size = device, size
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See the top of this file."""
+        images = nn.functional.interpolate(
+            images.to(self._device), (self._size, self._size), mode="bicubic", antialias=True
+        )
+        pixels = (images.clamp(0, 1) - self._mean) / self._std
+        # Networks that also read text, such as CLIP, have a method for the pictures alone.
+        network = getattr(self._network, "get_image_features", self._network)
+        output = network(pixel_values=pixels)
+        pooled: Tensor | None = output if isinstance(output, Tensor) else output.pooler_output
+        return output.last_hidden_state.mean(dim=1) if pooled is None else pooled.flatten(1)
+
+
+class FeatureActor:
+    """A feature network behind a Ray actor.
+
+    Args:
+        name: as in the settings.
+        options: of the network.
+        num_threads: torch threads of this process.
+        device: where to compute, unless the options say.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any], num_threads: int, device: str) -> None:
+        torch.set_num_threads(num_threads)
+        kind = feature_class(name)
+        placement = {"device": device} if "device" in inspect.signature(kind).parameters else {}
+        self._network = kind(**{**placement, **options})
+
+    @torch.no_grad()
+    def extract(self, images: np.ndarray) -> np.ndarray:
+        """Vectors, float32 [B, d], of images, float32 [B, 3, H, W] in [0, 1].
+
+        Raises:
+            ValueError: the network returned something other than [B, d].
+        """
+        vectors = self._network(torch.tensor(images))  # a copy: what Ray hands over is read-only
+        if vectors.ndim != 2 or len(vectors) != len(images):
+            raise ValueError(f"a feature network returns [{len(images)}, d] here; it returned {list(vectors.shape)}")
+        return vectors.float().cpu().numpy()
+
+    def ping(self) -> None:
+        """Return once the network is loaded."""
+
+
+def start_features(settings: FeatureSettings) -> Any:
+    """The actor, with its own resources and packages, once it is ready; a dead one is restarted.
+
+    Raises:
+        SettingsError: it cannot start.
+    """
+    actor = (
+        ray.remote(FeatureActor)
+        .options(
+            num_cpus=settings.num_cpus,
+            num_gpus=settings.num_gpus,
+            runtime_env=settings.runtime_env or None,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        .remote(
+            settings.name,
+            settings.options,
+            num_threads=max(1, int(settings.num_cpus)),
+            device="cuda" if settings.num_gpus else "cpu",
+        )
+    )
+    try:
+        ray.get(actor.ping.options(max_task_retries=0).remote())
+    except ray.exceptions.RayActorError as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise SettingsError(f"features: {settings.name!r} could not start: {cause}") from None
+    return actor
+
+
+def check_features(settings: FeatureSettings) -> None:
+    """Refuse a network or options that cannot be, without loading weights.
+
+    Raises:
+        SettingsError: there is no such class, it has no such option, or it needs one that is not given.
+    """
+    parameters = inspect.signature(feature_class(settings.name)).parameters
+    problems = []
+    if unknown := settings.options.keys() - parameters.keys():
+        legal = ", ".join(parameters) or "none"
+        problems.append(f"features.options: {settings.name!r} has no {', '.join(sorted(unknown))}; it has {legal}.")
+    needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    if missing := needed - settings.options.keys():
+        problems.append(f"features.options: {settings.name!r} needs {', '.join(sorted(missing))}; give it.")
+    if problems:
+        raise SettingsError(*problems)
+
+
+def feature_class(name: str) -> type:
+    """The class behind a name or an import path.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    module_name, _, class_name = BUILT_IN.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None) if class_name else None
+    except ModuleNotFoundError:
+        found = None
+    if not isinstance(found, type):
+        raise SettingsError(
+            f"features.name: there is no {name!r}; there are {', '.join(BUILT_IN)}, or an import path "
+            "'package.module:Class' to your own."
+        )
+    return found

@@ -1,0 +1,120 @@
+"""From finished parts to an evaluation: scores, diversity, distances and cost, by picture and by set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sdo_ray.evaluation.distances import (
+    Array,
+    cosine_distances,
+    frechet_distance,
+    mean_pairwise_distance,
+    pixel_distance,
+)
+from sdo_ray.evaluation.pictures import open_picture, side_by_side
+from sdo_ray.evaluation.result import BASE
+
+DIVERSITY, DISTANCE, PIXELS = "diversity", "distance_from_base", "pixel_distance_from_base"
+"""Metrics of pictures that are no rewards: mean pairwise feature distance of a prompt's pictures; feature distance and
+root mean square pixel difference of a picture from the base's of the same prompt and noise."""
+
+FRECHET_BASE, FRECHET_REFERENCE, SECONDS = "frechet_to_base", "frechet_to_reference", "seconds_per_picture"
+"""Metrics of sets: Frechet distance of the features to those of the base's and of the reference's pictures; median
+seconds of the pipeline call for a picture."""
+
+ABOUT: Mapping[str, str] = {
+    DIVERSITY: "Mean feature distance (1 - cosine) between pictures of one prompt with different noise.",
+    DISTANCE: "Feature distance (1 - cosine) from the base's picture of the same prompt and noise.",
+    PIXELS: "Root mean square pixel difference, in [0, 1], from the base's picture of the same prompt and noise.",
+    FRECHET_BASE: "Fréchet distance of the pictures' features, as a set, from those of the base's pictures.",
+    FRECHET_REFERENCE: "Fréchet distance of the pictures' features, as a set, from those of the reference pictures.",
+    SECONDS: "Median seconds of the pipeline's call for one picture, on the machine that ran the evaluation.",
+}
+"""What the metrics other than rewards say, for people."""
+
+
+def picture_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa.Table) -> pa.Table:
+    """The table of an `Evaluation`.
+
+    Args:
+        parts: of `make_pictures`, every index of every role once.
+        roles: the base first.
+        questions: of `read_questions`.
+    """
+    table = side_by_side(parts, roles)
+    columns: dict[str, Any] = {name: questions[name] for name in ("index", "prompt", "category")}
+    columns |= {name: table[name] for name in table.column_names if name not in columns}
+    pictures = {role: [open_picture(png) for png in table[f"{role}.picture"].to_pylist()] for role in roles}
+    vectors = {role: features_of(parts, role) for role in roles}
+    prompts = np.asarray(questions["prompt"].to_pylist(), dtype=object)
+    several = len(prompts) > len(set(prompts))
+    for role in roles:
+        own, base = vectors[role], vectors[BASE]
+        if own is not None and base is not None:
+            if several:
+                columns[f"{role}.{DIVERSITY}"] = _diversity(own, prompts)
+            columns[f"{role}.{DISTANCE}"] = cosine_distances(own, base) if role != BASE else np.zeros(len(own))
+        pairs = zip(pictures[role], pictures[BASE], strict=True)
+        columns[f"{role}.{PIXELS}"] = np.array([pixel_distance(a, b) for a, b in pairs])
+    return pa.table(columns)
+
+
+def set_metrics(
+    parts: Sequence[pa.Table], roles: Sequence[str], reference: Array | None
+) -> dict[str, dict[str, float]]:
+    """Metric -> role -> value, of whole sets.
+
+    Args:
+        parts: as for `picture_metrics`.
+        roles: the base first.
+        reference: features of the reference pictures [n, d], if there are any.
+    """
+    vectors = {role: found for role in roles if (found := features_of(parts, role)) is not None}
+    metrics: dict[str, dict[str, float]] = {}
+    for metric, other in ((FRECHET_BASE, vectors.get(BASE)), (FRECHET_REFERENCE, reference)):
+        distances = {role: _frechet(own, other) for role, own in vectors.items() if own is not other}
+        if any(distance is not None for distance in distances.values()):
+            metrics[metric] = {role: distance for role, distance in distances.items() if distance is not None}
+    everything = pa.concat_tables([part.select(["role", "seconds"]) for part in parts])
+    metrics[SECONDS] = {
+        role: float(np.median(everything.filter(pc.equal(everything["role"], role))["seconds"].to_numpy()))
+        for role in roles
+    }
+    return metrics
+
+
+def frechet_between_halves(parts: Sequence[pa.Table]) -> float | None:
+    """Frechet distance between every other picture of the base and the rest: what two samples of one model, each half
+    as large, are apart by the bias of small samples alone. None without features or with fewer than four pictures."""
+    vectors = features_of(parts, BASE)
+    return None if vectors is None else _frechet(vectors[::2], vectors[1::2])
+
+
+def features_of(parts: Sequence[pa.Table], role: str) -> Array | None:
+    """A role's feature vectors [n, d] in the order of the indices; None if none were computed."""
+    if "features" not in parts[0].column_names:
+        return None
+    everything = pa.concat_tables([part.select(["role", "index", "features"]) for part in parts])
+    own = everything.filter(pc.equal(everything["role"], role)).sort_by("index")
+    return np.array(own["features"].to_pylist(), dtype=np.float64)
+
+
+def _frechet(a: Array, b: Array | None) -> float | None:
+    """Of the vectors that are finite; None with fewer than two, or nothing to compare with."""
+    if b is None:
+        return None
+    a, b = (x[np.isfinite(x).all(axis=1)] for x in (a, b))
+    return frechet_distance(a, b) if min(len(a), len(b)) >= 2 else None
+
+
+def _diversity(vectors: Array, prompts: np.ndarray) -> Array:
+    """Each row's value is its prompt's."""
+    values = np.full(len(prompts), np.nan)
+    for prompt in set(prompts):
+        values[prompts == prompt] = mean_pairwise_distance(vectors[prompts == prompt])
+    return values

@@ -1,0 +1,59 @@
+"""Finished pictures of an evaluation that goes on, so that the same command again makes only those that are missing."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet
+from pyarrow import fs
+
+from sdo_ray.evaluation.pictures import picture_blocks
+from sdo_ray.storage import RunDirectory
+
+DIRECTORY = "parts"
+
+
+class Parts:
+    """The parts that `make_pictures` yields, a file each in the run's directory.
+
+    Args:
+        run: the evaluation's directory.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._path = f"{run.path}/{DIRECTORY}"
+
+    def add(self, part: pa.Table) -> None:
+        """Keep a part."""
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(part, buffer, compression="zstd")
+        name = f"{part['role'][0].as_py()}-{part['index'][0].as_py():08d}.parquet"
+        self._run.write(f"{DIRECTORY}/{name}", buffer.getvalue())
+
+    def read(self, columns: list[str] | None = None) -> list[pa.Table]:
+        """All parts that are there, with all columns or some."""
+        files = self._run.filesystem.get_file_info(fs.FileSelector(self._path, allow_not_found=True))
+        names = sorted(file.path for file in files if file.path.endswith(".parquet"))
+        return [pyarrow.parquet.read_table(name, columns=columns, filesystem=self._run.filesystem) for name in names]
+
+    def missing(self, roles: list[str], questions: pa.Table, size: int) -> list[pa.Table]:
+        """The work that is left, as blocks of at most `size` rows, one role's after another's.
+
+        Args:
+            roles: the models.
+            questions: of `read_questions`.
+            size: pictures made at once.
+        """
+        done = {pair for part in self.read(["role", "index"]) for pair in zip(*part.to_pydict().values(), strict=True)}
+        blocks = []
+        for role in roles:
+            left = [(row["index"], row["prompt"]) for row in questions.to_pylist() if (role, row["index"]) not in done]
+            blocks += picture_blocks(role, [index for index, _ in left], [prompt for _, prompt in left], size)
+        return blocks
+
+    def remove(self) -> None:
+        """Remove them, once the evaluation is kept whole."""
+        self._run.filesystem.delete_dir_contents(self._path, missing_dir_ok=True)
+        self._run.filesystem.delete_dir(self._path)
