@@ -1,0 +1,1 @@
+"""From raw prompts to clean ones, apart for training and for judging."""

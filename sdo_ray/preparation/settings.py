@@ -1,0 +1,43 @@
+"""Settings of the preparation of prompts."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sdo_ray.settings import Settings
+
+
+class PreparationSettings(Settings):
+    """From raw prompts to clean ones, split for training and for judging."""
+
+    source: str = Field(
+        description="File with the raw prompts: .parquet, .csv, .jsonl, or .txt with one a line; a directory or URI of "
+        "parquet files. Relative paths start at the settings file."
+    )
+    column: str = Field("prompt", description="The column that holds them; of no matter for .txt.")
+    category: str | None = Field(None, description="The column with their categories, kept for numbers by category.")
+    min_words: int = Field(1, ge=1, description="Shorter prompts are dropped.")
+    max_words: int = Field(60, ge=1, description="Longer ones too.")
+    blocked: list[str] = Field(
+        default=[],
+        description="Words and phrases; prompts that contain one, in any case and as whole words, are dropped.",
+    )
+    duplicates: Literal["text", "words"] = Field(
+        "words",
+        description="What makes two prompts one: the same text but for case, or the same words in any order.",
+    )
+    heldout: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of the prompts kept for judging. A prompt's own text decides its side, so it stays there "
+        "whatever is added to the source later, and its duplicates are never on the other.",
+    )
+
+    @model_validator(mode="after")
+    def _some_length(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is more than max_words {self.max_words}; no prompt is both")
+        return self
