@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 
 from sdo_ray.models.adapter import set_adapter
+from sdo_ray.models.adapter_file import FILE, load_adapter
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach
@@ -36,6 +39,27 @@ class WholeModel:
     def load(self, device: str) -> DiffusionPipeline:
         """See `ModelSource`."""
         return load_pipeline(self.base, self.dtype, device)
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A pipeline with a LoRA, whose file travels to the workers."""
+
+    base: str
+    """As for `WholeModel`."""
+    dtype: str
+    """Type of the base's weights."""
+    adapter: bytes
+    """A file that `load_lora_weights` takes."""
+
+    def load(self, device: str) -> DiffusionPipeline:
+        """See `ModelSource`."""
+        pipeline = load_pipeline(self.base, self.dtype, device)
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / FILE
+            file.write_bytes(self.adapter)
+            load_adapter(pipeline, str(file))
+        return pipeline
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""The settings of one evaluation, composed of what each room declares, and the checks across rooms."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from pydantic import Field
+
+from rewards.registry import check
+from sdo_ray.cluster import Demand
+from sdo_ray.config.run import RunSettings
+from sdo_ray.evaluation.features import check_features
+from sdo_ray.evaluation.metrics import ABOUT
+from sdo_ray.evaluation.questions import read_questions
+from sdo_ray.evaluation.reference import check_reference
+from sdo_ray.evaluation.settings import (
+    ExperimentSettings,
+    FeatureSettings,
+    HeldoutSettings,
+    ModelsSettings,
+    ReferenceSettings,
+    ReportSettings,
+)
+from sdo_ray.rollout.settings import RewardActorSettings, SamplerSettings, SamplingSettings
+from sdo_ray.settings import Settings, SettingsError
+
+
+class EvaluateSettings(Settings):
+    """Models side by side on the same held-out prompts and noise."""
+
+    run: RunSettings
+    models: ModelsSettings
+    prompts: HeldoutSettings
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    rewards: list[RewardActorSettings] = Field(
+        min_length=1,
+        description="What judges the pictures: rewards that were trained on, and better those that were not.",
+    )
+    features: FeatureSettings | None = Field(
+        default_factory=FeatureSettings, description="`null` leaves out what is measured with it."
+    )
+    reference: ReferenceSettings | None = Field(None, description="There need be none.")
+    samplers: SamplerSettings = Field(default_factory=SamplerSettings)
+    report: ReportSettings = Field(default_factory=ReportSettings)
+    tracking: ExperimentSettings = Field(default_factory=ExperimentSettings)
+
+    def demands(self) -> list[Demand]:
+        """What runs at the same time."""
+        parts = [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus)]
+        parts += [Demand(f"reward {reward.name}", 1, reward.num_cpus, reward.num_gpus) for reward in self.rewards]
+        if self.features is not None:
+            parts.append(Demand("features", 1, self.features.num_cpus, self.features.num_gpus))
+        return parts
+
+
+def check_evaluate(settings: EvaluateSettings) -> pa.Table:
+    """Refuse what cannot work, before anything starts; all problems at once. The models are checked by `find_roles`.
+
+    Returns:
+        The questions, of `read_questions`.
+
+    Raises:
+        SettingsError: with one line a problem.
+    """
+    problems: list[str] = []
+    questions = pa.table({"prompt": pa.array([], pa.string())})
+    try:
+        questions = read_questions(settings.prompts, settings.run.seed)
+    except SettingsError as error:
+        problems += error.problems
+    names = [reward.name for reward in settings.rewards]
+    for reward in settings.rewards:
+        try:
+            check(reward.name, reward.options, questions["prompt"].to_pylist())
+        except ValueError as error:
+            problems.append(f"rewards: {error}")
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(f"rewards: {name!r} is named {names.count(name)} times; name it once.")
+    for name in sorted(ABOUT.keys() & set(names)):
+        problems.append(
+            f"rewards: {name!r} is measured anyway, and is no name for a reward; register it under another."
+        )
+    try:
+        if settings.features is not None:
+            check_features(settings.features)
+        if settings.reference is not None:
+            check_reference(settings.reference)
+            if settings.features is None:
+                problems.append("reference: given, but features are null, and they are what is compared; give both.")
+    except SettingsError as error:
+        problems += error.problems
+    if problems:
+        raise SettingsError(*problems)
+    return questions

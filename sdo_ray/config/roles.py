@@ -1,0 +1,163 @@
+"""What the models of an evaluation are: found, checked, and ready to be loaded by any worker."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdo_ray.config.calls import check_call
+from sdo_ray.config.run import FILE as SETTINGS
+from sdo_ray.evaluation.models import AdaptedModel, ModelSource, WholeModel
+from sdo_ray.evaluation.outcome import read_outcome
+from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION
+from sdo_ray.evaluation.settings import ModelChoice, ModelsSettings
+from sdo_ray.models.adapter_file import FILE as ADAPTER_FILE
+from sdo_ray.models.export import ADAPTER, MODEL, product
+from sdo_ray.models.load import ZOO, check_base, resolve
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.provenance import fingerprint
+from sdo_ray.tracking.registered_model import RegisteredModel
+from sdo_ray.tracking.registry import find_version, is_registered, resolve_model
+
+ROLES = "models.json"
+"""The file of an evaluation that says which models it is of."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One of the models."""
+
+    where: str
+    """Where it is, an alias replaced by the version it names now."""
+    sha256: str
+    """Of its files: equal models, equal hash."""
+    source: ModelSource
+    run: RunDirectory | None = None
+    """The finished alignment run that made it, if it was named so."""
+
+
+def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri: str) -> dict[str, Role]:
+    """Role -> model, the base first.
+
+    Args:
+        models: as they were named.
+        sampling: how their pipelines are called.
+        tracking_uri: the MLflow server, for models of its registry.
+
+    Raises:
+        SettingsError: a model is not there, is not finished, or cannot be called so; one line a problem.
+    """
+    choices = {BASE: models.base, CANDIDATE: models.candidate}
+    if models.champion is not None:
+        choices[CHAMPION] = models.champion
+    found, problems = {}, []
+    for role, choice in choices.items():
+        try:
+            whole = ModelChoice(model=choice.model or models.base.model, adapter=choice.adapter)
+            found[role] = _find(whole, models.dtype, sampling, tracking_uri)
+        except SettingsError as error:
+            # Models and adapters are named elsewhere in other jobs.
+            problems += [
+                f"models.{role}: {p.removeprefix('model.base: ').removeprefix('adapter: ')}" for p in error.problems
+            ]
+    if problems:
+        raise SettingsError(*problems)
+    return found
+
+
+def bind_roles(run: RunDirectory, roles: dict[str, Role]) -> None:
+    """Keep which models the evaluation is of or, if it was started before, see that they are the same.
+
+    Raises:
+        SettingsError: a path, alias or hub id means another model now.
+    """
+    given = {name: {"where": role.where, "sha256": role.sha256} for name, role in roles.items()}
+    known = run.read_json(ROLES)
+    if known is None:
+        run.write_json(ROLES, given)
+        return
+    if changed := [name for name in given if known.get(name) != given[name]]:
+        raise SettingsError(
+            *(
+                f"models.{name}: the evaluation was started with {known[name]['where']}, sha256 "
+                f"{known[name]['sha256'][:12]}; now it is {given[name]['where']}, sha256 {given[name]['sha256'][:12]}."
+                for name in changed
+            ),
+            f"run.name: {run.uri} has pictures of other models; give this evaluation another name.",
+        )
+
+
+def _find(choice: ModelChoice, dtype: str, sampling: SamplingSettings, tracking_uri: str) -> Role:
+    assert choice.model is not None
+    if is_registered(choice.model):
+        return _registered(choice, dtype, sampling, tracking_uri)
+    if (run := _run_directory(choice.model)) is not None:
+        return _of_run(choice, run, dtype, sampling)
+    check_base(choice.model)
+    check_call(choice.model, sampling, "model.base")
+    sha256 = fingerprint(resolve(choice.model))
+    if choice.adapter is None:
+        return Role(choice.model, sha256, WholeModel(choice.model, dtype))
+    adapter = _read_adapter(choice.adapter)
+    return _adapted(f"{choice.model} + {choice.adapter}", choice.model, sha256, adapter, dtype)
+
+
+def _registered(choice: ModelChoice, dtype: str, sampling: SamplingSettings, tracking_uri: str) -> Role:
+    assert choice.model is not None
+    if choice.adapter is not None:
+        raise SettingsError(f"{choice.model!r} is registered with what belongs to it; name no adapter on it.")
+    version = find_version(choice.model, tracking_uri)
+    check_call(str(resolve_model(version.reference, tracking_uri)), sampling, "model.base")
+    return Role(version.reference, version.sha256, RegisteredModel(version.reference, tracking_uri, dtype))
+
+
+def _run_directory(model: str) -> RunDirectory | None:
+    """The directory of an alignment run, finished or not; None if it is something else."""
+    if model.startswith(ZOO):
+        return None
+    if "://" not in model and not Path(model).expanduser().is_dir():
+        return None
+    where = model if "://" in model else str(Path(model).expanduser().resolve())
+    storage, _, name = where.rstrip("/").rpartition("/")
+    run = RunDirectory(storage, name)
+    return run if run.read_json(SETTINGS) is not None else None
+
+
+def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str, sampling: SamplingSettings) -> Role:
+    if choice.adapter is not None:
+        raise SettingsError(f"{choice.model!r} is a run, which has its own result; name no adapter on it.")
+    if read_outcome(run) is None:
+        raise SettingsError(f"{choice.model!r} is a run of `sdo align` that is not finished; run it to its end.")
+    model = ModelSettings.model_validate(run.read_json(SETTINGS)["model"])
+    if product(model) == MODEL:
+        directory = f"{run.uri}/{MODEL}"
+        if not run.is_local:
+            raise SettingsError(
+                f"{directory!r} is a complete model and not on a disk; copy it there and name the copy."
+            )
+        check_call(directory, sampling, "model.base")
+        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), run)
+    check_call(model.base, sampling, "model.base")
+    with run.filesystem.open_input_file(f"{run.path}/{ADAPTER}/{ADAPTER_FILE}") as file:
+        adapter = file.readall()
+    return _adapted(run.uri, model.base, fingerprint(resolve(model.base)), adapter, dtype, run)
+
+
+def _adapted(where: str, base: str, sha256: str, adapter: bytes, dtype: str, run: RunDirectory | None = None) -> Role:
+    both = hashlib.sha256(f"{sha256} {hashlib.sha256(adapter).hexdigest()}".encode()).hexdigest()
+    return Role(where, both, AdaptedModel(base, dtype, adapter), run)
+
+
+def _read_adapter(location: str) -> bytes:
+    path = Path(location).expanduser()
+    file = path / ADAPTER_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise SettingsError(
+            f"{location!r} has no {ADAPTER_FILE}; give a directory with one, such as `{ADAPTER}` of a finished run, or "
+            "a .safetensors file."
+        )
+    return file.read_bytes()
