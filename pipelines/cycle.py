@@ -1,0 +1,158 @@
+"""From prompts to a promoted model as one job: `sdo cycle CONFIG` or `python -m pipelines.cycle CONFIG [--set a.b=c]`.
+
+    prepare prompts -> align -> evaluate -> promote
+                                   ^           | the champion changed meanwhile: evaluate against the new one
+                                   +-----------+
+
+The same command again goes on where it stopped, or shows the outcome of a complete cycle. Exit codes: 0 promoted,
+3 refused by the rules, 2 bad input, 4 another driver works on this cycle, 1 failure.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import ray
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from ray.train import TrainingFailedError
+
+from pipelines.align import align
+from pipelines.arguments import run_job
+from pipelines.evaluate import evaluate
+from sdo_ray.config.cycle import CycleSettings, check_cycle
+from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.cycle.alone import AlreadyRunning, alone
+from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
+from sdo_ray.preparation.prepare import Preparation, prepare
+from sdo_ray.promotion.aliases import read_aliases
+from sdo_ray.promotion.lock import LeaseOver
+from sdo_ray.promotion.promote import Promotion, promote
+from sdo_ray.secrets import redact
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.registry import CHAMPION, SCHEME
+from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.tracking.server import check_server, tracking_uri
+from sdo_ray.training.group import RunGivenUp
+
+ATTEMPTS = 5
+"""Evaluations of one candidate at most, each but the first because the champion changed during the one before."""
+
+CODES = {"promoted": 0, "refused": 3}
+"""Exit codes by decision."""
+
+
+class ChampionKeepsChanging(RuntimeError):
+    """No evaluation was done before another cycle had moved the champion."""
+
+
+def cycle(settings: CycleSettings) -> Summary:
+    """Run or resume the cycle that `settings` describe, saying what happens.
+
+    Raises:
+        SettingsError: before anything starts, if it cannot work.
+        AlreadyRunning: another driver works on it.
+        ChampionKeepsChanging: see there.
+    """
+    model = check_cycle(settings)
+    run = open_run(settings)
+    if (summary := read_summary(run)) is not None:
+        print(f"{settings.run.name} is complete; its outcome:\n")
+        return summary
+    check_server(uri := tracking_uri(run))
+    with alone(run):
+        prompts = prepare(settings.prompts, run)
+        print(f"{settings.run.name}: {prompts}", flush=True)
+        keep_settings(run, settings)
+        record = CycleRecord(run)
+        with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+            candidate = _align(settings, prompts, record, tracked)
+            promotion = _promote(settings, prompts, candidate, model, record, tracked)
+            champion = read_aliases(MlflowClient(uri, uri), model).get(CHAMPION)
+            summary = Summary(
+                settings.run.name,
+                promotion.decision,
+                promotion.reason,
+                candidate,
+                None if champion is None else f"{SCHEME}{model}/{champion}",
+                CODES[promotion.decision],
+                tracked.run_id,
+                [asdict(stage) for stage in record.stages.values()],
+            )
+            print(f"\nsummary: {write_summary(run, summary)}\n")
+    return summary
+
+
+def _align(settings: CycleSettings, prompts: Preparation, record: CycleRecord, tracked: TrackedRun) -> str:
+    """The candidate, `models:/NAME/VERSION`."""
+    with record.stage("align") as stage:
+        if "candidate" not in stage.facts:
+            job = settings.align_settings(prompts)
+            try:
+                outcome = align(job)
+            finally:
+                ray.shutdown()
+                tracked.adopt(RunDirectory(job.run.storage, job.run.name))
+            stage.facts["candidate"] = outcome.places["registered model"]
+    print(f"candidate: {stage.facts['candidate']}", flush=True)
+    return str(stage.facts["candidate"])
+
+
+def _promote(
+    settings: CycleSettings,
+    prompts: Preparation,
+    candidate: str,
+    model: str,
+    record: CycleRecord,
+    tracked: TrackedRun,
+) -> Promotion:
+    """Evaluate and promote, anew whenever the champion changes in between."""
+    client = MlflowClient(tracked.uri, tracked.uri)
+    for attempt in range(1, ATTEMPTS + 1):
+        with record.stage(f"evaluate-{attempt}") as stage:
+            if "champion" not in stage.facts:
+                # Kept, so that an evaluation that is resumed is of the same models.
+                champion = read_aliases(client, model).get(CHAMPION)
+                stage.facts["champion"] = None if champion is None else f"{SCHEME}{model}/{champion}"
+                record.keep()
+            job = settings.evaluate_settings(prompts, attempt, candidate, stage.facts["champion"])
+            try:
+                evaluate(job)
+            finally:
+                ray.shutdown()
+                tracked.adopt(RunDirectory(job.run.storage, job.run.name))
+        with record.stage(f"promote-{attempt}") as stage:
+            promotion = promote(settings.promote_settings(attempt), tracked.uri)
+            stage.facts |= promotion.to_dict()
+        print(promotion, flush=True)
+        if promotion.decision != "outdated":
+            return promotion
+    raise ChampionKeepsChanging(
+        f"{candidate} was evaluated {ATTEMPTS} times, and each time the champion had changed before it was judged; the "
+        "same command tries again"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+
+    def job(settings: CycleSettings) -> int:
+        try:
+            summary = cycle(settings)
+            print(summary)
+            return summary.exit_code
+        except AlreadyRunning as error:
+            print(f"{settings.run.name} was not started: {error}", file=sys.stderr)
+            return 4
+        except (TrainingFailedError, RunGivenUp, ChampionKeepsChanging, LeaseOver, MlflowException) as error:
+            print(f"\n{settings.run.name} stopped: {redact(str(error))}", file=sys.stderr)
+            print("What is done is kept; once mended, the same command goes on from there.", file=sys.stderr)
+            return 1
+
+    return run_job("cycle", __doc__ or "", CycleSettings, job, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The settings of one cycle: prompts, and the settings files of its stages."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import Field
+
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.evaluate import EvaluateSettings
+from sdo_ray.config.loading import load_settings
+from sdo_ray.config.run import RunSettings
+from sdo_ray.evaluation.result import CANDIDATE, CHAMPION
+from sdo_ray.evaluation.settings import ExperimentSettings
+from sdo_ray.preparation.prepare import Preparation
+from sdo_ray.preparation.settings import PreparationSettings
+from sdo_ray.promotion.settings import PromoteSettings
+from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.storage import RunDirectory
+
+
+class StageSettings(Settings):
+    """A stage has the settings file of its own command; names, prompts and models in it are replaced by the cycle's."""
+
+    config: str = Field(description="The settings file. Relative paths start at the cycle's settings file.")
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="Changes to it, by dotted name: `{training.updates: 200}`."
+    )
+
+    def overrides(self, **ours: Any) -> list[str]:
+        """As `load_settings` takes them; `ours`, with `__` for dots, come last."""
+        given = self.set | {name.replace("__", "."): value for name, value in ours.items()}
+        return [f"{name}={json.dumps(value)}" for name, value in given.items()]
+
+
+class CycleSettings(Settings):
+    """Prepare prompts, align, evaluate, promote; `run.name` is the cycle's id."""
+
+    run: RunSettings
+    prompts: PreparationSettings
+    align: StageSettings = Field(description="Settings of `sdo align`.")
+    evaluate: StageSettings = Field(description="Settings of `sdo evaluate`.")
+    promote: StageSettings = Field(description="Settings of `sdo promote`.")
+    tracking: ExperimentSettings = Field(default_factory=ExperimentSettings)
+
+    def align_settings(self, prompts: Preparation) -> AlignSettings:
+        """Of the alignment, on the prepared prompts.
+
+        Raises:
+            SettingsError: see `load_settings`.
+        """
+        changes = self.align.overrides(
+            run__name=f"{self.run.name}-align",
+            run__storage=self.run.storage,
+            run__seed=self.run.seed,
+            prompts__train=prompts.train,
+            prompts__column="prompt",
+            evaluation__prompts=prompts.heldout,
+            evaluation__column="prompt",
+        )
+        return _load("align", AlignSettings, self.align, changes)
+
+    def evaluate_settings(
+        self, prompts: Preparation, attempt: int, candidate: str, champion: str | None
+    ) -> EvaluateSettings:
+        """Of the evaluation number `attempt`, from 1, of a candidate against a champion, if there is one.
+
+        Raises:
+            SettingsError: see `load_settings`.
+        """
+        changes = self.evaluate.overrides(
+            run__name=f"{self.run.name}-evaluate-{attempt}",
+            run__storage=self.run.storage,
+            run__seed=self.run.seed,
+            prompts__heldout=prompts.heldout,
+            prompts__column="prompt",
+            prompts__category="category",
+            **{f"models__{CANDIDATE}": candidate, f"models__{CHAMPION}": champion},
+        )
+        return _load("evaluate", EvaluateSettings, self.evaluate, changes)
+
+    def promote_settings(self, attempt: int) -> PromoteSettings:
+        """Of the promotion by evaluation number `attempt`.
+
+        Raises:
+            SettingsError: see `load_settings`.
+        """
+        changes = self.promote.overrides(
+            evaluation__name=f"{self.run.name}-evaluate-{attempt}",
+            evaluation__storage=RunDirectory(self.run.storage, self.run.name).storage,
+        )
+        return _load("promote", PromoteSettings, self.promote, changes)
+
+
+def check_cycle(settings: CycleSettings) -> str:
+    """Refuse stages that cannot work together, before the first begins.
+
+    Returns:
+        The registered model's name.
+
+    Raises:
+        SettingsError: one line a problem.
+    """
+    somewhere = Preparation("-", "-", 0, 0, 0, {})
+    problems: list[str] = []
+    for load in (
+        lambda: settings.align_settings(somewhere),
+        lambda: settings.evaluate_settings(somewhere, 1, "models:/-/1", None),
+        lambda: settings.promote_settings(1).rules(),
+    ):
+        try:
+            load()
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(*problems)
+    registered = settings.align_settings(somewhere).tracking.register_as
+    promoted = settings.promote_settings(1).promotion.model
+    if registered != promoted:
+        raise SettingsError(
+            f"promote: promotion.model in {settings.promote.config!r} is {promoted!r}, but tracking.register_as in "
+            f"{settings.align.config!r} is {registered!r}; the cycle promotes what it registers, so name one model."
+        )
+    return promoted
+
+
+def _load(name: str, kind: Any, stage: StageSettings, overrides: list[str]) -> Any:
+    try:
+        return load_settings(kind, stage.config, overrides)
+    except SettingsError as error:
+        raise SettingsError(*(f"{name}: {problem}" for problem in error.problems)) from None

@@ -1,0 +1,72 @@
+"""What a cycle remembers, and who may work on it."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sdo_ray.cycle.alone import AlreadyRunning, alone
+from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
+from sdo_ray.storage import RunDirectory
+
+
+def test_stages_are_kept_as_they_change(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path), "cycle")
+    with CycleRecord(run).stage("align") as stage:
+        assert CycleRecord(run).stages["align"].status == "running"
+        stage.facts["candidate"] = "models:/m/3"
+    again = CycleRecord(run)
+    assert (again.stages["align"].status, again.stages["align"].facts) == ("done", {"candidate": "models:/m/3"})
+    assert again.stages["align"].seconds > 0
+
+
+def test_a_failed_stage_keeps_its_facts_and_its_time(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path), "cycle")
+
+    def fail() -> None:
+        with CycleRecord(run).stage("evaluate-1") as stage:
+            stage.facts["champion"] = None
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    failed = CycleRecord(run).stages["evaluate-1"]
+    assert (failed.status, failed.facts) == ("failed", {"champion": None})
+    before = failed.seconds
+    with CycleRecord(run).stage("evaluate-1") as stage:
+        assert stage.facts == {"champion": None}
+    assert CycleRecord(run).stages["evaluate-1"].seconds > before
+
+
+def test_summary_comes_back(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path), "cycle")
+    assert read_summary(run) is None
+    summary = Summary(
+        "c", "refused", "worse", "models:/m/2", "models:/m/1", 3, "abc", [{"name": "align", "seconds": 1.0}]
+    )
+    write_summary(run, summary)
+    assert read_summary(run) == summary
+
+
+def _hold(directory: str, held: object, release: object) -> None:
+    with alone(RunDirectory(directory, "cycle")):
+        held.set()
+        release.wait()
+
+
+def test_one_driver_at_a_time_and_a_dead_one_makes_room(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(str(tmp_path), held, release))
+    other.start()
+    assert held.wait(60)
+    run = RunDirectory(str(tmp_path), "cycle")
+    with pytest.raises(AlreadyRunning, match=f"process {other.pid} on "), alone(run):
+        pass
+    assert other.pid is not None
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    with alone(run), pytest.raises(AlreadyRunning, match=f"process {os.getpid()} on "), alone(run):
+        pass
