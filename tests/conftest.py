@@ -19,3 +19,26 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny-sd")
     pipeline.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables, which take seconds to make, to be copied."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def registry_uri(mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A registry of the test's own with the model `glossy`, versions 1 to 3; MLFLOW_TRACKING_URI names it."""
+    from tests.support.registry import registered
+
+    (tmp_path / "mlflow.db").write_bytes(mlflow_database.read_bytes())
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps the runs' files
+    registered(uri)
+    return uri

@@ -254,7 +254,7 @@ def _steps_back(aliases: dict[str, int], model: str) -> tuple[int, int]:
         raise SettingsError(f"promotion.model: {model!r} has no champion to roll back.")
     if previous is None or previous == champion:
         raise SettingsError(
-            f"promotion.model: {model!r} has no champion before version {champion} to go back to: one step back is kept "
-            "by a promotion, and none by a rollback. Promote another version."
+            f"promotion.model: {model!r} has no champion before version {champion} to go back to: one step is kept "
+            "by a promotion, none by a rollback. Promote another version."
         )
     return champion, previous

@@ -1,0 +1,259 @@
+"""Promotion and rollback on a real registry."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from sdo_ray.config.loading import load_settings
+from sdo_ray.evaluation.result import Evaluation
+from sdo_ray.promotion import lock
+from sdo_ray.promotion import promote as module
+from sdo_ray.promotion.lock import LeaseOver
+from sdo_ray.promotion.promote import Promotion, promote, roll_back
+from sdo_ray.promotion.settings import PromoteSettings
+from sdo_ray.settings import SettingsError
+from tests.support.registry import MODEL, evaluation, promotion_settings
+
+BETTER = {"candidate_q": [2.0, 2.0, 3.0, 3.0], "base_q": [0.0] * 4, "champion_q": [1.0] * 4}
+RULES = ("q > champion, 95 % sure", "q >= 0.9 * base")
+
+
+def settings(directory: Path, it: Evaluation, *rules: str) -> PromoteSettings:
+    return load_settings(PromoteSettings, promotion_settings(directory, it, *(rules or RULES)))
+
+
+def attempt(directory: Path, uri: str, it: Evaluation, *rules: str) -> Promotion:
+    return promote(settings(directory, it, *rules), uri)
+
+
+def aliases(client: mlflow.MlflowClient) -> dict[str, int]:
+    return {alias: int(version) for alias, version in client.get_registered_model(MODEL).aliases.items()}
+
+
+def tags(client: mlflow.MlflowClient, version: int) -> dict[str, str]:
+    return client.get_model_version(MODEL, str(version)).tags
+
+
+def test_the_first_champion_and_the_next(tmp_path: Path, uri: str, client: mlflow.MlflowClient) -> None:
+    first = attempt(tmp_path, uri, evaluation(1, **BETTER))
+    assert first.decision == "promoted"
+    assert first.champion is None
+    assert "no champion yet" in first.verdicts[0].reason
+    assert aliases(client) == {"champion": 1}
+
+    second = attempt(tmp_path, uri, evaluation(3, 1, **BETTER))
+    assert second.decision == "promoted"
+    assert (second.candidate, second.champion) == (f"models:/{MODEL}/3", f"models:/{MODEL}/1")
+    assert aliases(client) == {"champion": 3, "previous": 1}
+    assert str(second).splitlines()[-1] == (
+        f"promoted: models:/{MODEL}@champion is version 3; version 1 is kept as @previous"
+    )
+    kept = tags(client, 3)
+    assert kept["sdo.champion_before"] == "1"
+    assert kept["sdo.promoted"] == f"{second.when} by {second.by}"
+    assert kept["sdo.rules"].splitlines()[1] == "pass  q >= 0.9 * base: 2.5 against 0; difference +2.5"
+    assert kept["sdo.evaluation"] == str(tmp_path / "runs/evaluated")
+    files = client.list_artifacts(client.get_model_version(MODEL, "3").run_id, "evaluations/evaluated")
+    assert [Path(file.path).name for file in files] == ["evaluation.json", "pictures.parquet"]
+
+
+def test_refused_by_the_rules_it_says_why(tmp_path: Path, uri: str, client: mlflow.MlflowClient) -> None:
+    attempt(tmp_path, uri, evaluation(1, **BETTER))
+    worse = evaluation(2, 1, candidate_q=[1.0, 1.0, 1.0, 0.0], champion_q=[1.0] * 4)
+    refused = attempt(tmp_path, uri, worse, "q > champion", "q >= 0.7 * champion", "gone > base")
+    assert refused.decision == "refused"
+    assert [verdict.passed for verdict in refused.verdicts] == [False, True, False]
+    assert refused.reason == f"models:/{MODEL}/2 fails 2 of 3 rules"
+    assert aliases(client) == {"champion": 1}
+    said = tags(client, 2)["sdo.refused"].splitlines()
+    assert said[0] == f"{refused.when} by {refused.by}, {tmp_path}/runs/evaluated:"
+    assert said[1] == "FAIL  q > champion: 0.75 against 1; difference -0.25"
+    assert said[2] == "FAIL  gone > base: there is no gone of the candidate; there are q"
+    assert "sdo.promoted" not in tags(client, 2)
+    # A later evaluation that it passes takes the refusal away.
+    assert attempt(tmp_path, uri, evaluation(2, 1, **BETTER)).decision == "promoted"
+    assert "sdo.refused" not in tags(client, 2)
+
+
+def test_the_same_call_again_says_the_same(tmp_path: Path, uri: str, client: mlflow.MlflowClient) -> None:
+    attempt(tmp_path, uri, evaluation(1, **BETTER))
+    it = evaluation(2, 1, **BETTER)
+    first = attempt(tmp_path, uri, it)
+    before = tags(client, 2)
+    again = attempt(tmp_path, uri, it)
+    assert again.decision == first.decision == "promoted"
+    assert again.reason == f"models:/{MODEL}/2 is the champion, by this evaluation"
+    assert tags(client, 2) == before
+    assert aliases(client) == {"champion": 2, "previous": 1}
+
+
+@pytest.mark.parametrize("at", ["tags", "previous", "champion"])
+def test_interrupted_anywhere_it_is_finished_by_the_next(
+    tmp_path: Path, uri: str, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    attempt(tmp_path, uri, evaluation(1, **BETTER))
+    attempt(tmp_path, uri, evaluation(2, 1, **BETTER))
+    it = evaluation(3, 2, **BETTER)
+    real = mlflow.MlflowClient.set_registered_model_alias
+
+    def dies(self: Any, name: str, alias: str, version: str) -> None:
+        if at == "tags":
+            raise KeyboardInterrupt
+        real(self, name, alias, version)
+        if alias == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", dies)
+        attempt(tmp_path, uri, it)
+    assert (
+        aliases(client)
+        == {
+            "tags": {"champion": 2, "previous": 1},
+            "previous": {"champion": 2, "previous": 2},
+            "champion": {"champion": 3, "previous": 2},
+        }[at]
+    )
+    assert "sdo.promoted" not in tags(client, 3)
+    assert attempt(tmp_path, uri, it).decision == "promoted"
+    assert aliases(client) == {"champion": 3, "previous": 2}
+    assert "sdo.promoted" in tags(client, 3)
+
+
+@pytest.mark.parametrize(
+    ("it", "said"),
+    [
+        (
+            evaluation(3, 2, **BETTER),
+            "the champion is models:/glossy/1, and the evaluation compared with models:/glossy/2",
+        ),
+        (evaluation(3, **BETTER), "the champion is models:/glossy/1, and the evaluation compared with nothing"),
+        (evaluation(1, **BETTER), "models:/glossy/1 is the champion already"),
+        (
+            evaluation(3, 1, details={"sha256": {"candidate": "other files"}}, **BETTER),
+            "the files of models:/glossy/3 are not those that were evaluated",
+        ),
+    ],
+    ids=["champion moved", "no champion evaluated", "champion itself", "other files"],
+)
+def test_an_evaluation_out_of_date_decides_nothing(
+    tmp_path: Path, uri: str, client: mlflow.MlflowClient, it: Evaluation, said: str
+) -> None:
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    before = tags(client, 3)
+    outdated = attempt(tmp_path, uri, it)
+    assert outdated.decision == "outdated"
+    assert outdated.reason == f"{said}; evaluate again"
+    assert outdated.verdicts == ()
+    assert aliases(client) == {"champion": 1}
+    assert tags(client, 3) == before
+
+
+def test_the_champion_went_away(tmp_path: Path, uri: str) -> None:
+    assert attempt(tmp_path, uri, evaluation(3, 1, **BETTER)).reason == (
+        "the champion is nothing, and the evaluation compared with models:/glossy/1; evaluate again"
+    )
+
+
+def test_the_champion_is_looked_at_again_under_the_lock(
+    tmp_path: Path, uri: str, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this one judges, another promotes."""
+    attempt(tmp_path, uri, evaluation(1, **BETTER))
+    attach = module._attach
+
+    def slow(*arguments: Any) -> None:
+        attach(*arguments)
+        client.set_registered_model_alias(MODEL, "champion", "2")
+
+    monkeypatch.setattr(module, "_attach", slow)
+    outdated = attempt(tmp_path, uri, evaluation(3, 1, **BETTER))
+    assert outdated.decision == "outdated"
+    assert outdated.champion == f"models:/{MODEL}/2"
+    assert aliases(client) == {"champion": 2}
+
+
+def test_too_slow_for_the_lock_it_moves_nothing(
+    tmp_path: Path, uri: str, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = settings(tmp_path, evaluation(1, **BETTER))
+    monkeypatch.setattr(lock, "PATIENCE", 100.0)
+    with pytest.raises(LeaseOver, match="nothing more was changed"):
+        promote(it, uri)
+    assert aliases(client) == {}
+
+
+def test_something_that_takes_no_lock_is_noticed(
+    tmp_path: Path, uri: str, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mlflow.MlflowClient.set_registered_model_alias
+
+    def interfered(self: Any, name: str, alias: str, version: str) -> None:
+        real(self, name, alias, version)
+        real(self, name, alias, "3")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", interfered)
+    with pytest.raises(LeaseOver, match="champion was set to version 1 and is 3: something moves it"):
+        attempt(tmp_path, uri, evaluation(1, **BETTER))
+
+
+@pytest.mark.parametrize(
+    ("it", "said"),
+    [
+        (evaluation(1, model="other"), "its candidate is models:/other/1, and promotion.model is 'glossy'"),
+        (evaluation(9), "'models:/glossy/9' is not in the registry at sqlite:"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_refused(tmp_path: Path, uri: str, it: Evaluation, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        attempt(tmp_path, uri, it)
+
+
+def test_no_evaluation_and_no_model(tmp_path: Path, uri: str) -> None:
+    it = settings(tmp_path, evaluation(1))
+    with pytest.raises(SettingsError, match=r"evaluation: there is no complete one in .*/none; run `sdo evaluate`"):
+        promote(it.model_copy(update={"evaluation": it.evaluation.model_copy(update={"name": "none"})}), uri)
+    with pytest.raises(SettingsError, match=r"promotion.model: the registry at sqlite:.* has no model 'none'"):
+        promote(it.model_copy(update={"promotion": it.promotion.model_copy(update={"model": "none"})}), uri)
+
+
+def test_back_one_step_and_no_further(tmp_path: Path, uri: str, client: mlflow.MlflowClient) -> None:
+    for version, champion in ((1, None), (2, 1), (3, 2)):
+        attempt(tmp_path, uri, last := evaluation(version, champion, **BETTER))
+    it = settings(tmp_path, last)
+    back = roll_back(it, "it draws hands badly", uri)
+    assert (back.champion, back.instead_of) == (f"models:/{MODEL}/2", f"models:/{MODEL}/3")
+    assert aliases(client) == {"champion": 2}
+    assert tags(client, 3)["sdo.rolled_back"] == f"{back.when} by {back.by}: it draws hands badly"
+    with pytest.raises(SettingsError, match="has no champion before version 2 to go back to"):
+        roll_back(it, "once more", uri)
+    assert aliases(client) == {"champion": 2}
+
+    # The evaluation that promoted it fits the champion again, and would promote it once more at the next schedule.
+    again = promote(it, uri)
+    assert again.decision == "outdated"
+    assert "was promoted by this evaluation and rolled back" in again.reason
+    assert "it draws hands badly" in again.reason
+    new = attempt(tmp_path, uri, evaluation(3, 2, details={"seed": 1}, **BETTER))
+    assert new.decision == "promoted"
+    assert aliases(client) == {"champion": 3, "previous": 2}
+    assert "sdo.rolled_back" not in tags(client, 3)
+
+
+def test_nothing_to_roll_back(tmp_path: Path, uri: str) -> None:
+    it = settings(tmp_path, evaluation(1, **BETTER))
+    with pytest.raises(SettingsError, match="'glossy' has no champion to roll back"):
+        roll_back(it, "why not", uri)
+    promote(it, uri)
+    with pytest.raises(SettingsError, match="no champion before version 1"):
+        roll_back(it, "why not", uri)
+
+
+def test_a_summary_for_programs(tmp_path: Path, uri: str) -> None:
+    summary = json.loads(json.dumps(attempt(tmp_path, uri, evaluation(1, **BETTER)).to_dict()))
+    assert summary["decision"] == "promoted"
+    assert summary["candidate"] == f"models:/{MODEL}/1"
+    assert summary["verdicts"][1]["margin"] == 2.5
