@@ -33,7 +33,8 @@ class Reward(Protocol):
     Four attributes are optional. `weights_hash: str`, the sha256 of its weights, goes into the provenance of a run.
     `heldout = True` on the class says that the reward is an evaluator, never to be trained on. A reward that computes
     on a device takes the option `device: str` and keeps it as its attribute `device`. A class method
-    `check_use(prompts, **options)` raises ValueError for options or prompts that it cannot work with; it loads no weights.
+    `check_use(prompts, **options)` raises ValueError for options or prompts that it cannot work with; it loads no
+    weights.
     """
 
     differentiable: bool

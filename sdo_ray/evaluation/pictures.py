@@ -17,6 +17,7 @@ import ray.data
 import torch
 from PIL import Image
 
+from sdo_ray.cluster import stream_blocks
 from sdo_ray.evaluation.models import ModelSource
 from sdo_ray.models.load import autocast
 from sdo_ray.rollout.reward_client import RewardClient
@@ -153,15 +154,7 @@ def make_pictures(
         num_cpus=config.samplers.num_cpus,
         num_gpus=config.samplers.num_gpus,
     )
-    # In a task, so that what Ray Data says of its actors goes to Ray's log files and not to the driver's screen.
-    task = ray.remote(num_cpus=0, num_returns="streaming", max_retries=0)(_stream)
-    for part in task.remote(dataset, ray.data.DataContext.get_current()):
-        yield ray.get(part)
-
-
-def _stream(dataset: ray.data.Dataset, context: ray.data.DataContext) -> Iterator[pa.Table]:
-    ray.data.DataContext._set_current(context)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    yield from stream_blocks(dataset)
 
 
 def side_by_side(parts: Sequence[pa.Table], roles: Sequence[str]) -> pa.Table:

@@ -17,13 +17,13 @@ from sdo_ray.settings import SettingsError
 
 
 def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any]:
-    """One actor a reward, each with its own resources and packages; returns handles by reward name.
+    """One actor a reward, each with its own resources and packages; returns handles by reward key.
 
     A dead actor is restarted and its unanswered calls are made again. Returns once all are ready, so that a reward that
     cannot start says so before sampling starts.
     """
     actors = {
-        reward.name: ray.remote(RewardActor)
+        reward.key: ray.remote(RewardActor)
         .options(
             num_cpus=reward.num_cpus,
             num_gpus=reward.num_gpus,
@@ -61,8 +61,8 @@ class RewardClient:
     """A `RewardFunction` that the reward actors compute, in parallel.
 
     Args:
-        actors: handles by reward name, from `start_reward_actors`.
-        learned: names of the rewards whose gradient is wanted.
+        actors: handles by reward key, from `start_reward_actors`.
+        learned: keys of the rewards whose gradient is wanted.
     """
 
     def __init__(self, actors: Mapping[str, Any], learned: Sequence[str]) -> None:
@@ -71,9 +71,13 @@ class RewardClient:
 
     def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> tuple[Scores, ImageGradients]:
         """See `RewardFunction`."""
+        return self.ask(images, dict.fromkeys(self._actors, prompts))
+
+    def ask(self, images: torch.Tensor, texts: Mapping[str, Sequence[str]]) -> tuple[Scores, ImageGradients]:
+        """The same with texts for each reward key of its own."""
         shared = ray.put(np.ascontiguousarray(images.numpy()))
         calls = {
-            name: actor.score.remote(shared, list(prompts), name in self._learned)
+            name: actor.score.remote(shared, list(texts[name]), name in self._learned)
             for name, actor in self._actors.items()
         }
         scores, gradients = {}, {}

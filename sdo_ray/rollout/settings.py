@@ -66,6 +66,11 @@ class RewardActorSettings(Settings):
         description="Ray runtime environment of its actor, for rewards with packages of their own.",
     )
 
+    @property
+    def key(self) -> str:
+        """What its actor and its scores are called."""
+        return self.name
+
 
 class RewardSettings(RewardActorSettings):
     """A reward to learn from, or to watch."""
