@@ -6,9 +6,8 @@ from pydantic import Field
 
 from rewards.mix import RewardTerm, check_terms
 from rewards.registry import check
-from sdo_ray.backprop import check_plan
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_call
+from sdo_ray.config.calls import check_call, check_estimator
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.load import check_base
@@ -96,15 +95,7 @@ def _check_model(settings: AlignSettings) -> None:
 
 
 def _check_plan(settings: AlignSettings) -> None:
-    try:
-        check_plan(settings.plan.name, settings.sampling.num_inference_steps, settings.plan.options)
-    except ValueError as error:
-        raise SettingsError(f"plan: {error}") from None
-    except TypeError as error:
-        raise SettingsError(
-            f"plan.name: got {settings.plan.name!r}, which is no function (num_steps, *, generator, ...) "
-            f"-> BackpropPlan: {error}."
-        ) from None
+    check_estimator(settings.plan, settings.sampling)
 
 
 def _check_backward(settings: AlignSettings) -> None:
@@ -121,8 +112,8 @@ def _check_backward(settings: AlignSettings) -> None:
             "gradient comes from the sampling as a whole; choose 'sampler', or train the denoiser alone."
         )
     try:
-        plans = check_plan(settings.plan.name, settings.sampling.num_inference_steps, settings.plan.options)
-    except (ValueError, TypeError):
+        plans = check_estimator(settings.plan, settings.sampling)
+    except SettingsError:
         return  # said by the check of the plan
     if not all(plan.is_of_single_calls for plan in plans):
         raise SettingsError(

@@ -1,11 +1,12 @@
-"""Whether a pipeline can be called the way a run calls it."""
+"""Whether a pipeline can be called, and its gradient estimated, the way a run does it."""
 
 from __future__ import annotations
 
 import inspect
 
+from sdo_ray.backprop import BackpropPlan, check_plan
 from sdo_ray.models.load import pipeline_class
-from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import SettingsError
 
 OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_type", "return_dict"}
@@ -35,3 +36,23 @@ def check_call(base: str, sampling: SamplingSettings, setting: str) -> None:
         raise SettingsError(
             f"sampling.options: {kind.__name__} takes no {', '.join(unknown)} here; it takes {', '.join(legal)}."
         )
+
+
+def check_estimator(plan: PlanSettings, sampling: SamplingSettings) -> list[BackpropPlan]:
+    """Refuse an estimator that there is not, or options that it cannot have.
+
+    Returns:
+        Plans as they may come.
+
+    Raises:
+        SettingsError: what is wrong.
+    """
+    try:
+        return check_plan(plan.name, sampling.num_inference_steps, plan.options)
+    except ValueError as error:
+        raise SettingsError(f"plan: {error}") from None
+    except TypeError as error:
+        raise SettingsError(
+            f"plan.name: got {plan.name!r}, which is no function (num_steps, *, generator, ...) "
+            f"-> BackpropPlan: {error}."
+        ) from None
