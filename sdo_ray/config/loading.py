@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +25,8 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
-PATHS = ("prompts.train", "evaluation.prompts")
-"""Settings that hold paths, which start at the settings file's directory if relative."""
+PATHS = ("prompts.train", "evaluation.prompts", "rows.path", "rewards.terms.*.options.picture")
+"""Settings that hold paths, which start at the settings file's directory if relative; `*` is every position of a list."""
 
 
 def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) -> S:
@@ -63,12 +63,30 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
         raise SettingsError(*(_explain(kind, problem) for problem in error.errors())) from None
 
 
-def _resolve_paths(data: dict[str, Any], directory: Path) -> None:
+def relative_paths(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every relative path among the settings: its dotted name, the section that it is in, and its key there."""
     for dotted in PATHS:
-        section, key = dotted.split(".")
-        value = (data.get(section) or {}).get(key) if isinstance(data.get(section), dict) else None
-        if isinstance(value, str) and "://" not in value and not Path(value).expanduser().is_absolute():
-            data[section][key] = str((directory / value).resolve())
+        *parents, key = dotted.split(".")
+        for name, section in _sections(data, parents):
+            value = section.get(key)
+            if isinstance(value, str) and "://" not in value and not Path(value).expanduser().is_absolute():
+                yield f"{name}{key}", section, key
+
+
+def _sections(place: Any, keys: list[str], name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The sections that dotted names lead to; `*` is every position of a list."""
+    if not keys:
+        yield from [(name, place)] if isinstance(place, dict) else []
+    elif keys[0] == "*":
+        for number, item in enumerate(place if isinstance(place, list) else []):
+            yield from _sections(item, keys[1:], f"{name}{number}.")
+    elif isinstance(place, dict):
+        yield from _sections(place.get(keys[0]), keys[1:], f"{name}{keys[0]}.")
+
+
+def _resolve_paths(data: dict[str, Any], directory: Path) -> None:
+    for _, section, key in relative_paths(data):
+        section[key] = str((directory / section[key]).resolve())
 
 
 def _set(data: dict[str, Any], override: str) -> None:
