@@ -26,7 +26,7 @@ _Loader.add_implicit_resolver(
 )
 
 PATHS = ("prompts.train", "evaluation.prompts", "rows.path", "rewards.terms.*.options.picture")
-"""Settings that hold paths, which start at the settings file's directory if relative; `*` is every position of a list."""
+"""Settings that hold paths, which start at the settings file's directory if relative; `*` is every place in a list."""
 
 
 def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) -> S:
