@@ -10,6 +10,7 @@ COMMANDS = {
     "align": "align a model with rewards",
     "sample": "make pictures with a base or aligned model",
     "pretrain": "train a small text-to-image model from a parquet of pictures and captions",
+    "submit": "run a command as a job of a Ray cluster",
     "doctor": "check this machine and say how to mend what is found",
 }
 

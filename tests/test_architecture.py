@@ -15,7 +15,7 @@ FLOORS = (
     {"tracking"},
     {"evaluation", "training"},
     {"rollout"},
-    {"models", "cluster"},
+    {"models", "cluster", "jobs"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
     {"settings"},
 )

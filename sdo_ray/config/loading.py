@@ -40,7 +40,31 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
     Raises:
         SettingsError: no such file, not YAML, secrets, unknown keys, wrong types or values; one line a problem.
     """
-    path = Path(path)
+    data = _read(Path(path))
+    _resolve_paths(data, Path(path).parent)
+    _override(data, overrides)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError(*(_explain(kind, problem) for problem in error.errors())) from None
+
+
+def read_settings(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """What a YAML file and overrides say, without defaults, and paths as they were written: on every machine the same.
+
+    Args:
+        path: the file.
+        overrides: as for `load_settings`.
+
+    Raises:
+        SettingsError: no such file, not YAML, or secrets.
+    """
+    data = _read(Path(path))
+    _override(data, overrides)
+    return data
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
@@ -53,14 +77,13 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
         raise SettingsError(f"settings: {str(path)!r} is not YAML: {redact(' '.join(str(error).split()))}") from None
     if not isinstance(data, dict):
         raise SettingsError(f"settings: {str(path)!r} holds {type(data).__name__}, not sections such as `model:`.")
-    _resolve_paths(data, path.parent)
+    return data
+
+
+def _override(data: dict[str, Any], overrides: Iterable[str]) -> None:
     for override in overrides:
         _set(data, override)
     refuse_secrets(data)
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise SettingsError(*(_explain(kind, problem) for problem in error.errors())) from None
 
 
 def relative_paths(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -40,6 +40,9 @@ join (`ray job submit` sets it; without it, a run starts Ray on its machine), `R
 its token, and `MLFLOW_TRACKING_URI`, the MLflow server (without it, a database file in the run's storage).
 """
 
+COMMANDS: dict[str, type[Settings]] = {"align": AlignSettings, "pretrain": PretrainSettings}
+"""Commands of `sdo` that take a settings file, and what is in it."""
+
 KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
@@ -47,8 +50,8 @@ def reference() -> str:
     """All settings as Markdown: name, type, default, what is legal, what it does."""
     text = (REPOSITORY / EXAMPLE).read_text()
     parts = [HEAD.format(example=EXAMPLE, yaml=text)]
-    for command, kind in (("sdo align", AlignSettings), ("sdo pretrain", PretrainSettings)):
-        parts.append(f"## `{command}`\n")
+    for command, kind in COMMANDS.items():
+        parts.append(f"## `sdo {command}`\n")
         parts += _section(kind, "", "")
     return "\n".join(parts)
 
