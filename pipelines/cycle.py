@@ -17,6 +17,7 @@ from dataclasses import asdict
 import ray
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
 from pipelines.align import align
@@ -48,6 +49,10 @@ class ChampionKeepsChanging(RuntimeError):
     """No evaluation was done before another cycle had moved the champion."""
 
 
+STOPPED = (TrainingFailedError, RunGivenUp, RayError, ChampionKeepsChanging, LeaseOver, MlflowException)
+"""What ends a cycle that the same command can go on with, once its cause is mended."""
+
+
 def cycle(settings: CycleSettings) -> Summary:
     """Run or resume the cycle that `settings` describe, saying what happens.
 
@@ -61,6 +66,7 @@ def cycle(settings: CycleSettings) -> Summary:
     if (summary := read_summary(run)) is not None:
         print(f"{settings.run.name} is complete; its outcome:\n")
         return summary
+    run.check_space(0)
     check_server(uri := tracking_uri(run))
     with alone(run):
         prompts = prepare(settings.prompts, run)
@@ -146,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except AlreadyRunning as error:
             print(f"{settings.run.name} was not started: {error}", file=sys.stderr)
             return 4
-        except (TrainingFailedError, RunGivenUp, ChampionKeepsChanging, LeaseOver, MlflowException) as error:
-            print(f"\n{settings.run.name} stopped: {redact(str(error))}", file=sys.stderr)
+        except STOPPED as error:
+            print(f"\n{settings.run.name} stopped: {redact(str(error).strip())}", file=sys.stderr)
             print("What is done is kept; once mended, the same command goes on from there.", file=sys.stderr)
             return 1
 

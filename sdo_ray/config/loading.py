@@ -25,7 +25,18 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
-PATHS = ("prompts.train", "evaluation.prompts", "rows.path", "rewards.terms.*.options.picture")
+PATHS = (
+    "prompts.train",
+    "prompts.source",
+    "prompts.heldout",
+    "reference.path",
+    "evaluation.prompts",
+    "rows.path",
+    "rewards.terms.*.options.picture",
+    "align.config",
+    "evaluate.config",
+    "promote.config",
+)
 """Settings that hold paths, which start at the settings file's directory if relative; `*` is every place in a list."""
 
 

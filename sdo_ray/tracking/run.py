@@ -79,9 +79,18 @@ class TrackedRun:
         metrics: dict[str, float] = {}
         for c in comparisons:
             metrics |= {f"heldout/{c.judge}/{part}": getattr(c, part) for part in ("base", "aligned", "low", "high")}
+        self.log_results(metrics, files)
+
+    def log_results(self, metrics: dict[str, float], files: Iterable[Path]) -> None:
+        """Log what a job found, and its files."""
         self._log_metrics(metrics, 0)
         for file in files:
             self._client.log_artifact(self.run_id, str(file), artifact_path="outcome")
+
+    def adopt(self, directory: RunDirectory) -> None:
+        """Show the MLflow run of another run's directory, if it has one, below this one."""
+        if (known := directory.read_json(self.FILE)) is not None:
+            self._client.set_tag(known["run_id"], "mlflow.parentRunId", self.run_id)
 
     def register(
         self,

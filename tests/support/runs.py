@@ -52,14 +52,18 @@ def tiny_settings(directory: Path, base: Path, **sections: dict[str, Any]) -> Pa
 
 
 class AlignProcess:
-    """`python -m pipelines.align ...` with its processes, the cluster's too, known by a mark in their environment."""
+    """`python -m pipelines.align ...`, or another command, and its processes, the cluster's too.
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    They are known by a mark in their environment.
+    """
+
+    def __init__(self, *arguments: str, command: str = "align", environment: dict[str, str] | None = None) -> None:
         self._mark = uuid.uuid4().hex
+        self.environment = os.environ | {"SDO_TEST_MARK": self._mark, "PYTHONUNBUFFERED": "1"} | (environment or {})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.align", *arguments],
+            [sys.executable, "-m", f"pipelines.{command}", *arguments],
             cwd=REPOSITORY,
-            env=os.environ | {"SDO_TEST_MARK": self._mark, "PYTHONUNBUFFERED": "1"} | (environment or {}),
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
