@@ -19,6 +19,13 @@ def check_count(field: str, got: int, upper: int) -> int:
     return got
 
 
+def check_flag(field: str, got: bool) -> bool:
+    """`got` if it is a truth value, else a PlanError about `field`."""
+    if not isinstance(got, bool):
+        raise PlanError(field, got, "true or false", "give one of the two")
+    return got
+
+
 def uniform(population: Sequence[int], K: int, generator: torch.Generator | None) -> list[int]:
     """K of `population`, every subset equally likely: p_i = K / len(population)."""
     order = torch.randperm(len(population), generator=generator)[:K]

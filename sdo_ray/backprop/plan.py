@@ -44,6 +44,8 @@ class BackpropPlan:
         copies: n >= 0. With n > 0 the last step, which must be kept, learns from the mean over its own latents and n
             re-noised copies of them (see `sdo_ray.backprop.renoise`).
         seed: of the copies' noise.
+        checkpoint: whether a kept denoiser call keeps its inputs alone and is made again during the backward pass
+            (Chen et al. 2016, arXiv 1604.06174): the same gradient, for one more forward pass of each kept step.
 
     Raises:
         PlanError: N < 1, a step outside 0 .. N-1 or after `reward_at`, or copies without the last step.
@@ -55,6 +57,7 @@ class BackpropPlan:
     reward_at: int | None = None
     copies: int = 0
     seed: int = 0
+    checkpoint: bool = False
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -85,6 +88,7 @@ class BackpropPlan:
         """One line for logs: the estimator, the kept steps with their numbers, and what the reward sees."""
         kept = ", ".join(f"{i} (scale {s.scale:.4g}, coupling {s.coupling:.4g})" for i, s in self.steps.items())
         copies = f", the last with {self.copies} re-noised copies" if self.copies else ""
+        copies += ", activations made again" if self.checkpoint else ""
         sees = "the sample" if self.reward_at is None else f"the posterior mean at step {self.reward_at}"
         kept = f"{len(self.steps)} of {self.num_steps} steps keep their graph: {kept or 'none'}{copies}"
         return f"{self.name}: {kept}; the reward sees {sees}"

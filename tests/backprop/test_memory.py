@@ -40,6 +40,20 @@ def test_sdo_memory_does_not_grow_with_the_steps_and_full_grows_linearly() -> No
     assert abs((full[8] - full[4]) / 4 - per_step) < 0.01 * per_step
 
 
+def test_a_checkpointed_plan_keeps_no_activations_and_has_the_same_gradient() -> None:
+    pipe = stable_diffusion()
+    trained = [p for p in pipe.unet.parameters() if p.requires_grad]
+    kept, again = (make_plan("full", 4, checkpoint=checkpoint) for checkpoint in (False, True))
+    decoder = saved_bytes_of_decoder(pipe)
+    assert saved_bytes(pipe, again) - decoder < 0.02 * (saved_bytes(pipe, kept) - decoder)
+    gradients = []
+    for plan in (kept, again):
+        images = differentiable_sample(pipe, plan, prompt="a cat", num_inference_steps=4, generator=seeded())
+        gradients.append(torch.autograd.grad(images.square().sum(), trained))
+    assert max(g.abs().max() for g in gradients[0]) > 1e-3
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 def saved_bytes_of_decoder(pipe: Any) -> int:
     """The decoder's share of the above."""
     saved: dict[int, int] = {}

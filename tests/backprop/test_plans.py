@@ -74,7 +74,7 @@ def test_the_shapes_of_full_and_draft() -> None:
         ("sdoo", {}, "draft, .*full, .*sdo.*import path"),
         ("no.such.module:function", {}, "make the path importable"),
         ("sdo", {"k": 2}, "k: got 2; legal: options of sdo: K, unbiased, draw, at"),
-        ("full", {"K": 2}, "options of full: none"),
+        ("full", {"K": 2}, "options of full: checkpoint"),
         ("sdo", {"K": N + 1}, r"K: got 11; legal: an integer in 1 .. 10"),
         ("sdo", {"K": 0}, "K: got 0"),
         ("sdo", {"K": 1.5}, "K: got 1.5"),

@@ -11,7 +11,12 @@ from sdo_ray.backprop.registry import estimator
 
 @estimator("alignprop")
 def alignprop(
-    num_steps: int, *, generator: torch.Generator | None = None, K_min: int = 1, K_max: int | None = None
+    num_steps: int,
+    *,
+    generator: torch.Generator | None = None,
+    K_min: int = 1,
+    K_max: int | None = None,
+    checkpoint: bool = False,
 ) -> BackpropPlan:
     """The last K steps fully coupled, K uniform in K_min .. K_max, drawn for each plan.
 
@@ -24,11 +29,14 @@ def alignprop(
         generator: where K is drawn from; None is torch's default.
         K_min: 1 .. N.
         K_max: K_min .. N; None is N. It bounds the memory.
+        checkpoint: see `BackpropPlan`; the authors' code checkpoints.
 
     Raises:
-        PlanError: a bound out of range.
+        PlanError: a bound out of range, or checkpoint is no truth value.
     """
+    draws.check_flag("checkpoint", checkpoint)
     draws.check_count("num_steps", num_steps, max(num_steps, 1))
     upper = draws.check_count("K_max", num_steps if K_max is None else K_max, num_steps)
     lower = draws.check_count("K_min", K_min, upper)
-    return BackpropPlan("alignprop", num_steps, last_steps(num_steps, draws.integer(lower, upper, generator)))
+    steps = last_steps(num_steps, draws.integer(lower, upper, generator))
+    return BackpropPlan("alignprop", num_steps, steps, checkpoint=checkpoint)

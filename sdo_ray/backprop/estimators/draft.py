@@ -15,18 +15,22 @@ from sdo_ray.backprop.registry import estimator
 
 
 @estimator("draft")
-def draft(num_steps: int, *, generator: torch.Generator | None = None, K: int = 1) -> BackpropPlan:
+def draft(
+    num_steps: int, *, generator: torch.Generator | None = None, K: int = 1, checkpoint: bool = False
+) -> BackpropPlan:
     """DRaFT-K: the last K steps with coupling 1, the first of them 0, for nothing before it has a graph.
 
     Args:
         num_steps: N.
         generator: not used.
         K: 1 .. N; N is full backpropagation, 1 the last step alone.
+        checkpoint: see `BackpropPlan`.
 
     Raises:
-        PlanError: K out of range.
+        PlanError: K out of range, or checkpoint is no truth value.
     """
-    return BackpropPlan("draft", num_steps, last_steps(num_steps, K))
+    draws.check_flag("checkpoint", checkpoint)
+    return BackpropPlan("draft", num_steps, last_steps(num_steps, K), checkpoint=checkpoint)
 
 
 @estimator("draft-lv")
