@@ -28,7 +28,7 @@ def quiet() -> None:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }.items():
         os.environ.setdefault(variable, level)
-    for chatty in ("mlflow", "alembic", "DeepSpeed"):
+    for chatty in ("mlflow", "alembic", "DeepSpeed", "ray.train"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "align": "align a model with rewards",
+    "evaluate": "compare models on held-out prompts, and make a page of it",
     "sample": "make pictures with a base or aligned model",
     "pretrain": "train a small text-to-image model from a parquet of pictures and captions",
     "submit": "run a command as a job of a Ray cluster",

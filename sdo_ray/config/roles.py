@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdo_ray.config.calls import check_call
@@ -19,6 +19,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.history import History, history_of_run, history_of_version
 from sdo_ray.tracking.provenance import fingerprint
 from sdo_ray.tracking.registered_model import RegisteredModel
 from sdo_ray.tracking.registry import find_version, is_registered, resolve_model
@@ -36,8 +37,8 @@ class Role:
     sha256: str
     """Of its files: equal models, equal hash."""
     source: ModelSource
-    run: RunDirectory | None = None
-    """The finished alignment run that made it, if it was named so."""
+    history: History | None = None
+    """How it was trained, where that is known."""
 
 
 def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri: str) -> dict[str, Role]:
@@ -112,7 +113,8 @@ def _registered(choice: ModelChoice, dtype: str, sampling: SamplingSettings, tra
         raise SettingsError(f"{choice.model!r} is registered with what belongs to it; name no adapter on it.")
     version = find_version(choice.model, tracking_uri)
     check_call(str(resolve_model(version.reference, tracking_uri)), sampling, "model.base")
-    return Role(version.reference, version.sha256, RegisteredModel(version.reference, tracking_uri, dtype))
+    source = RegisteredModel(version.reference, tracking_uri, dtype)
+    return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri))
 
 
 def _run_directory(model: str) -> RunDirectory | None:
@@ -140,16 +142,17 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str, sampling: Sampli
                 f"{directory!r} is a complete model and not on a disk; copy it there and name the copy."
             )
         check_call(directory, sampling, "model.base")
-        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), run)
+        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run))
     check_call(model.base, sampling, "model.base")
     with run.filesystem.open_input_file(f"{run.path}/{ADAPTER}/{ADAPTER_FILE}") as file:
         adapter = file.readall()
-    return _adapted(run.uri, model.base, fingerprint(resolve(model.base)), adapter, dtype, run)
+    sha256 = fingerprint(resolve(model.base))
+    return replace(_adapted(run.uri, model.base, sha256, adapter, dtype), history=history_of_run(run))
 
 
-def _adapted(where: str, base: str, sha256: str, adapter: bytes, dtype: str, run: RunDirectory | None = None) -> Role:
+def _adapted(where: str, base: str, sha256: str, adapter: bytes, dtype: str) -> Role:
     both = hashlib.sha256(f"{sha256} {hashlib.sha256(adapter).hexdigest()}".encode()).hexdigest()
-    return Role(where, both, AdaptedModel(base, dtype, adapter), run)
+    return Role(where, both, AdaptedModel(base, dtype, adapter))
 
 
 def _read_adapter(location: str) -> bytes:

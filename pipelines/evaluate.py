@@ -1,0 +1,168 @@
+"""Compare models on held-out prompts: `sdo evaluate CONFIG` or `python -m pipelines.evaluate CONFIG [--set a.b=c]`.
+
+    prompts -> Ray Data -> picture makers, each holding one model at a time  <-> reward actors, feature actor
+                             |
+                             v parts, kept as they come
+                           this driver -> metrics -> pictures.parquet, evaluation.json, report.html -> MLflow
+
+The same command again makes the pictures that are missing, or shows the outcome of a complete evaluation.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from pipelines.arguments import run_job
+from sdo_ray.cluster import connect
+from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
+from sdo_ray.config.roles import Role, bind_roles, find_roles
+from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.evaluation.about import describe
+from sdo_ray.evaluation.features import start_features
+from sdo_ray.evaluation.metrics import frechet_between_halves, picture_metrics, set_metrics
+from sdo_ray.evaluation.parts import Parts
+from sdo_ray.evaluation.pictures import PictureConfig, make_pictures
+from sdo_ray.evaluation.reference import reference_features
+from sdo_ray.evaluation.report import REPORT, render_report
+from sdo_ray.evaluation.result import CANDIDATE, Evaluation, read_evaluation, write_evaluation
+from sdo_ray.evaluation.summary import as_numbers, as_records, as_text
+from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.provenance import environment
+from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
+
+Actors = dict[str, Any]
+"""Handles by reward name."""
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Run, continue or show the evaluation that `settings` describe.
+
+    Raises:
+        SettingsError: before anything starts, if it cannot work.
+    """
+    questions = check_evaluate(settings)
+    run = open_run(settings)
+    if (known := read_evaluation(run)) is not None:
+        print(f"{settings.run.name} is complete; its outcome:\n")
+        return known
+    run.check_space(0)
+    check_server(uri := tracking_uri(run))
+    roles = find_roles(settings.models, settings.sampling, uri)
+
+    print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
+    rewards = start_reward_actors(settings.rewards)
+    features = None if settings.features is None else start_features(settings.features)
+    bind_roles(run, roles)
+    keep_settings(run, settings)
+    with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+        parts = _make_missing(settings, questions, run, roles, rewards, features)
+        evaluation = _measure(settings, questions, roles, parts, rewards, features)
+        _keep(settings, run, evaluation, tracked)
+    return evaluation
+
+
+def _make_missing(
+    settings: EvaluateSettings,
+    questions: pa.Table,
+    run: RunDirectory,
+    roles: Mapping[str, Role],
+    rewards: Actors,
+    features: Any,
+) -> list[pa.Table]:
+    """All parts, after making those that are not there yet."""
+    parts, total = Parts(run), len(questions) * len(roles)
+    blocks = parts.missing(list(roles), questions, settings.samplers.batch_size)
+    done = total - sum(map(len, blocks))
+    models = ", ".join(f"{name} {role.where}" for name, role in roles.items())
+    print(f"{total} pictures, {done} of them there already: {models}", flush=True)
+    if blocks:
+        config = PictureConfig(settings.run.seed, settings.sampling, settings.samplers)
+        sources = {name: role.source for name, role in roles.items()}
+        start, begun = time.monotonic(), done
+        for part in make_pictures(blocks, config, sources, rewards, features):
+            parts.add(part)
+            done += len(part)
+            left = (time.monotonic() - start) / (done - begun) * (total - done)
+            print(f"pictures {done}/{total}  {part['role'][0]}  left {left:.0f} s", flush=True)
+    return parts.read()
+
+
+def _measure(
+    settings: EvaluateSettings,
+    questions: pa.Table,
+    roles: Mapping[str, Role],
+    parts: Sequence[pa.Table],
+    rewards: Actors,
+    features: Any,
+) -> Evaluation:
+    """Everything that is known about the pictures."""
+    reference = None
+    if settings.reference is not None:
+        print(f"measuring reference pictures of {settings.reference.path}", flush=True)
+        reference = reference_features(settings.reference, settings.run.seed, features)
+    history = roles[CANDIDATE].history
+    evaluation = Evaluation(
+        name=settings.run.name,
+        models={name: role.where for name, role in roles.items()},
+        pictures=picture_metrics(parts, list(roles), questions),
+        set_metrics=set_metrics(parts, list(roles), reference),
+        details={
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sha256": {name: role.sha256 for name, role in roles.items()},
+            "frechet_between_halves_of_base": frechet_between_halves(parts),
+            "reference_pictures": 0 if reference is None else len(reference),
+            "history": {} if history is None else dict(history.curves),
+            "settings": settings.to_dict(),
+            "provenance": environment() | reward_provenance(rewards),
+        },
+    )
+    told = describe((*evaluation.metrics, *evaluation.set_metrics), None if history is None else history.learned)
+    return replace(evaluation, details={**evaluation.details, "metrics": told, "comparisons": as_records(evaluation)})
+
+
+def _keep(settings: EvaluateSettings, run: RunDirectory, evaluation: Evaluation, tracked: TrackedRun) -> None:
+    """The files, to the run and to MLflow; the parts are no longer needed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        local = RunDirectory(temporary, settings.run.name)
+        page = render_report(evaluation, settings.report)
+        run.write(REPORT, page.encode())
+        local.write(REPORT, page.encode())
+        write_evaluation(local, evaluation)
+        tracked.log_results(as_numbers(evaluation), sorted(Path(local.path).iterdir()))
+    write_evaluation(run, evaluation)
+    Parts(run).remove()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+
+    def job(settings: EvaluateSettings) -> int:
+        try:
+            evaluation = evaluate(settings)
+        except ray.exceptions.RayError as error:
+            print(f"\n{settings.run.name} stopped: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+            print("Its pictures so far are kept; once mended, the same command goes on.", file=sys.stderr)
+            return 1
+        finally:
+            ray.shutdown()
+        run = RunDirectory(settings.run.storage, settings.run.name)
+        print(f"\n{as_text(evaluation)}\n\nreport  {run.uri}/{REPORT}\nMLflow  {how_to_look(tracking_uri(run))}")
+        return 0
+
+    return run_job("evaluate", __doc__ or "", EvaluateSettings, job, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

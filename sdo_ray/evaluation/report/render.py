@@ -1,0 +1,222 @@
+"""From an evaluation to its page.
+
+The template escapes everything that is put into it, and the page's content security policy lets no script or style run
+but its own, known by their hashes, and nothing be fetched: a prompt is text whatever it contains.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from sdo_ray.evaluation.metrics import ABOUT, FRECHET_BASE, FRECHET_REFERENCE
+from sdo_ray.evaluation.pictures import open_picture
+from sdo_ray.evaluation.report.numbers import number, signed
+from sdo_ray.evaluation.report.plots import curve_plot, histogram_plot, interval_plot
+from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION, Evaluation
+from sdo_ray.evaluation.settings import ReportSettings
+from sdo_ray.evaluation.summary import NO_WINNER, Line, categories_of, roles_of, summarize
+
+REPORT = "report.html"
+"""The file."""
+
+MAX_POINTS = 1000
+"""Prompts in the scatter plot."""
+
+
+def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
+    """The page as HTML."""
+    parts = {name: _file(name) for name in ("page.html", "page.css", "page.js")}
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "signed": signed}
+    page = environment.from_string(parts["page.html"])
+    roles, shown = roles_of(evaluation), min(settings.rows, len(evaluation.pictures))
+    return page.render(
+        css=Markup(parts["page.css"]),
+        js=Markup(parts["page.js"]),
+        css_hash=_hash(parts["page.css"]),
+        js_hash=_hash(parts["page.js"]),
+        evaluation=evaluation,
+        roles=roles,
+        others=[other for other in (BASE, CHAMPION) if other in roles],
+        metrics=[{"name": name, **_told(evaluation, name)} for name in evaluation.metrics],
+        chosen=_first_judge(evaluation),
+        headlines=list(_headlines(evaluation)),
+        tables=_tables(evaluation),
+        categories=categories_of(evaluation),
+        sets=[{"name": name, **_told(evaluation, name)} for name in evaluation.set_metrics],
+        frechet_note=_frechet_note(evaluation),
+        cards=_cards(evaluation, shown, settings.picture_size),
+        num_pairs=len(evaluation.pictures),
+        num_prompts=len(set(evaluation.pictures["prompt"].to_pylist())),
+        histograms=[(name, histogram_plot(name, _columns(evaluation, name))) for name in evaluation.metrics],
+        curves=[(name, curve_plot(name, curve)) for name, curve in evaluation.details.get("history", {}).items()],
+        data=_data(evaluation, shown),
+        num_points=min(MAX_POINTS, len(set(evaluation.pictures["prompt"].to_pylist()))),
+        settings=yaml.safe_dump(evaluation.details.get("settings", {}), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """As a content security policy names an inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _told(evaluation: Evaluation, metric: str) -> dict[str, Any]:
+    told = evaluation.details.get("metrics", {}).get(metric, {})
+    return {
+        "about": told.get("about", ABOUT.get(metric, "")),
+        "trained_on": told.get("trained_on"),
+    }
+
+
+def _first_judge(evaluation: Evaluation) -> str:
+    """The metric that pictures show at first: a judge that must never be trained on, if there is one, else a reward."""
+    told = evaluation.details.get("metrics", {})
+    judges = [name for name in evaluation.metrics if told.get(name, {}).get("heldout")]
+    rewards = [name for name in evaluation.metrics if name not in ABOUT]
+    return (judges or rewards or list(evaluation.metrics))[0]
+
+
+def _headlines(evaluation: Evaluation) -> Iterator[str]:
+    """Sentences that count rewards by what their intervals say."""
+    lines = [line for line in summarize(evaluation) if line.metric not in ABOUT]
+    groups = {True: "trained on", False: "not trained on", None: ""}
+    for other in (BASE, CHAMPION):
+        for trained_on, group in groups.items():
+            members = [line for line in lines if _told(evaluation, line.metric)["trained_on"] is trained_on]
+            pairs = [line.pairs[CANDIDATE, other] for line in members if (CANDIDATE, other) in line.pairs]
+            if pairs:
+                higher, lower = sum(p.low > 0 for p in pairs), sum(p.high < 0 for p in pairs)
+                which = f"the {len(pairs)} rewards that it was {group}" if group else f"{len(pairs)} rewards"
+                yield (
+                    f"Of {which}, the candidate scores higher than the {other} on {higher} and lower on {lower}; "
+                    f"{len(pairs) - higher - lower} show{'s' * (len(pairs) - higher - lower == 1)} no clear difference."
+                )
+
+
+def _tables(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The numbers over all prompts, and of each category."""
+    whole = (None, len(evaluation.pictures))
+    return [
+        {
+            "category": category,
+            "count": count,
+            "rows": [_row(evaluation, line) for line in summarize(evaluation, category)],
+        }
+        for category, count in (whole, *categories_of(evaluation))
+    ]
+
+
+def _row(evaluation: Evaluation, line: Line) -> dict[str, Any]:
+    pairs = []
+    for other in (BASE, CHAMPION):
+        pair = line.pairs.get((CANDIDATE, other))
+        if other not in evaluation.models:
+            continue
+        says = "none" if pair is None or line.metric in NO_WINNER else _says(pair.low, pair.high)
+        plot = None if pair is None else interval_plot(pair.difference, pair.low, pair.high, says)
+        pairs.append({"other": other, "pair": pair, "says": says, "plot": plot})
+    return {
+        "metric": line.metric,
+        **_told(evaluation, line.metric),
+        "means": line.means,
+        "pairs": pairs,
+        "has_winner": line.metric not in NO_WINNER,
+    }
+
+
+def _says(low: float, high: float) -> str:
+    return "higher" if low > 0 else "lower" if high < 0 else "unclear"
+
+
+def _frechet_note(evaluation: Evaluation) -> str:
+    """What to know before a Frechet distance is read, with its numbers."""
+    if not {FRECHET_BASE, FRECHET_REFERENCE} & evaluation.set_metrics.keys():
+        return ""
+    note = (
+        f"Fréchet distances from {len(evaluation.pictures)} pictures of each model are biased upwards, the more the "
+        "fewer pictures; compare only distances from equal numbers."
+    )
+    if (halves := evaluation.details.get("frechet_between_halves_of_base")) is not None:
+        note += f" Two halves of the base's own pictures are {number(halves)} apart."
+    if count := evaluation.details.get("reference_pictures"):
+        note += f" The reference has {count} pictures."
+    return note
+
+
+def _cards(evaluation: Evaluation, shown: int, size: int) -> list[dict[str, Any]]:
+    roles = roles_of(evaluation)
+    return [
+        {
+            "index": row["index"],
+            "prompt": row["prompt"],
+            "category": row["category"],
+            "pictures": {role: _data_uri(row[f"{role}.picture"], size) for role in roles},
+        }
+        for row in evaluation.pictures.slice(0, shown).to_pylist()
+    ]
+
+
+def _data_uri(encoded: bytes, size: int) -> str:
+    """The picture as WebP with no side longer than `size`; small ones without loss."""
+    picture = open_picture(encoded)
+    picture.thumbnail((size, size))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=85, method=6, lossless=max(picture.size) <= 96)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _data(evaluation: Evaluation, shown: int) -> dict[str, Any]:
+    """What the script sorts and draws."""
+    roles, metrics = roles_of(evaluation), evaluation.metrics
+    table = evaluation.pictures
+    prompts, categories = table["prompt"].to_pylist(), table["category"].to_pylist()
+    values = {role: np.stack([_column(evaluation, role, name) for name in metrics], axis=1) for role in roles}
+    points: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        if prompt in points or len(points) < MAX_POINTS:
+            points.setdefault(prompt, []).append(row)
+    return {
+        "roles": roles,
+        "metrics": list(metrics),
+        "rows": [{role: _rounded(values[role][row]) for role in roles} for row in range(shown)],
+        "points": [
+            {
+                "prompt": prompt,
+                "category": categories[rows[0]],
+                "values": {role: _rounded(values[role][rows].mean(axis=0)) for role in roles},
+            }
+            for prompt, rows in points.items()
+        ],
+    }
+
+
+def _columns(evaluation: Evaluation, metric: str) -> Mapping[str, np.ndarray]:
+    """Role -> values; the base's distance from itself says nothing."""
+    roles = [role for role in roles_of(evaluation) if role != BASE or metric not in NO_WINNER]
+    return {role: _column(evaluation, role, metric) for role in roles}
+
+
+def _column(evaluation: Evaluation, role: str, metric: str) -> np.ndarray:
+    column: np.ndarray = evaluation.pictures[f"{role}.{metric}"].to_numpy().astype(float)
+    return column
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    """Enough digits to show and sort by; JSON has no NaN."""
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
