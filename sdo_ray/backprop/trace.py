@@ -19,7 +19,9 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch.autograd.graph import Node
+from torch.utils.checkpoint import checkpoint
 
+from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
 from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.kept import KeptCall, keep_call
 from sdo_ray.backprop.patches import replaced_forward, replaced_step, undecorated
@@ -28,17 +30,6 @@ from sdo_ray.backprop.posterior import posterior_mean
 from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
 from sdo_ray.backprop.tensors import depends_on, floating, map_floating
-
-# Where diffusers pipelines keep what they denoise with; the first of these groups that a pipeline has is its denoiser.
-DENOISERS = (("unet",), ("transformer", "transformer_2"), ("decoder",), ("prior",))
-
-
-def denoisers_of(pipeline: Any) -> list[torch.nn.Module]:
-    """The pipeline's denoisers, none if it has none; two with experts for two noise ranges."""
-    for group in DENOISERS:
-        if found := [module for name in group if (module := getattr(pipeline, name, None)) is not None]:
-            return found
-    return []
 
 
 @contextmanager
@@ -69,7 +60,7 @@ def trace(
         raise TraceError(
             "pipeline",
             f"{type(pipeline).__name__} with components {', '.join(sorted(pipeline.components))}",
-            f"a pipeline with a scheduler and one of {', '.join(name for group in DENOISERS for name in group)}",
+            f"a pipeline with a scheduler and one of {names_of_denoisers()}",
             "use a pipeline that samples by denoising steps",
         )
     if outside := sorted(k for k in shifts or {} if not 1 <= k <= plan.num_steps):
@@ -77,14 +68,13 @@ def trace(
     if elsewhere is not None and not plan.is_of_single_calls:
         fix = "use sdo, refl, drtune, flowbp-sparse, or draft with K = 1"
         raise TraceError("elsewhere", plan.describe(), "a plan of single calls, without coupling or copies", fix)
-    names = {id(module): name for name, module in pipeline.components.items()}
-    others = [m for m in pipeline.components.values() if isinstance(m, torch.nn.Module) and m not in denoisers]
+    parts = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
+    others = [module for module in parts if module not in denoisers.values()]
     state = Trace(plan, record, shifts or {}, elsewhere)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        for module in denoisers:
-            around = functools.partial(state.denoise, names.get(id(module), type(module).__name__))
-            stack.enter_context(replaced_forward(module, around))
+        for name, module in denoisers.items():
+            stack.enter_context(replaced_forward(module, functools.partial(state.denoise, name)))
         for module in others:
             stack.enter_context(replaced_forward(module, state.aside))
         stack.enter_context(replaced_step(scheduler, state.integrate))
@@ -196,6 +186,8 @@ class Trace:
         # Autocast caches its casts of the weights; one made without a graph would take the gradient from them.
         torch.clear_autocast_cache()
         args, kwargs = map_floating(functools.partial(self._couple, kept.coupling), (args, kwargs))
+        if self.plan.checkpoint:
+            forward = functools.partial(checkpoint, forward, use_reentrant=False)
         output = forward(*args, **kwargs)
         for o in floating(output):
             if o.grad_fn is not None:

@@ -161,25 +161,31 @@ def merge_lora(modules: Mapping[str, torch.nn.Module]) -> None:
 @contextmanager
 def adapter_off(pipeline: DiffusionPipeline) -> Iterator[None]:
     """Sample from the base model inside the block."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     adapted = [
-        module
+        layer
         for module in (find_denoisers(pipeline) | find_text_encoders(pipeline)).values()
         if ADAPTER in getattr(module, "peft_config", ())
+        for layer in module.modules()
+        if isinstance(layer, BaseTunerLayer)
     ]
-    for module in adapted:
-        module.disable_adapters()
+    for layer in adapted:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        for module in adapted:
-            module.enable_adapters()
+        for layer in adapted:
+            layer.enable_adapters(True)
 
 
 def _add_lora(module: torch.nn.Module, settings: LoraSettings, targets: Sequence[str]) -> None:
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(targets))
-    module.add_adapter(config, adapter_name=ADAPTER)
+    # What `add_adapter` does where a class has it; not every denoiser's does.
+    inject_adapter_in_model(config, module, ADAPTER)
+    module._hf_peft_config_loaded = True
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(".lora_" in name)
         if parameter.requires_grad:

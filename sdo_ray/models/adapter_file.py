@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import safetensors
 import torch
 
 from sdo_ray.models.adapter import ADAPTER, adapted_skeletons
-from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
+from sdo_ray.models.denoisers import denoiser_classes, find_denoisers, find_text_encoders
 from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import LoraSettings
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 
 FILE = "pytorch_lora_weights.safetensors"
 """The file's name in diffusers."""
+
+
+def has_adapter_file(base: str) -> bool:
+    """Whether diffusers has a file for adapters of all the base model's denoisers; for many pipelines it has none.
+
+    Raises:
+        SettingsError: the base has no denoiser, or its configuration cannot be read.
+    """
+    save = getattr(pipeline_class(base), "save_lora_weights", None)
+    taken = inspect.signature(save).parameters if save else ()
+    return all(f"{name}_lora_layers" in taken for name in denoiser_classes(base))
 
 
 def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.Tensor], directory: Path) -> Path:

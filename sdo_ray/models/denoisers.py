@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sdo_ray.backprop.denoisers import denoiser_names, denoisers_of, names_of_denoisers
 from sdo_ray.models.load import ZOO, reading, resolve
 from sdo_ray.settings import SettingsError
 from sdo_ray.zoo.text import text_encoder_directory
@@ -13,11 +14,8 @@ from sdo_ray.zoo.text import text_encoder_directory
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-DENOISERS = ("unet", "transformer", "transformer_2")
-"""Where diffusers pipelines keep their denoisers; one with experts for two noise ranges has both transformers."""
-
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-"""Where they keep their text encoders."""
+"""Where diffusers pipelines keep their text encoders."""
 
 
 def find_denoisers(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
@@ -26,7 +24,7 @@ def find_denoisers(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
     Raises:
         SettingsError: if there is none.
     """
-    found = {name: module for name in DENOISERS if isinstance(module := getattr(pipeline, name, None), torch.nn.Module)}
+    found = denoisers_of(pipeline)
     if not found:
         raise _no_denoiser(type(pipeline).__name__, list(pipeline.components))
     return found
@@ -39,33 +37,44 @@ def find_text_encoders(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module
     }
 
 
+def denoiser_classes(base: str) -> dict[str, str]:
+    """The classes of a base model's denoisers by component name; only its configuration is read.
+
+    Raises:
+        SettingsError: there is none, one is not a class of diffusers, or the configuration cannot be read.
+    """
+    import diffusers
+
+    with reading(base):
+        index = diffusers.DiffusionPipeline.load_config(resolve(base))
+    found: dict[str, str] = {}
+    for name in denoiser_names([name for name, entry in index.items() if entry != [None, None]]):
+        library, found[name] = index[name]
+        if library != "diffusers":
+            raise SettingsError(
+                f"model.base: the {name} of {base!r} is {library}.{found[name]}, code from outside diffusers; "
+                "it is not run."
+            )
+    if not found:
+        raise _no_denoiser(index["_class_name"], [name for name in index if not name.startswith("_")])
+    return found
+
+
 def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
     """The denoisers of a base model without weights, on the meta device; only its configuration files are read.
 
     Raises:
-        SettingsError: if there is none, it is not a class of diffusers, or its configuration cannot be read.
+        SettingsError: as `denoiser_classes`.
     """
     import diffusers
     from accelerate import init_empty_weights
 
-    location = resolve(base)
-    with reading(base):
-        index = diffusers.DiffusionPipeline.load_config(location)
-    found: dict[str, torch.nn.Module] = {}
-    for name in DENOISERS:
-        library, kind = index.get(name) or (None, None)
-        if kind is None:
-            continue
-        if library != "diffusers":
-            raise SettingsError(
-                f"model.base: the {name} of {base!r} is {library}.{kind}, code from outside diffusers; it is not run."
-            )
+    location, found = resolve(base), {}
+    for name, kind in denoiser_classes(base).items():
         model_class = getattr(diffusers, kind)
         with init_empty_weights(), reading(base):
             found[name] = model_class.from_config(model_class.load_config(location, subfolder=name))
         found[name].requires_grad_(False)
-    if not found:
-        raise _no_denoiser(index["_class_name"], [name for name in index if not name.startswith("_")])
     return found
 
 
@@ -102,5 +111,5 @@ def text_encoder_skeletons(base: str) -> dict[str, torch.nn.Module]:
 
 def _no_denoiser(pipeline: str, components: list[str]) -> SettingsError:
     return SettingsError(
-        f"model.base: {pipeline} has no denoiser among {', '.join(DENOISERS)}; it has {', '.join(components)}."
+        f"model.base: {pipeline} has no denoiser among {names_of_denoisers()}; it has {', '.join(components)}."
     )

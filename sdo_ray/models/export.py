@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sdo_ray.models.adapter import merge_lora, set_adapter
-from sdo_ray.models.adapter_file import export_adapter
+from sdo_ray.models.adapter_file import export_adapter, has_adapter_file
 from sdo_ray.models.diffit import merge_diffit
 from sdo_ray.models.load import ZOO, load_pipeline
 from sdo_ray.models.quiet import quiet_libraries
@@ -20,8 +20,13 @@ ADAPTER, BASE, MODEL = "adapter", "base_model", "model"
 
 
 def product(model: ModelSettings) -> str:
-    """Which of the directories holds what was trained: a LoRA file where diffusers can read one, else all of it."""
-    return ADAPTER if model.train == "lora" and not model.lora.text_encoder_targets else MODEL
+    """Which of the directories holds what was trained: a LoRA file where diffusers can read one, else all of it.
+
+    Raises:
+        SettingsError: the base has no denoiser, or its configuration cannot be read.
+    """
+    on_denoisers = model.train == "lora" and not model.lora.text_encoder_targets
+    return ADAPTER if on_denoisers and has_adapter_file(model.base) else MODEL
 
 
 def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, torch.Tensor]) -> str | None:

@@ -132,17 +132,16 @@ def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Modu
     import diffusers
     import torch
 
-    from sdo_ray.models.denoisers import DENOISERS, denoiser_skeletons
+    from sdo_ray.models.denoisers import denoiser_classes
 
     location, found = resolve(base), {}
-    for name in denoiser_skeletons(base):
-        kind = diffusers.DiffusionPipeline.load_config(location)[name][1]
+    for name, kind in denoiser_classes(base).items():
         with quiet_libraries(), reading(base):
             found[name] = getattr(diffusers, kind).from_pretrained(
                 location, subfolder=name, torch_dtype=getattr(torch, dtype), use_safetensors=True
             )
         found[name].requires_grad_(False).eval()
-    return {name: found[name] for name in DENOISERS if name in found}
+    return found
 
 
 def autocast(pipeline: DiffusionPipeline) -> AbstractContextManager[Any]:

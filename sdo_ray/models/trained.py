@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
+from sdo_ray.backprop.denoisers import denoiser_names
 from sdo_ray.models.adapter import (
     adapter_parameters,
     attach_lora,
     attach_text_lora,
     initial_adapter,
 )
-from sdo_ray.models.denoisers import DENOISERS, TEXT_ENCODERS
+from sdo_ray.models.denoisers import TEXT_ENCODERS
 from sdo_ray.models.diffit import attach_diffit
 from sdo_ray.models.load import load_denoisers
 from sdo_ray.models.settings import ModelSettings
@@ -31,10 +32,9 @@ def attach(components: Mapping[str, object], model: ModelSettings) -> dict[str, 
     Raises:
         SettingsError: no layer's name ends with one of the settings' endings.
     """
-    denoisers, text_encoders = (
-        {name: part for name in names if isinstance(part := components.get(name), torch.nn.Module)}
-        for names in (DENOISERS, TEXT_ENCODERS)
-    )
+    modules = {name: part for name, part in components.items() if isinstance(part, torch.nn.Module)}
+    denoisers = {name: modules[name] for name in denoiser_names(modules)}
+    text_encoders = {name: modules[name] for name in TEXT_ENCODERS if name in modules}
     match model.train:
         case "lora":
             attach_lora(denoisers, model.lora)

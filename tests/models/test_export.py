@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from sdo_ray.models.export import ADAPTER, BASE, export_model
-from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.adapter import attach_lora, merge_lora, set_adapter
+from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.export import ADAPTER, BASE, MODEL, export_model, product
+from sdo_ray.models.load import load_denoisers, load_pipeline
+from sdo_ray.models.settings import LoraSettings, ModelSettings
+from sdo_ray.models.trained import initial_policy
+from tests.backprop.matrix.assemble import assemble
+from tests.backprop.matrix.cases import CASES
 from tests.models.adapters import LORA, trained_weights
 
 
@@ -26,3 +33,34 @@ def test_a_zoo_model_is_handed_out_whole(tmp_path: Path) -> None:
     pipeline.load_lora_weights(tmp_path / ADAPTER)
     images = pipeline("apple", num_inference_steps=2, output_type="pt").images
     assert torch.isfinite(images).all()
+
+
+@pytest.fixture(scope="module", params=["PixArtSigma", "KandinskyV22Prior"])
+def no_adapter_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline for whose adapters diffusers has no file; the second one's denoiser is its prior."""
+    directory = tmp_path_factory.mktemp(request.param)
+    assemble(f"{request.param}Pipeline", CASES[request.param].parts).save_pretrained(directory)
+    return directory
+
+
+def test_where_diffusers_has_no_adapter_file_the_complete_model_is_handed_out(
+    no_adapter_file: Path, tmp_path: Path
+) -> None:
+    lora = LoraSettings(rank=2, alpha=6.0, targets=["to_q", "to_v"])
+    model = ModelSettings(base=str(no_adapter_file), lora=lora)
+    weights = {name: tensor + 0.3 for name, tensor in initial_policy(model, 0).items()}
+    assert weights
+    assert product(model) == MODEL
+    assert export_model(tmp_path, model, weights) is None
+    base, aligned = (find_denoisers(load_pipeline(str(path))) for path in (no_adapter_file, tmp_path / MODEL))
+    assert base.keys() == aligned.keys()
+    adapted = load_denoisers(model.base)
+    attach_lora(adapted, lora)
+    set_adapter(adapted, weights)
+    merge_lora(adapted)
+    for name, module in aligned.items():
+        expected = adapted[name].state_dict()
+        changed = {key for key, tensor in base[name].state_dict().items() if not torch.equal(tensor, expected[key])}
+        assert changed
+        for key, tensor in module.state_dict().items():
+            torch.testing.assert_close(tensor, expected[key], msg=key)

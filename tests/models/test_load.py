@@ -45,7 +45,7 @@ def test_a_pipeline_without_denoiser_says_what_it_has(tiny_base: Path, tmp_path:
     index = json.loads((tmp_path / "odd/model_index.json").read_text())
     del index["unet"]
     (tmp_path / "odd/model_index.json").write_text(json.dumps(index))
-    with pytest.raises(SettingsError, match=r"no denoiser among unet, transformer, transformer_2; it has .*vae"):
+    with pytest.raises(SettingsError, match=r"no denoiser among unet, transformer, .*; it has .*vae"):
         denoiser_skeletons(str(tmp_path / "odd"))
 
 

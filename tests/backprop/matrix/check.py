@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from sdo_ray.backprop import BackpropPlan, GradientRecord, StepGradient, TraceError, differentiable_sample, trace
-from sdo_ray.backprop.trace import denoisers_of
+from sdo_ray.backprop.denoisers import denoisers_of
 
 TOLERANCE = 1e-3
 
@@ -35,7 +35,7 @@ def adapt(pipe: Any) -> list[torch.nn.Parameter]:
     for module in modules:
         module.requires_grad_(False).eval()
     torch.manual_seed(1)
-    for module in denoisers_of(pipe):
+    for module in denoisers_of(pipe).values():
         # Layers that start at zero would keep the gradient from what is before them.
         for p in (p for p in module.parameters() if not p.any()):
             torch.nn.init.normal_(p, std=0.1)
@@ -102,7 +102,7 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
 
 def _graph_counter(pipe: Any) -> list[bool]:
     graphs: list[bool] = []
-    for module in denoisers_of(pipe):
+    for module in denoisers_of(pipe).values():
         inner = module.forward
 
         def forward(*args: Any, inner: Any = inner, **kwargs: Any) -> Any:
