@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,6 +88,16 @@ class TrackedRun:
         for file in files:
             self._client.log_artifact(self.run_id, str(file), artifact_path="outcome")
 
+    def log_curves(self, curves: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> None:
+        """Log named numbers after 0, 1, .. steps, unless MLflow has them already, and tags of the run."""
+        name = next(iter(curves[0]))
+        done = {metric.step for metric in self._client.get_metric_history(self.run_id, _legal(name))}
+        for step, numbers in enumerate(curves):
+            if step not in done:
+                self._log_metrics({_legal(name): value for name, value in numbers.items()}, step)
+        for key, value in tags.items():
+            self._client.set_tag(self.run_id, _legal(key), value)
+
     def adopt(self, directory: RunDirectory) -> None:
         """Show the MLflow run of another run's directory, if it has one, below this one."""
         if (known := directory.read_json(self.FILE)) is not None:
@@ -146,6 +157,11 @@ class TrackedRun:
 
         now = int(time.time() * 1000)
         self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+
+
+def _legal(name: str) -> str:
+    """A name that MLflow takes."""
+    return re.sub(r"[^/\w.\- :]", "/", name)
 
 
 def _metrics(report: UpdateReport) -> dict[str, float]:

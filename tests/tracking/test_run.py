@@ -49,6 +49,17 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
+def test_curves_are_logged_once(uri: str, run: RunDirectory) -> None:
+    client, curves = mlflow.MlflowClient(uri), [{"mixed": 0.5, "alignment@target": 0.1}, {"mixed": 0.75, "alignment@target": 0.2}]
+    first = tracked(uri, run)
+    first.log_curves(curves[:1], {})
+    tracked(uri, run).log_curves(curves, {"reward.alignment@target": "sha"})
+    history = {name: client.get_metric_history(first.run_id, name) for name in ("mixed", "alignment/target")}
+    assert [(m.step, m.value) for m in history["mixed"]] == [(0, 0.5), (1, 0.75)]
+    assert [(m.step, m.value) for m in history["alignment/target"]] == [(0, 0.1), (1, 0.2)]
+    assert client.get_run(first.run_id).data.tags["reward.alignment/target"] == "sha"
+
+
 def test_updates_are_logged_once_though_given_twice_and_by_a_resumed_run(uri: str, run: RunDirectory) -> None:
     client = mlflow.MlflowClient(uri)
     first = tracked(uri, run)
