@@ -11,6 +11,7 @@ from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights
 from sdo_ray.backprop.sample import differentiable_sample
+from sdo_ray.backprop.sampler_plan import check_sampler_plan, sampler_plan
 from sdo_ray.backprop.solver import SolverWeights, solver_weights
 from sdo_ray.backprop.trace import trace
 
@@ -25,6 +26,7 @@ __all__ = [
     "TraceError",
     "available",
     "check_plan",
+    "check_sampler_plan",
     "differentiable_sample",
     "estimator",
     "estimators",
@@ -33,6 +35,7 @@ __all__ = [
     "initial_prompt_embeds",
     "make_plan",
     "needs_weights",
+    "sampler_plan",
     "solver_weights",
     "surrogate",
     "trace",

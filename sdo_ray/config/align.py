@@ -94,8 +94,16 @@ def _check_model(settings: AlignSettings) -> None:
     check_call(settings.model.base, settings.sampling, "model.base")
 
 
+def _readable_base(settings: AlignSettings) -> str | None:
+    try:
+        _check_model(settings)
+    except SettingsError:
+        return None  # said by the check of the model
+    return settings.model.base
+
+
 def _check_plan(settings: AlignSettings) -> None:
-    check_estimator(settings.plan, settings.sampling)
+    check_estimator(settings.plan, settings.sampling, _readable_base(settings))
 
 
 def _check_backward(settings: AlignSettings) -> None:
@@ -112,7 +120,7 @@ def _check_backward(settings: AlignSettings) -> None:
             "gradient comes from the sampling as a whole; choose 'sampler', or train the denoiser alone."
         )
     try:
-        plans = check_estimator(settings.plan, settings.sampling)
+        plans = check_estimator(settings.plan, settings.sampling, _readable_base(settings))
     except SettingsError:
         return  # said by the check of the plan
     if not all(plan.is_of_single_calls for plan in plans):

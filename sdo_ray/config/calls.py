@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from sdo_ray.backprop import BackpropPlan, check_plan
-from sdo_ray.models.load import pipeline_class
+from sdo_ray.backprop import BackpropPlan, check_plan, check_sampler_plan
+from sdo_ray.models.load import load_scheduler, pipeline_class
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import SettingsError
 
@@ -38,8 +38,14 @@ def check_call(base: str, sampling: SamplingSettings, setting: str) -> None:
         )
 
 
-def check_estimator(plan: PlanSettings, sampling: SamplingSettings) -> list[BackpropPlan]:
+def check_estimator(plan: PlanSettings, sampling: SamplingSettings, base: str | None = None) -> list[BackpropPlan]:
     """Refuse an estimator that there is not, or options that it cannot have.
+
+    Args:
+        plan: the estimator.
+        sampling: how the pipeline is called.
+        base: the model's reference, whose scheduler may take other than `num_inference_steps` steps; None if it cannot
+            be read.
 
     Returns:
         Plans as they may come.
@@ -48,7 +54,9 @@ def check_estimator(plan: PlanSettings, sampling: SamplingSettings) -> list[Back
         SettingsError: what is wrong.
     """
     try:
-        return check_plan(plan.name, sampling.num_inference_steps, plan.options)
+        if base is None:
+            return check_plan(plan.name, sampling.num_inference_steps, plan.options)
+        return check_sampler_plan(load_scheduler(base), sampling.num_inference_steps, plan.name, plan.options)
     except ValueError as error:
         raise SettingsError(f"plan: {error}") from None
     except TypeError as error:

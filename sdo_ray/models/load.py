@@ -127,6 +127,22 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
     return pipeline.to(device)
 
 
+def load_scheduler(base: str) -> Any:
+    """A base model's scheduler alone.
+
+    Raises:
+        SettingsError: see `check_base`; its configuration cannot be read, or its class is not one of diffusers.
+    """
+    import diffusers
+
+    location = resolve(base)
+    with quiet_libraries(), reading(base):
+        library, kind = diffusers.DiffusionPipeline.load_config(location).get("scheduler", (None, None))
+        if library != "diffusers":
+            raise SettingsError(f"model.base: {base!r} has no scheduler of diffusers; it cannot be sampled by steps.")
+        return getattr(diffusers, kind).from_pretrained(location, subfolder="scheduler")
+
+
 def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Module]:
     """A base model's denoisers alone, frozen, on the CPU; the arguments and errors are those of `load_pipeline`."""
     import diffusers

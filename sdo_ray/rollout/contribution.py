@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rewards.mix import RewardTerm, mix
-from sdo_ray.backprop import GradientRecord, KeptCall, differentiable_sample, make_plan, needs_weights, solver_weights
+from sdo_ray.backprop import GradientRecord, KeptCall, differentiable_sample, sampler_plan
 from sdo_ray.models.adapter import adapter_parameters
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.load import autocast
@@ -68,14 +68,8 @@ def compute_contribution(
     parameters = adapter_parameters(find_denoisers(pipeline) | find_text_encoders(pipeline))
     for parameter in parameters.values():
         parameter.grad = None
-    num_steps = sampling.num_inference_steps
-    steps = make_plan(
-        plan.name,
-        num_steps,
-        generator=generator(seed, "plan", batch.rows[0]),
-        weights=solver_weights(pipeline.scheduler, num_steps) if needs_weights(plan.name) else None,
-        **plan.options,
-    )
+    draws = generator(seed, "plan", batch.rows[0])
+    steps = sampler_plan(pipeline.scheduler, sampling.num_inference_steps, plan.name, generator=draws, **plan.options)
     record, kept = GradientRecord(), list[KeptCall]()
     with autocast(pipeline):
         images = differentiable_sample(

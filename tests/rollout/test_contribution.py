@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 
@@ -123,3 +124,17 @@ def test_every_kind_of_plan_runs(pipeline: object, name: str) -> None:
     assert result.num_samples == 3
     assert set(result.gradient) == set(adapter_parameters(find_denoisers(pipeline)))
     assert all(gradient.isfinite().all() for gradient in result.gradient.values())
+
+
+@pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "PNDMScheduler", "KDPM2DiscreteScheduler"])
+def test_schedulers_that_take_more_steps_than_asked_for(pipeline: object, name: str) -> None:
+    before = pipeline.scheduler
+    pipeline.scheduler = getattr(diffusers, name).from_config(before.config)
+    try:
+        for row in range(4):
+            made = contribution(pipeline, good, rows=(row,), plan=PlanSettings(name="sdo"))
+            assert made.num_samples == 1
+            assert made.step_norms
+            assert max(tensor.abs().max() for tensor in made.gradient.values()) > 0
+    finally:
+        pipeline.scheduler = before

@@ -1,0 +1,41 @@
+"""Checks of how a pipeline is called."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from diffusers import HeunDiscreteScheduler
+
+from sdo_ray.config.calls import check_estimator
+from sdo_ray.models.load import load_scheduler
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.settings import SettingsError
+
+
+@pytest.fixture
+def second_order(tiny_base: Path, tmp_path: Path) -> str:
+    """The tiny model with Heun's scheduler, which takes 2 n - 1 steps."""
+    base = tmp_path / "heun"
+    shutil.copytree(tiny_base, base, ignore=shutil.ignore_patterns("*.safetensors"))
+    HeunDiscreteScheduler().save_pretrained(base / "scheduler")
+    index = json.loads((base / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "HeunDiscreteScheduler"]
+    (base / "model_index.json").write_text(json.dumps(index))
+    return str(base)
+
+
+def test_the_steps_are_those_of_the_models_scheduler(second_order: str, tiny_base: Path) -> None:
+    plan, sampling = PlanSettings(name="sdo", options={"K": 7}), SamplingSettings(num_inference_steps=4)
+    assert {drawn.num_steps for drawn in check_estimator(plan, sampling, second_order)} == {7}
+    for base in (str(tiny_base), None):
+        with pytest.raises(SettingsError, match=r"plan: K: got 7; legal: an integer in 1 .. 4"):
+            check_estimator(plan, sampling, base)
+
+
+def test_a_model_without_scheduler_is_named(second_order: str) -> None:
+    index = json.loads((Path(second_order) / "model_index.json").read_text())
+    del index["scheduler"]
+    (Path(second_order) / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(SettingsError, match=r"heun' has no scheduler of diffusers"):
+        load_scheduler(second_order)
