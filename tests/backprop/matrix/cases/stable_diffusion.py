@@ -1,0 +1,72 @@
+"""Stable Diffusion 1, 2, XL, unCLIP and 3, and DeepFloyd IF."""
+
+import diffusers
+import torch
+
+from ..assemble import SIZE, picture
+from ..convolutional import XL
+from ..text import WIDTH
+from .case import family, tiny, unet
+
+CROSS_FIRST = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+
+# Stable Diffusion 1 and 2
+family("StableDiffusion StableDiffusionImg2Img StableDiffusionInpaint StableDiffusionImageVariation StableDiffusionSAG")
+family("StableDiffusionPAG StableDiffusionPAGImg2Img StableDiffusionPAGInpaint", {"pag_applied_layers": ["mid", "up"]})
+family("StableDiffusionControlNet StableDiffusionControlNetImg2Img StableDiffusionControlNetInpaint")
+family("StableDiffusionControlNetPAG StableDiffusionControlNetPAGInpaint", {"pag_applied_layers": ["mid", "up"]})
+family("StableDiffusionInstructPix2Pix", {"unet": unet(in_channels=8)})
+family("StableDiffusionAdapter", {"unet": unet(**CROSS_FIRST)}, output_type="latent")
+family("StableDiffusionUpscale", {"unet": unet(in_channels=7, num_class_embeds=1000), "max_noise_level": 350})
+family("StableDiffusionModelEditing SemanticStableDiffusion StableDiffusionLDM3D StableDiffusionPanorama")
+family("CycleDiffusion", source_prompt="a dog")
+LCM = {"unet": unet(time_cond_proj_dim=8), "scheduler": diffusers.LCMScheduler}
+family("LatentConsistencyModel LatentConsistencyModelImg2Img", LCM, original_inference_steps=8)
+family("MarigoldDepth MarigoldNormals", {"unet": unet(in_channels=8)}, processing_resolution=SIZE)
+
+# Stable Diffusion XL
+XL_PARTS = {"unet": unet(**XL), "force_zeros_for_empty_prompt": True}
+XL_CONTROL = XL_PARTS | {"controlnet": tiny("ControlNetModel", **XL)}
+XL_PAG = {"pag_applied_layers": ["mid"]}
+family("StableDiffusionXL StableDiffusionXLImg2Img StableDiffusionXLInpaint", XL_PARTS)
+family("StableDiffusionXLPAG StableDiffusionXLPAGImg2Img StableDiffusionXLPAGInpaint", XL_PARTS | XL_PAG)
+family("StableDiffusionXLControlNet StableDiffusionXLControlNetImg2Img StableDiffusionXLControlNetInpaint", XL_CONTROL)
+family("StableDiffusionXLControlNetPAG StableDiffusionXLControlNetPAGImg2Img", XL_CONTROL | XL_PAG)
+family("StableDiffusionXLInstructPix2Pix", XL_PARTS | {"unet": unet(**XL | {"in_channels": 8})})
+family("StableDiffusionXLAdapter", XL_PARTS | {"unet": unet(**XL | CROSS_FIRST)})
+
+# Stable unCLIP
+
+
+def normalizer() -> torch.nn.Module:
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+
+    return StableUnCLIPImageNormalizer(embedding_dim=WIDTH)
+
+
+UNCLIP = {
+    "image_normalizer": normalizer,
+    "image_noising_scheduler": diffusers.DDPMScheduler,
+    "unet": unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH),
+}
+family("StableUnCLIP", UNCLIP, prior_num_inference_steps=2)
+family("StableUnCLIPImg2Img", UNCLIP)
+
+# Stable Diffusion 3
+NO_T5 = {"text_encoder_3": None, "tokenizer_3": None}
+family("StableDiffusion3 StableDiffusion3Img2Img StableDiffusion3Inpaint StableDiffusion3ControlNet", NO_T5)
+family("StableDiffusion3PAG StableDiffusion3PAGImg2Img", NO_T5 | {"pag_applied_layers": ["0"]})
+SIXTEEN = {"vae": tiny("AutoencoderKL", latent_channels=16)}
+family(
+    "StableDiffusion3Inpaint", SIXTEEN | {"transformer": tiny("SD3Transformer2DModel", in_channels=16, out_channels=16)}
+)
+
+# DeepFloyd IF, three stages in pixels
+IF = {"out_channels": 6, "sample_size": SIZE}
+family("IF IFImg2Img IFInpainting", {"unet": unet(in_channels=3, **IF)})
+UP = {"unet": unet(in_channels=6, class_embed_type="timestep", **IF)}
+family("IFSuperResolution", UP)
+family("IFImg2ImgSuperResolution IFInpaintingSuperResolution", UP, original_image=picture())
