@@ -23,6 +23,7 @@ import pyarrow as pa
 import ray
 
 from pipelines.arguments import run_job
+from pipelines.progress import clock
 from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.roles import Role, bind_roles, find_roles
@@ -90,13 +91,19 @@ def _make_missing(
     if blocks:
         config = PictureConfig(settings.run.seed, settings.sampling, settings.samplers)
         sources = {name: role.source for name, role in roles.items()}
-        start, begun = time.monotonic(), done
+        arrivals: list[tuple[float, int]] = []
         for part in make_pictures(blocks, config, sources, rewards, features):
             parts.add(part)
             done += len(part)
-            left = (time.monotonic() - start) / (done - begun) * (total - done)
-            print(f"pictures {done}/{total}  {part['role'][0]}  left {left:.0f} s", flush=True)
+            arrivals.append((time.monotonic(), done))
+            print(f"pictures {done}/{total}  {part['role'][0]}  left {_left(arrivals, total)}", flush=True)
     return parts.read()
+
+
+def _left(arrivals: Sequence[tuple[float, int]], total: int) -> str:
+    """Time left, from (seconds, pictures done) of each arrival; the first also waited for everything to start."""
+    (begin, first), (now, done) = arrivals[0], arrivals[-1]
+    return "?" if done == first else clock((now - begin) / (done - first) * (total - done))
 
 
 def _measure(

@@ -34,7 +34,7 @@ class Progress:
         scores = "  ".join(f"{name} {_number(spread)}" for name, spread in report.scores.items())
         left_out = f"  {report.num_left_out} LEFT OUT" if report.num_left_out else ""
         since = f" (from {self._first:.2f})" if self._first is not None else ""
-        left = "?" if typical is None else _clock(typical * (self._updates - done))
+        left = "?" if typical is None else clock(typical * (self._updates - done))
         return (
             f"update {done:>{len(str(self._updates))}}/{self._updates}  "
             f"reward {_number(report.reward)}{since}  {scores}  "
@@ -46,7 +46,8 @@ def _number(spread: Spread) -> str:
     return "none" if spread.mean is None else f"{spread.mean:.3g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as minutes or hours, such as 4:05 or 1:00:00."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sdo_ray.evaluation.settings import FeatureSettings
+from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import SettingsError
 
 BUILT_IN: Mapping[str, str] = {
@@ -50,19 +51,31 @@ class EfficientNet:
 
 
 class TransformersVision:
-    """A vision network that transformers loads, such as DINOv2, CLIP or ViT: its pooled output.
+    """A vision network that transformers loads, such as DINOv2, CLIP or ViT: its pooled output, or the mean of its last
+    hidden states if its files have no pooler.
 
     Args:
         model: a directory or hub id; weights as safetensors.
         device: where to compute.
         size: side in pixels to which pictures are resized.
+
+    Raises:
+        ValueError: weights of other parts are missing.
     """
 
     def __init__(self, *, model: str, device: str = "cpu", size: int = 224) -> None:
         from transformers import AutoModel
         from transformers.image_processing_base import ImageProcessingMixin
 
-        self._network = AutoModel.from_pretrained(model, use_safetensors=True, trust_remote_code=False)
+        with quiet_libraries():
+            self._network, found = AutoModel.from_pretrained(
+                model, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        # Missing weights are drawn at random; features must not depend on them.
+        missing = set(found["missing_keys"])
+        self._has_pooler = not any("pooler." in name for name in missing)
+        if lost := sorted(name for name in missing if "pooler." not in name):
+            raise ValueError(f"{model!r} lacks weights for {len(lost)} parameters, such as {lost[0]!r}")
         self._network.eval().requires_grad_(False).to(device)
         colours, _ = ImageProcessingMixin.get_image_processor_dict(model)
         self._mean, self._std = (
@@ -79,7 +92,9 @@ class TransformersVision:
         # Networks that also read text, such as CLIP, have a method for the pictures alone.
         network = getattr(self._network, "get_image_features", self._network)
         output = network(pixel_values=pixels)
-        pooled: Tensor | None = output if isinstance(output, Tensor) else output.pooler_output
+        if isinstance(output, Tensor):
+            return output
+        pooled: Tensor | None = output.pooler_output if self._has_pooler else None
         return output.last_hidden_state.mean(dim=1) if pooled is None else pooled.flatten(1)
 
 

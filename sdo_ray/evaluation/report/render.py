@@ -47,6 +47,7 @@ def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
         css_hash=_hash(parts["page.css"]),
         js_hash=_hash(parts["page.js"]),
         evaluation=evaluation,
+        details=evaluation.details,
         roles=roles,
         others=[other for other in (BASE, CHAMPION) if other in roles],
         metrics=[{"name": name, **_told(evaluation, name)} for name in evaluation.metrics],

@@ -1,0 +1,65 @@
+"""What is finished stays finished."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sdo_ray.evaluation.parts import Parts
+from sdo_ray.evaluation.pictures import picture_blocks
+from sdo_ray.storage import RunDirectory
+
+QUESTIONS = pa.table({"index": range(5), "prompt": list("abcde"), "category": pa.nulls(5, pa.string())})
+
+
+@pytest.fixture(params=["directory", "uri"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
+    return RunDirectory(str(tmp_path) if request.param == "directory" else f"file://{tmp_path}", "run")
+
+
+def done(block: pa.Table) -> pa.Table:
+    return block.append_column("picture", [[b"png"] * len(block)])
+
+
+def rows(blocks: list[pa.Table]) -> list[tuple[str, int, str]]:
+    return [tuple(row.values()) for block in blocks for row in block.to_pylist()]
+
+
+def test_at_first_everything_is_missing_one_model_after_the_other(run: RunDirectory) -> None:
+    blocks = Parts(run).missing(["base", "candidate"], QUESTIONS, 2)
+    assert [len(block) for block in blocks] == [2, 2, 1, 2, 2, 1]
+    assert rows(blocks) == [(role, i, "abcde"[i]) for role in ("base", "candidate") for i in range(5)]
+    assert Parts(run).read() == []
+
+
+def test_what_is_there_is_not_missing(run: RunDirectory) -> None:
+    parts = Parts(run)
+    first, *_ = parts.missing(["base", "candidate"], QUESTIONS, 3)
+    parts.add(done(first))
+    # Another batch size, as after a change of machine, changes nothing about what is done.
+    left = Parts(run).missing(["base", "candidate"], QUESTIONS, 2)
+    assert rows(left) == [("base", 3, "d"), ("base", 4, "e"), *(("candidate", i, "abcde"[i]) for i in range(5))]
+    for block in left:
+        parts.add(done(block))
+    assert parts.missing(["base", "candidate"], QUESTIONS, 2) == []
+    table = pa.concat_tables(parts.read())
+    assert sorted(zip(table["role"].to_pylist(), table["index"].to_pylist(), strict=True)) == [
+        (role, i) for role in ("base", "candidate") for i in range(5)
+    ]
+    assert set(table["picture"].to_pylist()) == {b"png"}
+
+
+def test_a_file_that_was_not_finished_does_not_count(run: RunDirectory, tmp_path: Path) -> None:
+    parts = Parts(run)
+    (block,) = picture_blocks("base", [0], ["a"], 8)
+    parts.add(done(block))
+    (tmp_path / "run/parts/base-00000001.parquet.part").write_bytes(b"half")
+    assert len(parts.read()) == 1
+
+
+def test_they_go_when_they_are_no_longer_needed(run: RunDirectory, tmp_path: Path) -> None:
+    parts = Parts(run)
+    (block,) = picture_blocks("base", [0], ["a"], 8)
+    parts.add(done(block))
+    parts.remove()
+    assert list((tmp_path / "run").iterdir()) == []
