@@ -89,25 +89,16 @@ def register_model(
     Raises:
         SettingsError: the commit of a hub model that is to be named is not known here.
     """
-    import mlflow
-
     with tempfile.TemporaryDirectory() as temporary:
-        files = Path(temporary)
+        files = Path(temporary) / "files"
+        files.mkdir()
         recipe = _gather(files, directory, base, recipe, copy_base)
         sha256 = fingerprint(str(files))
-        with mlflow.start_run(run_id=run_id):
-            info = mlflow.pyfunc.log_model(
-                name=MODEL,
-                python_model=str(SERVED_BY),
-                artifacts={file.stem: str(file) for file in files.iterdir()},
-                signature=_signature(recipe),
-                input_example=[{"prompt": example.prompt, "seed": example.seed} for example in examples],
-                pip_requirements=requirements(),
-            )
+        model_id = _log(client, run_id, files, Path(temporary) / "saved", recipe, examples)
     if not client.search_registered_models(f"name = '{name}'"):
         _create(client, name)
     tags = provenance | {SHA256: sha256}
-    created = client.create_model_version(name, info.model_uri, run_id=run_id, tags=tags, model_id=info.model_id)
+    created = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id)
     description = DESCRIPTION.format(name=name, version=created.version, files=_described(recipe, directory))
     client.update_model_version(name, created.version, description)
     return f"models:/{name}/{created.version}"
@@ -140,6 +131,33 @@ def _gather(files: Path, directory: Path, base: str, recipe: Recipe, copy_base: 
         shutil.copytree(adapter, files / ADAPTER)
     write_recipe(files, recipe)
     return recipe
+
+
+def _log(
+    client: MlflowClient, run_id: str, files: Path, saved: Path, recipe: Recipe, examples: Sequence[Example]
+) -> str:
+    """Log the files as an MLflow model of the run; returns its id.
+
+    `mlflow.pyfunc.log_model` would load the model here, and draw the examples, to see whether it can be served.
+    """
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    logged = client.create_logged_model(client.get_run(run_id).info.experiment_id, MODEL, source_run_id=run_id)
+    mlflow.pyfunc.save_model(
+        saved,
+        python_model=str(SERVED_BY),
+        artifacts={file.stem: str(file) for file in files.iterdir()},
+        signature=_signature(recipe),
+        input_example=[{"prompt": example.prompt, "seed": example.seed} for example in examples],
+        pip_requirements=requirements(),
+        mlflow_model=Model(logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id),
+    )
+    client.log_model_artifacts(logged.model_id, str(saved))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged.model_id
 
 
 def copy_pipeline(source: Path, target: Path) -> None:

@@ -5,17 +5,17 @@ import io
 from pathlib import Path
 
 import mlflow
-import mlflow.diffusers
 import pytest
-import torch
 from PIL import Image
 
 from sdo_ray.evaluation.compare import compare
-from sdo_ray.models.adapter_file import export_adapter
 from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.recipe import Recipe
+from sdo_ray.tracking.registration import examples_of
 from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.records import Spread, UpdateReport
-from tests.models.adapters import LORA, trained_weights
+from tests.support.aligned import PROMPTS, SAMPLING, SEED, aligned
 
 
 @pytest.fixture
@@ -50,7 +50,10 @@ def picture() -> bytes:
 
 
 def test_curves_are_logged_once(uri: str, run: RunDirectory) -> None:
-    client, curves = mlflow.MlflowClient(uri), [{"mixed": 0.5, "alignment@target": 0.1}, {"mixed": 0.75, "alignment@target": 0.2}]
+    client, curves = (
+        mlflow.MlflowClient(uri),
+        [{"mixed": 0.5, "alignment@target": 0.1}, {"mixed": 0.75, "alignment@target": 0.2}],
+    )
     first = tracked(uri, run)
     first.log_curves(curves[:1], {})
     tracked(uri, run).log_curves(curves, {"reward.alignment@target": "sha"})
@@ -125,28 +128,32 @@ def test_a_comparison_with_its_files(uri: str, run: RunDirectory) -> None:
     assert [file.path for file in client.list_artifacts(it.run_id, "outcome")] == ["outcome/before_after.png"]
 
 
-def test_a_registered_version_loads_from_the_registry(uri: str, run: RunDirectory, tiny_base: Path) -> None:
-    weights = trained_weights(tiny_base)
-    directory = Path(run.uri) / "adapter"
-    export_adapter(str(tiny_base), LORA, weights, directory)
+def test_the_result_is_registered_if_it_gets_a_name(uri: str, run: RunDirectory, tiny_base: Path) -> None:
+    result = aligned(tiny_base, Path(run.uri) / "result")
+    recipe, examples = Recipe.of(SAMPLING, "float32", 2), examples_of(PROMPTS, SEED)
+    origin = {"base_model": "tiny"}
+
+    def register(it: TrackedRun, name: str | None) -> str | None:
+        settings = TrackingSettings(register_as=name)
+        return it.register(result.directory, str(tiny_base), recipe, examples, settings, origin)
+
+    client = mlflow.MlflowClient(uri, uri)
     with tracked(uri, run) as it:
-        assert it.register(str(directory), str(tiny_base), None, {"base_model": "tiny"}) is None
-        assert it.register(str(directory), str(tiny_base), "tiny", {"base_model": "tiny"}) == "models:/tiny/1"
-        assert it.register(str(directory), str(tiny_base), "tiny", {"base_model": "tiny"}) == "models:/tiny/2"
-    client = mlflow.MlflowClient(uri)
+        assert register(it, None) is None
+        assert client.search_registered_models("name = 'tiny'") == []
+        assert client.get_run(it.run_id).data.tags["base_model"] == "tiny"
+        assert register(it, "tiny") == "models:/tiny/1"
+        assert register(it, "tiny") == "models:/tiny/2"
     version = client.get_model_version("tiny", "2")
     assert version.tags["base_model"] == "tiny"
     assert version.run_id == it.run_id
-    assert client.get_run(it.run_id).data.tags["base_model"] == "tiny"
+    assert client.get_run(it.run_id).info.status == "FINISHED"
 
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    pipeline = mlflow.diffusers.load_model("models:/tiny/2").load_pipeline(device="cpu", torch_dtype=torch.float32)
-    loaded = {name: p for name, p in pipeline.unet.named_parameters() if ".lora_" in name}
-    assert len(loaded) == len(weights)
-    for name, tensor in weights.items():
-        component, layer, factor = name.partition(".")[0], *name.partition(".")[2].rsplit(".lora_", 1)
-        assert component == "unet"
-        found = [p for key, p in loaded.items() if key.startswith(f"{layer}.lora_{factor[0]}.")]
-        assert len(found) == 1
-        assert torch.equal(found[0], tensor)
+
+def test_no_password_is_kept_beside_the_run(uri: str, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlflow.MlflowClient", lambda **_: mlflow.tracking.MlflowClient(uri, uri))
+    with tracked("postgresql://ann:hunter2@db/mlflow", run) as first:
+        pass
+    assert run.read_json(TrackedRun.FILE)["tracking_uri"] == "postgresql://db/mlflow"
+    with tracked("postgresql://ann:hunter2@db/mlflow", run) as second:
+        assert second.run_id == first.run_id

@@ -1,0 +1,143 @@
+"""Promotion against real MLflow servers over HTTP: many at once, killed ones, users and passwords."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+
+from tests.support.mlflow_server import MlflowServer, mlflow_server
+from tests.support.postgres import postgres, skip_without_postgres
+from tests.support.promoter import Promoter
+from tests.support.registry import evaluation, promotion_settings, registered
+
+MANY = 5
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    directory = tmp_path_factory.mktemp(request.param)
+    if request.param == "sqlite":
+        with mlflow_server(directory) as server:
+            yield server
+    else:
+        skip_without_postgres()
+        with postgres() as backend, mlflow_server(directory, backend=backend) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def authenticated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with mlflow_server(tmp_path_factory.mktemp("authenticated"), authenticated=True) as server:
+        yield server
+
+
+def better(candidate: int, champion: int | None, model: str) -> object:
+    scores = {"candidate_q": [2.0 + candidate] * 4, "champion_q": [1.0] * 4}
+    return evaluation(candidate, champion, model=model, **scores)  # type: ignore[arg-type]
+
+
+def settings(directory: Path, candidate: int, champion: int | None, model: str) -> Path:
+    directory.mkdir(parents=True)
+    return promotion_settings(directory, better(candidate, champion, model), "q > champion", model=model)  # type: ignore[arg-type]
+
+
+def aliases(client: mlflow.MlflowClient, model: str) -> dict[str, str]:
+    return dict(client.get_registered_model(model).aliases)
+
+
+def leftovers(client: mlflow.MlflowClient, model: str) -> list[str]:
+    return [found.name for found in client.search_registered_models() if found.name.startswith(f"{model}.")]
+
+
+def test_of_many_at_once_one_wins(server: MlflowServer, tmp_path: Path) -> None:
+    """They start together, each with a candidate that beats the champion; the others find the champion moved."""
+    client = registered(server.uri, "many", MANY + 1)
+    client.set_registered_model_alias("many", "champion", "1")
+    candidates = range(2, MANY + 2)
+    promoters = [Promoter(settings(tmp_path / str(c), c, 1, "many"), server.environment) for c in candidates]
+    for promoter in promoters:
+        promoter.until("ready")
+    codes = [promoter.finish() for promoter in [promoter.go() for promoter in promoters]]
+    said = "\n---\n".join(promoter.output for promoter in promoters)
+    assert sorted(codes) == [0] + [2] * (MANY - 1), said
+    winner = candidates[codes.index(0)]
+    assert aliases(client, "many") == {"champion": str(winner), "previous": "1"}
+    for candidate, promoter in zip(candidates, promoters, strict=True):
+        tags = client.get_model_version("many", str(candidate)).tags
+        assert ("sdo.promoted" in tags) == (candidate == winner)
+        if candidate != winner:
+            assert f"the champion is models:/many/{winner}, and the evaluation compared with models:/many/1" in (
+                promoter.output
+            )
+    assert leftovers(client, "many") == []
+
+
+def test_the_evaluation_comes_along_over_http(server: MlflowServer, tmp_path: Path) -> None:
+    client = registered(server.uri, "attached", 1)
+    promoter = Promoter(settings(tmp_path / "a", 1, None, "attached"), server.environment).until("ready").go()
+    assert promoter.finish() == 0, promoter.output
+    run_id = client.get_model_version("attached", "1").run_id
+    assert len(client.list_artifacts(run_id, "evaluations/evaluated")) == 2
+
+
+@pytest.mark.slow
+def test_one_that_is_killed_with_the_lock_is_taken_over_from(server: MlflowServer, tmp_path: Path) -> None:
+    """30 seconds of waiting: the shortest lease that may be set."""
+    client = registered(server.uri, "killed", 3)
+    client.set_registered_model_alias("killed", "champion", "1")
+    holder = Promoter(settings(tmp_path / "2", 2, 1, "killed"), server.environment, hold=True).until("ready").go()
+    holder.until("inside")
+    holder.kill()
+    assert leftovers(client, "killed") == ["killed.promotion-lock.1"]
+    start = time.monotonic()
+    other = Promoter(settings(tmp_path / "3", 3, 1, "killed"), server.environment).until("ready").go()
+    assert other.finish() == 0, other.output
+    assert time.monotonic() - start >= 30
+    assert re.search(r"waiting for \S+@\S+ \(process \d+\), who is changing the champion of killed", other.output)
+    assert "it is taken over in 30 s" in other.output
+    assert f"(process {holder.process.pid}), who did not finish within 30 s" in other.output
+    assert aliases(client, "killed") == {"champion": "3", "previous": "1"}
+    assert leftovers(client, "killed") == []
+
+
+def test_user_and_password(authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them, with wrong ones and with the right ones; none is ever printed or kept."""
+    for name, value in authenticated.environment.items():
+        monkeypatch.setenv(name, value)
+    registered(authenticated.uri, "guarded", 1)
+    config = settings(tmp_path / "1", 1, None, "guarded")
+    right = authenticated.environment["MLFLOW_TRACKING_PASSWORD"]
+    wrong = "not-the-p4ssword"
+    for name in authenticated.environment:
+        monkeypatch.delenv(name)
+
+    address = {"MLFLOW_TRACKING_URI": authenticated.uri}
+    nobody = Promoter(config, address).until("ready").go()
+    assert nobody.finish() == 2
+    assert f"MLFLOW_TRACKING_URI: MLflow at {authenticated.uri} does not answer" in nobody.output
+    assert "not authenticated" in nobody.output
+    mistaken = Promoter(config, authenticated.environment | {"MLFLOW_TRACKING_PASSWORD": wrong}).until("ready").go()
+    assert mistaken.finish() == 2
+    assert "not authenticated" in mistaken.output
+    assert "correct the address or credentials" in mistaken.output
+    host = authenticated.uri.removeprefix("http://")
+    in_address = Promoter(config, {"MLFLOW_TRACKING_URI": f"http://admin:{wrong}@{host}"}).until("ready").go()
+    assert in_address.finish() == 2
+    known = Promoter(config, authenticated.environment).until("ready").go()
+    assert known.finish() == 0, known.output
+
+    kept = "".join(file.read_text(errors="replace") for file in tmp_path.rglob("*") if file.is_file())
+    said = "".join(p.output for p in (nobody, mistaken, in_address, known))
+    tags = requests.get(
+        f"{authenticated.uri}/api/2.0/mlflow/model-versions/get",
+        params={"name": "guarded", "version": "1"},
+        auth=("admin", right),
+        timeout=30,
+    ).text
+    assert "sdo.promoted" in tags
+    for secret in (right, wrong):
+        assert secret not in said + kept + tags + authenticated.log.read_text()

@@ -1,0 +1,48 @@
+"""A real PostgreSQL server on this machine, where its programs are installed."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.mlflow_server import serving
+from tests.support.ports import free_port
+
+USER = "mlflow"
+
+
+def skip_without_postgres() -> None:
+    """Skip the test, with the reason, if the programs are not there or may not be run."""
+    if shutil.which("postgres") is None or shutil.which("initdb") is None:
+        pytest.skip("postgres and initdb are not on the PATH (Debian: apt install postgresql)")
+    if os.getuid() == 0 and (shutil.which("runuser") is None or subprocess.run(["id", "postgres"]).returncode):
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres to run it as")
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Serve until the block ends; yields `postgresql://USER:PASSWORD@127.0.0.1:PORT/postgres`."""
+    prefix = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    directory = Path(tempfile.mkdtemp(prefix="sdo-postgres-"))
+    try:
+        if prefix:
+            shutil.chown(directory, "postgres")
+        password = secrets.token_urlsafe(12)
+        secret = directory / "password"
+        secret.write_text(password)
+        secret.chmod(0o644)
+        data = directory / "data"
+        create = ["initdb", "-D", str(data), "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+        subprocess.run([*prefix, *create], check=True, capture_output=True, cwd="/")
+        port = free_port()
+        command = [*prefix, "postgres", "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(directory)]
+        with serving([*command, "-F"], port, directory / "server.log", {}):
+            yield f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
