@@ -55,16 +55,13 @@ def differentiable_sample(
         pipeline_call["output_type"] = output_type
     with trace(pipeline, plan, record, shifts, elsewhere):
         try:
-            images = pipeline(**pipeline_call)[0]
+            images = _stacked(pipeline(**pipeline_call)[0])
         except RuntimeError as error:
             if "Can't call numpy() on Tensor that requires grad" not in str(error):
                 raise
-            raise TraceError(
-                "output_type",
-                f"{output_type!r}, and {type(pipeline).__name__} turns its pictures into numpy arrays",
-                "'latent', for a pipeline that decodes to numpy arrays",
-                "remove its safety checker if it has one; else call with 'latent' and decode with its autoencoder",
-            ) from error
+            raise _no_tensors(pipeline, output_type) from error
+    if images is None:
+        raise _no_tensors(pipeline, output_type)
     if plan.steps and not images.requires_grad:
         raise TraceError(
             "pipeline",
@@ -73,3 +70,23 @@ def differentiable_sample(
             "add an adapter to the denoiser (its other parameters frozen) before the call",
         )
     return images
+
+
+def _stacked(output: Any) -> torch.Tensor | None:
+    """What a pipeline returned, as one tensor; None if it is none. Some return lists, one entry for each prompt."""
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(output, list | tuple) and output:
+        entries = [_stacked(entry) for entry in output]
+        if all(isinstance(entry, torch.Tensor) and entry.shape == entries[0].shape for entry in entries):
+            return torch.stack(entries)
+    return None
+
+
+def _no_tensors(pipeline: Any, output_type: str) -> TraceError:
+    return TraceError(
+        "output_type",
+        f"{output_type!r}, and {type(pipeline).__name__} does not return its pictures as one tensor",
+        "'latent', for a pipeline that decodes to numpy arrays",
+        "remove its safety checker if it has one; else call with 'latent' and decode with its autoencoder",
+    )

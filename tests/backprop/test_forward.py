@@ -1,5 +1,6 @@
 """The pictures of a traced call are those of the plain call, to the bit, and the pipeline is left as it was."""
 
+import copy
 from typing import Any
 
 import diffusers
@@ -171,15 +172,32 @@ def test_multistep_schedulers_do_not_hold_the_graph() -> None:
     assert all(isinstance(x, torch.Tensor) and not x.requires_grad for x in held)
 
 
+def test_a_copy_of_the_scheduler_is_not_left_in_the_pipeline() -> None:
+    pipe = stable_diffusion()
+
+    def copied(pipe: Any, *_: Any) -> dict[str, Any]:
+        pipe.scheduler = copy.deepcopy(pipe.scheduler)
+        return {}
+
+    before = state(pipe)
+    plain = pipe(**call(callback_on_step_end=copied), output_type="pt").images
+    pipe = stable_diffusion()
+    images = differentiable_sample(pipe, PLANS["sdo"], **call(callback_on_step_end=copied))
+    assert torch.equal(plain, images.detach())
+    assert type(pipe.scheduler) is type(stable_diffusion().scheduler)
+    assert state(pipe)["classes"] == before["classes"]
+
+
 def test_steps_must_agree_with_the_plan() -> None:
     pipe = stable_diffusion()
     denoised = []
     denoiser_of(pipe).register_forward_hook(lambda *_: denoised.append(1))
-    for steps in (N + 2, N - 1):
+    for steps, seen_after in ((N + 2, 1), (N - 1, N - 1)):
         with pytest.raises(TraceError, match="num_inference_steps") as caught:
             differentiable_sample(pipe, PLANS["sdo"], **call(num_inference_steps=steps))
         assert caught.value.field == "num_inference_steps"
-    assert len(denoised) == 2, "found after the first denoiser call, not after the last"
+        assert len(denoised) == seen_after
+        denoised.clear()
     with pytest.raises(TraceError, match="takes more than 4 scheduler steps"):
         differentiable_sample(pipe, PLANS["sdo"], **call(num_inference_steps=N + 1))
     with pytest.raises(TraceError, match="takes 50 scheduler steps"):

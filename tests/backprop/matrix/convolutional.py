@@ -61,7 +61,12 @@ CONVOLUTIONAL: dict[str, dict[str, Any]] = {
     "ControlNetModel": {k: v for k, v in UNET.items() if k not in ("sample_size", "up_block_types")}
     | {"conditioning_embedding_out_channels": (8, 8)},
     "ControlNetUnionModel": {k: v for k, v in UNET.items() if k not in ("sample_size", "up_block_types")}
-    | {"conditioning_embedding_out_channels": (8, 8), "num_trans_channel": 8, "num_trans_head": 2},
+    | {
+        "conditioning_embedding_out_channels": (8, 8),
+        "num_trans_channel": 8,
+        "num_trans_head": 2,
+        "num_proj_channel": 8,
+    },
     "SparseControlNetModel": {
         "block_out_channels": (8, 16),
         "layers_per_block": 1,

@@ -1,10 +1,14 @@
 """Stable Diffusion 1, 2, XL, unCLIP and 3, and DeepFloyd IF."""
 
+from collections.abc import Callable
+from typing import Any
+
 import diffusers
 import torch
 
 from ..assemble import SIZE, picture
 from ..convolutional import XL
+from ..parts import part
 from ..text import WIDTH
 from .case import family, tiny, unet
 
@@ -35,6 +39,9 @@ family("StableDiffusionXL StableDiffusionXLImg2Img StableDiffusionXLInpaint", XL
 family("StableDiffusionXLPAG StableDiffusionXLPAGImg2Img StableDiffusionXLPAGInpaint", XL_PARTS | XL_PAG)
 family("StableDiffusionXLControlNet StableDiffusionXLControlNetImg2Img StableDiffusionXLControlNetInpaint", XL_CONTROL)
 family("StableDiffusionXLControlNetPAG StableDiffusionXLControlNetPAGImg2Img", XL_CONTROL | XL_PAG)
+UNION = {"controlnet": tiny("ControlNetUnionModel", **XL)}
+family("StableDiffusionXLControlNetUnion StableDiffusionXLControlNetUnionImg2Img", XL_PARTS | UNION, control_mode=1)
+family("StableDiffusionXLControlNetUnionInpaint", XL_PARTS | UNION, control_mode=1, control_image=[picture(2)])
 family("StableDiffusionXLInstructPix2Pix", XL_PARTS | {"unet": unet(**XL | {"in_channels": 8})})
 family("StableDiffusionXLAdapter", XL_PARTS | {"unet": unet(**XL | CROSS_FIRST)})
 
@@ -61,6 +68,10 @@ family("StableDiffusion3 StableDiffusion3Img2Img StableDiffusion3Inpaint StableD
 family("StableDiffusion3PAG StableDiffusion3PAGImg2Img", NO_T5 | {"pag_applied_layers": ["0"]})
 SIXTEEN = {"vae": tiny("AutoencoderKL", latent_channels=16)}
 family(
+    "StableDiffusion3ControlNetInpainting",
+    NO_T5 | {"controlnet": tiny("SD3ControlNetModel", extra_conditioning_channels=1)},
+)
+family(
     "StableDiffusion3Inpaint", SIXTEEN | {"transformer": tiny("SD3Transformer2DModel", in_channels=16, out_channels=16)}
 )
 
@@ -70,3 +81,35 @@ family("IF IFImg2Img IFInpainting", {"unet": unet(in_channels=3, **IF)})
 UP = {"unet": unet(in_channels=6, class_embed_type="timestep", **IF)}
 family("IFSuperResolution", UP)
 family("IFImg2ImgSuperResolution IFInpaintingSuperResolution", UP, original_image=picture())
+
+# Older ones
+family(
+    "StableDiffusionDepth2Img",
+    {"unet": unet(in_channels=5), "depth_estimator": None, "feature_extractor": None},
+    depth_map=torch.linspace(0, 1, SIZE * SIZE).reshape(1, SIZE, SIZE),
+)
+family("StableDiffusionLatentUpscale", {"unet": unet(in_channels=8, out_channels=5, time_cond_proj_dim=128 + WIDTH)})
+family(
+    "StableDiffusionGLIGEN",
+    {"unet": unet(attention_type="gated")},
+    gligen_phrases=["a"],
+    gligen_boxes=[[0.1, 0.1, 0.6, 0.6]],
+)
+family("StableDiffusionAttendAndExcite", token_indices=[1], attn_res=(8, 8))
+family(
+    "StableDiffusionDiffEdit",
+    {"inverse_scheduler": diffusers.DDIMInverseScheduler},
+    image_latents=torch.linspace(-1, 1, 2 * 4 * 16 * 16).reshape(1, 2, 4, 16, 16),
+    mask_image=torch.eye(16)[None],
+    inpaint_strength=1.0,
+)
+family("StableDiffusionParadigms", {"scheduler": diffusers.DDIMParallelScheduler})
+family("TextToVideoZero", video_length=2, t0=0, t1=1)
+family("TextToVideoZeroSDXL", XL_PARTS, video_length=2, t0=0, t1=1)
+family("MarigoldIntrinsics", {"unet": unet(in_channels=12, out_channels=8)}, processing_resolution=SIZE)
+family("VersatileDiffusionImageVariation", {"image_unet": unet()})
+
+def xs(**changes: Any) -> Callable[[], torch.nn.Module]:
+    return lambda: diffusers.ControlNetXSAdapter.from_unet(part("UNet2DConditionModel", layers_per_block=2, **changes), size_ratio=1.0, conditioning_embedding_out_channels=(8, 8), learn_time_embedding=True)
+family("StableDiffusionControlNetXS", {"unet": unet(layers_per_block=2), "controlnet": xs()})
+family("StableDiffusionXLControlNetXS", XL_PARTS | {"unet": unet(**XL, layers_per_block=2), "controlnet": xs(**XL)})
