@@ -1,6 +1,7 @@
 """Make pictures with a base or aligned model: `sdo sample --model MODEL [--adapter DIR] --prompt TEXT --out DIR`.
 
-Plain diffusers in one process, without Ray: what this draws, so does any program that loads the same files.
+Plain diffusers in one process, without Ray: what this draws, so does any program that loads the same files. A model of
+MLflow's registry, such as `models:/emoji-glossy@champion`, is drawn with as it was evaluated, unless told otherwise.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.arguments import BAD_INPUT, quiet
+from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
 from sdo_ray.settings import SettingsError
+from sdo_ray.tracking.recipe import Recipe
+
+DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
+"""How a model is called that says nothing about it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,22 +52,28 @@ def sample(given: argparse.Namespace) -> list[Path]:
     from sdo_ray.models.adapter_file import load_adapter
     from sdo_ray.models.load import autocast, load_pipeline
     from sdo_ray.rollout.pictures import grid
+    from sdo_ray.rollout.settings import SamplingSettings
 
+    model, adapter, recipe = _find(given)
+    sampling = SamplingSettings(
+        num_inference_steps=recipe.num_inference_steps if given.steps is None else given.steps,
+        guidance_scale=recipe.guidance_scale if given.guidance is None else given.guidance,
+        options=recipe.options,
+    )
+    batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("--device: got cuda, but torch sees no GPU; `sdo doctor` says why. Or use --device cpu.")
-    pipeline = load_pipeline(given.model, given.dtype, given.device)
-    if given.adapter is not None:
-        load_adapter(pipeline, given.adapter)
+    pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device)
+    if adapter is not None:
+        load_adapter(pipeline, adapter)
 
     pictures = []
-    for first in range(0, len(prompts), given.batch_size):
-        batch = prompts[first : first + given.batch_size]
+    for first in range(0, len(prompts), batch_size):
+        batch = prompts[first : first + batch_size]
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
         with autocast(pipeline):
-            pictures += pipeline(
-                prompt=batch, generator=noise, num_inference_steps=given.steps, guidance_scale=given.guidance
-            ).images
+            pictures += pipeline(generator=noise, **sampling.pipeline_call(batch)).images
 
     out = Path(given.out).expanduser()
     if out.suffix.lower() == ".png":
@@ -81,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="sdo sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--model", required=True, help="`zoo://NAME`, a directory in diffusers format, or a hub id such as org/name")
+    add(
+        "--model",
+        required=True,
+        help="`zoo://NAME`, a directory in diffusers format, a hub id such as org/name, or `models:/NAME@champion` or "
+        "`models:/NAME/VERSION` of MLflow's registry, which brings its adapter and the defaults below",
+    )
     add("--adapter", metavar="DIR", help="aligned adapter: a directory or .safetensors file that diffusers loads")
     add("--prompt", metavar="TEXT", action="append", default=[], dest="texts", help="what to draw; repeatable")
     add("--prompts", metavar="FILE", help="parquet file or directory with more prompts")
@@ -97,12 +114,32 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seed", type=int, default=0, help="prompt i, counted from 0, has noise of its own, from seed + i (default: 0)"
     )
-    add("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
-    add("--guidance", type=float, default=3.0, help="classifier-free guidance (default: %(default)s)")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision (default: %(default)s)")
+    add("--steps", type=int, help=f"sampling steps (default: {DEFAULTS.num_inference_steps})")
+    add("--guidance", type=float, help=f"classifier-free guidance (default: {DEFAULTS.guidance_scale})")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help=f"precision (default: {DEFAULTS.dtype})")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
-    add("--batch-size", type=int, default=8, help="pictures made at once (default: %(default)s)")
+    add("--batch-size", type=int, help=f"pictures made at once (default: {DEFAULTS.batch_size})")
     return parser
+
+
+def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
+    """Where the pipeline is, its adapter, and how it is called unless told otherwise."""
+    from sdo_ray.tracking.registry import adapter_beside, is_registered, recipe_beside, resolve_model
+    from sdo_ray.tracking.server import check_server, registry_uri
+
+    if not is_registered(given.model):
+        return given.model, given.adapter, DEFAULTS
+    if given.adapter is not None:
+        raise SettingsError(f"--adapter: {given.model!r} brings its own; leave it out.")
+    read_secret_files()
+    take_credentials_from_tracking_uri()
+    check_server(uri := registry_uri())
+    try:
+        pipeline = resolve_model(given.model, uri)
+    except SettingsError as error:
+        raise SettingsError(*(f"--model: {problem}" for problem in error.problems)) from None
+    adapter = adapter_beside(pipeline)
+    return str(pipeline), None if adapter is None else str(adapter), recipe_beside(pipeline)
 
 
 def _prompts(given: argparse.Namespace) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sdo_ray.settings import SettingsError
@@ -28,6 +29,20 @@ def tracking_uri(run: RunDirectory) -> str:
             "database in; set it to your MLflow server."
         )
     return f"sqlite:///{run.storage}/mlflow.db"
+
+
+def registry_uri() -> str:
+    """MLFLOW_TRACKING_URI or, for what reads a model of no run in particular, the database file of the runs here.
+
+    Raises:
+        SettingsError: there is neither.
+    """
+    here = Path("runs", "mlflow.db").resolve()
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    if not here.is_file():
+        raise SettingsError(f"MLFLOW_TRACKING_URI: not set, and there is no {here}; set it to your MLflow server.")
+    return f"sqlite:///{here}"
 
 
 def check_server(uri: str) -> None:

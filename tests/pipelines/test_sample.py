@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image, ImageChops
 from pipelines.sample import main
 from sdo_ray.models.adapter_file import export_adapter
 from sdo_ray.models.settings import LoraSettings
+from sdo_ray.rollout.pictures import grid
 from tests.models.adapters import LORA, trained_weights
+from tests.support.aligned import aligned
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -51,6 +54,52 @@ def test_one_file_and_the_adapter_makes_a_difference(tiny_base: Path, adapter: P
     base, aligned, half = (Image.open(tmp_path / f"{name}.png") for name in ("base", "aligned", "half"))
     assert base.size == half.size == (16, 16)
     assert not same(base, aligned)
+
+
+def test_serves_the_champion(tiny_base: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    champion = aligned(tiny_base, tmp_path / "champion")
+    assert champion.register(uri, "served") == "models:/served/1"
+    aligned(tiny_base, tmp_path / "other", dtype="bfloat16").register(uri, "served")
+    mlflow.MlflowClient(uri, uri).set_registered_model_alias("served", "champion", "1")
+
+    def draw(name: str, *arguments: str) -> Image.Image:
+        assert main(["--out", str(tmp_path / name), "--prompt", "a", "--prompt", "b", *arguments]) == 0
+        return Image.open(tmp_path / name)
+
+    by_alias = draw("a.png", "--model", "models:/served@champion")
+    assert same(by_alias, draw("b.png", "--model", "models:/served/1"))
+    assert same(by_alias, draw("c.png", "--model", "models:/served/1", "--steps", "3", "--guidance", "2.0"))
+    assert not same(by_alias, draw("d.png", "--model", "models:/served/1", "--steps", "2"))
+    assert not same(by_alias, draw("e.png", "--model", "models:/served/2"))
+
+    plain = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    plain.load_lora_weights(champion.directory / "adapter")
+    noise = [torch.Generator().manual_seed(i) for i in range(2)]
+    call = {"num_inference_steps": 3, "guidance_scale": 2.0, "negative_prompt": ["z", "z"]}
+    assert same(by_alias, grid(plain(["a", "b"], generator=noise, **call).images))
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("models:/served@champion", "MLFLOW_TRACKING_URI: not set, and there is no"),
+        ("models:/served", "--model: got 'models:/served'; a registered model is"),
+    ],
+)
+def test_refuses_what_is_not_registered(tmp_path: Path, capsys, monkeypatch, model: str, said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if said.startswith("--model"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert main(["--model", model, "--out", "out", "--prompt", "a"]) == 2
+    assert said in capsys.readouterr().err
+    assert main(["--model", model, "--out", "out", "--prompt", "a", "--adapter", "x"]) == 2
+    assert "brings its own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
