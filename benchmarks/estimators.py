@@ -1,7 +1,7 @@
 """The gradient estimators against one another: what an update costs, and what it teaches for its price.
 
     python -m benchmarks.estimators cost  [--model emoji] [--steps 50] [--batch 8]
-    python -m benchmarks.estimators learn [--steps 20] [--seconds 60] [--rewards layout] [--plans sdo full] [--seeds 2]
+    python -m benchmarks.estimators learn [--steps 20] [--seconds 30] [--rewards text] [--plans sdo full] [--seeds 2]
     python -m benchmarks.estimators table RESULTS.jsonl... [--plot FILE.png]
 
 `cost` measures one update of each plan: time, bytes that autograd saves, and on CUDA the peak of allocated memory, as
@@ -28,8 +28,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.cost import as_table, costs
-from benchmarks.learning import JUDGES, Task, base_record, heldout_prompts, learn, record
+from benchmarks.learning import LEARNED, Task, base_record, heldout_prompts, learn, record
 from benchmarks.models import MODELS, load_model
+from benchmarks.summary import plot, tables
 from sdo_ray.backprop import available
 from sdo_ray.rollout.prompts import read_prompts
 
@@ -74,13 +75,30 @@ def learn_all(given: argparse.Namespace) -> None:
                 if plan == "none":
                     line = base_record(task, reward, heldout)
                 else:
-                    line = record(task, reward, plan, seed, learn(task, reward, plan, seed, prompts, heldout))
+                    sheet = Path(given.sheets) / f"{reward}_{plan}_{seed}.png" if given.sheets else None
+                    points = learn(task, reward, plan, seed, prompts, heldout, sheet)
+                    line = record(task, reward, plan, seed, points)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 last = line["points"][-1]
                 means = {name: sum(scores) / len(scores) for name, scores in last["scores"].items()}
                 said = ", ".join(f"{name} {mean:+.3f}" for name, mean in means.items())
                 print(f"{reward} {plan} seed {seed}: {last['updates']} updates, {said}", flush=True)
+
+
+def show(given: argparse.Namespace) -> None:
+    """Print the tables, and draw the picture if asked for."""
+    lines: list[dict] = []
+    for file in given.files:
+        known = [(line["task"], line["reward"], line["plan"], line["seed"]) for line in lines]
+        lines += [
+            line
+            for line in read_lines(Path(file))
+            if (line["task"], line["reward"], line["plan"], line["seed"]) not in known
+        ]
+    print(tables(lines))
+    if given.plot:
+        plot(lines, Path(given.plot))
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -125,23 +143,29 @@ def _parser() -> argparse.ArgumentParser:
     learning.set_defaults(run=learn_all)
     add = learning.add_argument
     add("--base", default="zoo://emoji", help="the model (default: %(default)s)")
-    add("--rewards", nargs="+", choices=list(JUDGES), default=list(JUDGES), help="rewards to learn, one at a time")
+    add("--rewards", nargs="+", choices=list(LEARNED), default=list(LEARNED), help="what to learn, one at a time")
     add("--plans", nargs="+", choices=available(), default=list(available()), help="estimators, with default options")
     add("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
     add("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
     add("--steps", type=int, default=20, help="sampling steps N (default: %(default)s)")
     add("--batch", type=int, default=4, help="pictures of an update (default: %(default)s)")
     add("--rank", type=int, default=8, help="of the LoRA (default: %(default)s)")
-    add("--learning-rate", type=float, default=1e-3, help="of AdamW (default: %(default)s)")
+    add("--learning-rate", type=float, default=3e-3, help="of AdamW (default: %(default)s)")
     add("--guidance", type=float, default=1.0, help="guidance scale (default: %(default)s)")
     add("--dtype", default="bfloat16", choices=("float32", "bfloat16"), help="precision (default: %(default)s)")
-    add("--seconds", type=float, default=60.0, help="CPU seconds to learn for (default: %(default)s)")
-    add("--updates", type=int, default=15, help="measure after these, too (default: %(default)s)")
-    add("--heldout", type=int, default=32, help="held-out prompts to measure on (default: %(default)s)")
+    add("--seconds", type=float, default=30.0, help="CPU seconds to learn for (default: %(default)s)")
+    add("--updates", type=int, default=10, help="measure after these, too (default: %(default)s)")
+    add("--heldout", type=int, default=24, help="held-out prompts to measure on (default: %(default)s)")
     add("--train", default=TRAIN, help="parquet with the prompts to learn on (default: %(default)s)")
     add("--prompts", default=HELDOUT, help="parquet with the held-out prompts (default: %(default)s)")
     add("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     add("--out", required=True, help="results file, JSON lines")
+    add("--sheets", help="directory for pictures of held-out prompts after each run")
+
+    table = commands.add_parser("table", help="show what results files have")
+    table.set_defaults(run=show, threads=1)
+    table.add_argument("files", nargs="+", help="results files, JSON lines")
+    table.add_argument("--plot", help="PNG to write; the files should be of one task")
     return parser
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,17 +18,32 @@ from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.pictures import grid
 from sdo_ray.rollout.prompts import read_prompts, schedule
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.seeds import derive_seed, generator
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 
-JUDGES = {
-    "layout": ("layout",),
-    "preference": ("preference", "heldout_preference"),
-    "alignment": ("alignment", "heldout_alignment"),
+Mix = Mapping[str, float]
+"""Reward -> weight."""
+
+LEARNED: Mapping[str, Mix] = {
+    # Layout alone is also had by drawing nothing but a bar at the top.
+    "layout": {"layout": 1.0, "alignment": 3.0},
+    "texture": {"preference": 1.0},
+    "text": {"alignment": 1.0},
 }
-"""Reward to learn -> what is measured on held-out prompts: itself, and last its judge, if it has one."""
+"""What is learned: where things are, how they are drawn, or what is shown."""
+
+JUDGED: Mapping[str, Mix] = {
+    "layout": {"layout": 1.0, "heldout_alignment": 3.0},
+    "texture": {"heldout_preference": 1.0},
+    "text": {"heldout_alignment": 1.0},
+}
+"""What judges it on held-out prompts: the same mix with each reward's judge; a layout needs none but itself."""
+
+CONTENT = "heldout_alignment"
+"""Whether pictures still show what was asked for, measured whatever is learned."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +84,25 @@ class Point:
     """Judge -> a score for each held-out prompt, the noise of each the same at every measurement of all plans."""
 
 
-def learn(task: Task, reward: str, plan: str, seed: int, prompts: Sequence[str], heldout: Sequence[str]) -> list[Point]:
-    """Learn for `task.seconds`, and measure after half of them, after `task.updates` updates, and at the end.
+def learn(
+    task: Task,
+    reward: str,
+    plan: str,
+    seed: int,
+    prompts: Sequence[str],
+    heldout: Sequence[str],
+    sheet: Path | None = None,
+) -> list[Point]:
+    """Learn for `task.seconds`, and measure after `task.updates` updates and at the end.
 
     Args:
         task: the setting.
-        reward: the only reward, one of `JUDGES`.
+        reward: one of `LEARNED`.
         plan: the estimator, with its default options.
         seed: of prompts, noise, kept steps and adapter.
         prompts: to learn on.
         heldout: to measure on.
+        sheet: PNG to write with pictures of the first held-out prompts at the end.
 
     Returns:
         The measurements in order of time.
@@ -88,18 +113,15 @@ def learn(task: Task, reward: str, plan: str, seed: int, prompts: Sequence[str],
     parameters = adapter_parameters(find_denoisers(pipeline))
     optimizer = torch.optim.AdamW(parameters.values(), lr=task.learning_rate, weight_decay=0.0)
     sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
-    teacher, judges = create(reward), {name: create(name) for name in JUDGES[reward]}
+    teachers, judges = {name: create(name) for name in LEARNED[reward]}, judges_of(reward)
 
     def rewards(images: torch.Tensor, prompts: Sequence[str]) -> Any:
-        scores, gradient = score_with_gradient(teacher, images, list(prompts))
-        return {reward: scores}, {reward: gradient}
-
-    def measure() -> dict[str, list[float]]:
-        return measured(pipeline, sampling, heldout, judges)
+        both = {name: score_with_gradient(teacher, images, list(prompts)) for name, teacher in teachers.items()}
+        return {name: scores for name, (scores, _) in both.items()}, {name: g for name, (_, g) in both.items()}
 
     points: list[Point] = []
-    seconds, updates, due = 0.0, 0, [task.seconds / 2, task.seconds]
-    while due:
+    seconds, updates = 0.0, 0
+    while seconds < task.seconds:
         [block] = schedule(
             list(prompts),
             seed=seed,
@@ -117,17 +139,24 @@ def learn(task: Task, reward: str, plan: str, seed: int, prompts: Sequence[str],
             sampling=sampling,
             plan=PlanSettings(name=plan),
             rewards=rewards,
-            terms=[RewardTerm(reward, 1.0)],
+            terms=[RewardTerm(name, weight) for name, weight in LEARNED[reward].items()],
             normalize=False,
         )
         for name, parameter in parameters.items():
             parameter.grad = -contribution.gradient[name] / max(1, contribution.num_samples)
         optimizer.step()
         seconds, updates = seconds + time.process_time() - began, updates + 1
-        if seconds >= due[0] or updates == task.updates:
-            points.append(Point(updates, seconds, measure()))
-        due = [second for second in due if second > seconds]
+        if updates == task.updates or seconds >= task.seconds:
+            points.append(Point(updates, seconds, measured(pipeline, sampling, heldout, judges)))
+    if sheet is not None:
+        pictures = draw(pipeline, sampling, heldout, 0)
+        grid(pipeline.image_processor.numpy_to_pil(pictures.permute(0, 2, 3, 1).numpy()), columns=8).save(sheet)
     return points
+
+
+def judges_of(reward: str) -> dict[str, Any]:
+    """What is measured on held-out prompts, by name."""
+    return {name: create(name) for name in dict.fromkeys((*LEARNED[reward], *JUDGED[reward], CONTENT))}
 
 
 def measured(
@@ -136,13 +165,19 @@ def measured(
     """Judge -> its score of a picture of each held-out prompt; prompt i has noise of its own, always the same."""
     scores: dict[str, list[float]] = {name: [] for name in judges}
     for first in range(0, len(heldout), 8):
-        batch = list(heldout[first : first + 8])
-        noise = [generator(0, "held-out noise", first + i) for i in range(len(batch))]
-        with torch.no_grad(), autocast(pipeline):
-            images = pipeline(output_type="pt", generator=noise, **sampling.pipeline_call(batch)).images
+        images = draw(pipeline, sampling, heldout, first)
         for name, judge in judges.items():
-            scores[name] += score(judge, images.float(), batch).tolist()
+            scores[name] += score(judge, images, list(heldout[first : first + 8])).tolist()
     return scores
+
+
+def draw(pipeline: Any, sampling: SamplingSettings, heldout: Sequence[str], first: int) -> torch.Tensor:
+    """Pictures of the held-out prompts from `first` on, at most eight, [B, 3, H, W] in [0, 1]."""
+    batch = list(heldout[first : first + 8])
+    noise = [generator(0, "held-out noise", first + i) for i in range(len(batch))]
+    with torch.no_grad(), autocast(pipeline):
+        images: torch.Tensor = pipeline(output_type="pt", generator=noise, **sampling.pipeline_call(batch)).images
+    return images.float()
 
 
 def record(task: Task, reward: str, plan: str, seed: int, points: Sequence[Point]) -> dict[str, Any]:
@@ -160,7 +195,7 @@ def base_record(task: Task, reward: str, heldout: Sequence[str]) -> dict[str, An
     """The line of the base model, plan "none": measured once, before any update."""
     pipeline = load_pipeline(task.base, task.dtype)
     sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
-    scores = measured(pipeline, sampling, heldout, {name: create(name) for name in JUDGES[reward]})
+    scores = measured(pipeline, sampling, heldout, judges_of(reward))
     return record(task, reward, "none", 0, [Point(0, 0.0, scores)])
 
 

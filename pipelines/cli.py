@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "align": "align a model with rewards",
+    "fidelity": "compare gradient estimators with full backpropagation",
+    "promote": "make an evaluated model the champion, if it passes the rules; or take it back",
+    "cycle": "prepare prompts, align, evaluate and promote, as one job",
     "evaluate": "compare models on held-out prompts, and make a page of it",
     "sample": "make pictures with a base or aligned model",
     "pretrain": "train a small text-to-image model from a parquet of pictures and captions",

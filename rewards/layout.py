@@ -1,14 +1,16 @@
-"""Where in the picture the ink is: a reward for layout, which is settled in the first sampling steps.
+"""Where in the picture the drawing is: a reward for layout, which is settled in the first sampling steps.
 
 Notation
     x      picture, [3, H, W] in [0, 1]
-    ink    m = (1 - mean of the channels)^2, [H, W]: 0 on white paper, 1 on black
+    d      darkness, 1 - mean of the channels, [H, W]
+    m      ink, d^2 / (d^2 + h^2): 0 on white paper, 1/2 at d = h, near 1 wherever something is drawn
     p      position of a pixel along the wanted direction, from -1 at the far edge to +1 at the near one
 
     score = sum(m p) / sum(m)
 
-the centre of mass of the ink. The square keeps it to what is drawn: where the paper is white, dm/dx = 0, so that a
-faint tint counts for nothing. The division keeps it to where: more ink at the same place changes nothing.
+the centre of mass of the ink. Because m saturates, how dark the drawing is hardly counts, only where it is: its
+gradient is at the edges of the drawing, none on white paper. Because of the division, more ink at the same place
+changes nothing.
 """
 
 import hashlib
@@ -16,6 +18,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+_HALF = 0.1
+"""h, the darkness that counts as half ink."""
 
 _EMPTY = 1e-3
 """Mean ink that is added without a place, so that an almost white page scores about 0, with a small gradient."""
@@ -39,7 +44,8 @@ class Layout:
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores, float32 [B], of images, float32 [B, 3, H, W] in [0, 1]."""
-        ink = (1 - images.mean(dim=1)).square()
+        darkness = (1 - images.mean(dim=1)).square()
+        ink = darkness / (darkness + _HALF**2)
         size = ink.shape[self._dimension]
         # Centres of the pixels: the edges of the picture are at -1 and +1.
         p = self._sign * (2 * torch.arange(size, device=images.device) + 1 - size) / size

@@ -1,0 +1,138 @@
+"""Compare gradient estimators with full backpropagation: `sdo fidelity CONFIG [--set a.b=c]`.
+
+    prompt batches x (full, single steps, each plan) -> actors: sampling and backward pass <-> reward actors
+                                                        -> cosine, norm, bias, variance, price -> table, PNG, MLflow
+
+The same command again shows the numbers of a complete run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from pipelines.arguments import run_job
+from sdo_ray.cluster import connect
+from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
+from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.fidelity.plot import plot
+from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
+from sdo_ray.fidelity.table import as_table
+from sdo_ray.fidelity.worker import Work, measure_all
+from sdo_ray.models.trained import initial_policy
+from sdo_ray.rollout.prompts import read_prompts, schedule
+from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.reward_client import start_reward_actors
+from sdo_ray.rollout.settings import PlanSettings
+from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.tracking.server import check_server, tracking_uri
+
+NUMBERS, PICTURE = "fidelity.json", "fidelity.png"
+
+
+def compare(settings: FidelityRunSettings) -> Fidelity:
+    """Measure what the settings describe, saying what happens; numbers and picture go to the run and to MLflow.
+
+    Raises:
+        SettingsError: before anything starts, if it cannot work.
+    """
+    check_fidelity(settings)
+    initial_policy(settings.model, settings.run.seed)  # finds wrong names of layers
+    run = open_run(settings)
+    if (known := run.read_json(NUMBERS)) is not None:
+        print(f"{settings.run.name} is complete; its numbers:\n")
+        return Fidelity.from_dict(known)
+    run.check_space(10_000_000)
+    check_server(uri := tracking_uri(run))
+
+    print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
+    rewards = start_reward_actors(settings.rewards.terms)
+    keep_settings(run, settings)
+    with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+        fidelity = _measure(settings, rewards)
+        with tempfile.TemporaryDirectory() as temporary:
+            local = Path(temporary)
+            (local / NUMBERS).write_text(json.dumps(fidelity.to_dict(), indent=2))
+            plot(fidelity, local / PICTURE, _title(settings))
+            tracked.log_results(fidelity.metrics(), [local / NUMBERS, local / PICTURE])
+            run.write(PICTURE, (local / PICTURE).read_bytes())
+            # The numbers last: they say that the run is complete.
+            run.write(NUMBERS, (local / NUMBERS).read_bytes())
+    return fidelity
+
+
+def _measure(settings: FidelityRunSettings, rewards: dict[str, Any]) -> Fidelity:
+    """Every plan and step on every batch, a line for each."""
+    work = _work(settings)
+    tallies: dict[str, PlanTally] = {}
+    steps: list[list[torch.Tensor]] = []
+    began = time.monotonic()
+    for count, done in enumerate(measure_all(work, settings.gradient_config(), rewards), start=1):
+        if done.work.plan is None:
+            name = "single steps"
+            steps.append(done.steps)
+        else:
+            name = plan_name(done.work.plan)
+            tally = tallies.setdefault(name, PlanTally(name))
+            # `full` is the first of each batch, so its gradient is there.
+            tally.add(done.draws, done.draws[0].gradient if name == "full" else tallies["full"].batch_means[-1])
+        seconds = time.monotonic() - began
+        print(f"{count}/{len(work)}  batch {done.work.batch.update + 1}  {name}  {seconds:.0f} s", flush=True)
+    numbers, direct = step_fidelity(steps, tallies["full"]) if steps else ([], None)
+    return Fidelity([tally.summary(tallies["full"]) for tally in tallies.values()], numbers, direct)
+
+
+def plan_name(plan: PlanSettings) -> str:
+    """A plan in letters that MLflow takes in the name of a metric: `sdo K 2`; `full` is that one with any options."""
+    if plan.name == "full":
+        return plan.name
+    words = (plan.name, *(f"{option} {value}" for option, value in plan.options.items()))
+    return "".join(c if c.isalnum() or c in " ._-" else "-" for c in " ".join(words))
+
+
+def _work(settings: FidelityRunSettings) -> list[Work]:
+    size, batches = settings.samplers.batch_size, settings.fidelity.batches
+    prompts = read_prompts(settings.prompts.train, settings.prompts.column)
+    blocks = schedule(prompts, seed=settings.run.seed, batch_size=size, sampler_batch_size=size, start=0, stop=batches)
+    singles = [None] if settings.fidelity.steps else []
+    full = PlanSettings(name="full", options={"checkpoint": settings.fidelity.checkpoint})
+    plans: list[PlanSettings | None] = [full, *singles, *settings.fidelity.plans]
+    return [Work(PromptBatch.from_arrow(block), plan) for block in blocks for plan in plans]
+
+
+def _title(settings: FidelityRunSettings) -> str:
+    rewards = ", ".join(term.name for term in settings.rewards.terms if term.weight)
+    return (
+        f"{settings.model.base}, N = {settings.sampling.num_inference_steps}, {rewards}: "
+        f"{settings.fidelity.batches} batches of {settings.samplers.batch_size}, {settings.fidelity.draws} draws"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+
+    def job(settings: FidelityRunSettings) -> int:
+        try:
+            print(f"\n{as_table(compare(settings))}")
+            place = f"{settings.run.storage}/{settings.run.name}"
+            print(f"\nnumbers  {place}/{NUMBERS}\npicture  {place}/{PICTURE}")
+            return 0
+        except ray.exceptions.RayTaskError as error:
+            print(f"\n{settings.run.name} stopped: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+            return 1
+        finally:
+            ray.shutdown()
+
+    return run_job("fidelity", __doc__ or "", FidelityRunSettings, job, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The settings of one comparison of gradients, and the checks across rooms."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rewards.mix import RewardTerm, check_terms
+from rewards.registry import check
+from sdo_ray.backprop import check_plan
+from sdo_ray.cluster import Demand
+from sdo_ray.config.calls import check_call
+from sdo_ray.config.run import RunSettings
+from sdo_ray.fidelity.settings import ExperimentSettings, FidelitySettings
+from sdo_ray.fidelity.worker import GradientConfig
+from sdo_ray.models.load import check_base
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.prompts import read_prompts
+from sdo_ray.rollout.settings import MixSettings, PromptSettings, SamplerSettings, SamplingSettings
+from sdo_ray.settings import Settings, SettingsError
+
+
+class FidelityRunSettings(Settings):
+    """Everything about one comparison of gradients."""
+
+    run: RunSettings
+    model: ModelSettings
+    prompts: PromptSettings
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    rewards: MixSettings
+    samplers: SamplerSettings = Field(default_factory=SamplerSettings)
+    fidelity: FidelitySettings = Field(default_factory=FidelitySettings)
+    tracking: ExperimentSettings = Field(default_factory=ExperimentSettings)
+
+    def demands(self) -> list[Demand]:
+        """What runs at the same time."""
+        rewards = [Demand(f"reward {term.name}", 1, term.num_cpus, term.num_gpus) for term in self.rewards.terms]
+        return [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus), *rewards]
+
+    def gradient_config(self) -> GradientConfig:
+        """What the actors need to know."""
+        return GradientConfig(
+            seed=self.run.seed,
+            model=self.model,
+            sampling=self.sampling,
+            mix=self.rewards,
+            samplers=self.samplers,
+            draws=self.fidelity.draws,
+            checkpoint=self.fidelity.checkpoint,
+        )
+
+
+def check_fidelity(settings: FidelityRunSettings) -> None:
+    """Refuse what cannot work, before anything starts; all problems at once.
+
+    Raises:
+        SettingsError: with one line a problem.
+    """
+    problems: list[str] = []
+    for check_part in (_check_model, _check_plans, _check_rewards, _check_prompts):
+        try:
+            check_part(settings)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_model(settings: FidelityRunSettings) -> None:
+    check_base(settings.model.base)
+    check_call(settings.model.base, settings.sampling, "model.base")
+
+
+def _check_plans(settings: FidelityRunSettings) -> None:
+    problems, plans = [], settings.fidelity.plans
+    for number, plan in enumerate(plans):
+        if plan in plans[:number]:
+            problems.append(f"fidelity.plans.{number}: {plan.name!r} with these options is there already; remove one.")
+        if plan.name == "full":
+            problems.append(f"fidelity.plans.{number}: `full` is what the others are compared with; remove it.")
+            continue
+        try:
+            check_plan(plan.name, settings.sampling.num_inference_steps, plan.options)
+        except ValueError as error:
+            problems.append(f"fidelity.plans.{number}: {error}")
+        except TypeError as error:
+            problems.append(
+                f"fidelity.plans.{number}.name: got {plan.name!r}, which is no function (num_steps, *, generator, ...) "
+                f"-> BackpropPlan: {error}."
+            )
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_rewards(settings: FidelityRunSettings) -> None:
+    terms = settings.rewards.terms
+    try:
+        for term in terms:
+            check(term.name, term.options)
+        check_terms([RewardTerm(term.name, term.weight, term.cap) for term in terms])
+    except ValueError as error:
+        raise SettingsError(f"rewards.terms: {error}") from None
+
+
+def _check_prompts(settings: FidelityRunSettings) -> None:
+    try:
+        count = len(read_prompts(settings.prompts.train, settings.prompts.column))
+    except SettingsError as error:
+        raise SettingsError(*(f"prompts.train: {problem}" for problem in error.problems)) from None
+    needed = settings.fidelity.batches * settings.samplers.batch_size
+    if count < needed:
+        raise SettingsError(
+            f"fidelity.batches: got {settings.fidelity.batches}, of samplers.batch_size = "
+            f"{settings.samplers.batch_size} prompts, {needed} in all, but {settings.prompts.train!r} has {count}; "
+            "lower one of them."
+        )

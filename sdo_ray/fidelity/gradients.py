@@ -1,0 +1,176 @@
+"""One batch's gradients by a plan, and by every single step. No Ray in here.
+
+Notation
+    N         sampling steps;  o_k  what the scheduler is given at step k;  theta  what is trained, as one vector [P]
+    x         images;  R  mixed reward, mean over the batch
+    g_k       dR/do_k along the direct path, other outputs held
+    G_k       (do_k/dtheta)^T g_k, the direct term of step k: the gradient of `sdo` with k kept
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from rewards.mix import RewardTerm, mix
+from sdo_ray.backprop import BackpropPlan, GradientRecord, StepGradient, differentiable_sample
+from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.models.load import autocast
+from sdo_ray.rollout.contribution import RewardFunction
+from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.seeds import generator
+from sdo_ray.rollout.settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a batch is sampled and what it learns from; the same for all that is compared."""
+
+    seed: int
+    """The run's seed: (seed, row) fixes a picture's noise."""
+    sampling: SamplingSettings
+    rewards: RewardFunction
+    terms: Sequence[RewardTerm]
+    normalize: bool
+
+
+@dataclass(frozen=True)
+class MeasuredGradient:
+    """The gradient of the mean mixed reward over a batch, and what it took."""
+
+    gradient: torch.Tensor
+    """float32 [P] on the CPU."""
+    seconds: float
+    """Of sampling and backward pass, without the rewards: CPU seconds of the process, or by the clock on a GPU."""
+    saved: int
+    """Bytes that autograd saved."""
+    reward: float
+    """Mean mixed reward of what the plan lets the reward see."""
+
+
+class StepOutputs(GradientRecord):
+    """Keeps the outputs o_k themselves, a list for each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[int, list[torch.Tensor]] = {}
+
+    def watch(self, step: int, scale: float, o: torch.Tensor) -> None:
+        """See `GradientRecord.watch`."""
+        self.outputs.setdefault(step, []).append(o)
+
+
+def plan_gradient(
+    pipeline: DiffusionPipeline,
+    trained: Mapping[str, torch.nn.Parameter],
+    batch: PromptBatch,
+    plan: BackpropPlan,
+    judged: Judged,
+) -> MeasuredGradient:
+    """The gradient that one update with `plan` learns from.
+
+    Args:
+        pipeline: in which only what is trained requires gradients.
+        trained: the trained parameters; their order is that of the vector.
+        batch: rows and prompts.
+        plan: which steps keep their graph.
+        judged: how to sample and judge.
+    """
+    clock = _clock(pipeline)
+    parameters = list(trained.values())
+    began = clock()
+    with saved_activations(*_modules(pipeline)) as saved:
+        images = _sample(pipeline, batch, plan, judged)
+    sampled, num_bytes = clock(), saved.bytes
+    saved.clear()
+    reward, image_gradient = _reward(images, batch, judged)
+    resumed = clock()
+    gradients = torch.autograd.grad(images, parameters, image_gradient, allow_unused=True)
+    seconds = sampled - began + clock() - resumed
+    return MeasuredGradient(_vector(parameters, gradients), seconds, num_bytes, reward)
+
+
+def step_gradients(
+    pipeline: DiffusionPipeline,
+    trained: Mapping[str, torch.nn.Parameter],
+    batch: PromptBatch,
+    judged: Judged,
+    *,
+    checkpoint: bool = False,
+) -> list[torch.Tensor]:
+    """G_k of every step k = 0 .. N-1, float32 [P] each, from one sampling.
+
+    Every step's graph is kept, none coupled to another: one backward pass through the decoder gives all g_k, and one
+    through each step its G_k. With `checkpoint` the activations of one step at a time are held, made again.
+    """
+    num_steps, parameters = judged.sampling.num_inference_steps, list(trained.values())
+    plan = BackpropPlan(
+        "direct", num_steps, {k: StepGradient(1.0, 0.0) for k in range(num_steps)}, checkpoint=checkpoint
+    )
+    record = StepOutputs()
+    images = _sample(pipeline, batch, plan, judged, record)
+    _, image_gradient = _reward(images, batch, judged)
+    places = [(k, o) for k, outputs in record.outputs.items() for o in outputs]
+    g = torch.autograd.grad(images, [o for _, o in places], image_gradient, allow_unused=True)
+    G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
+    for (k, o), g_k in zip(places, g, strict=True):
+        if g_k is not None:
+            G[k] += _vector(parameters, torch.autograd.grad(o, parameters, g_k, allow_unused=True))
+    return G
+
+
+def _sample(
+    pipeline: DiffusionPipeline,
+    batch: PromptBatch,
+    plan: BackpropPlan,
+    judged: Judged,
+    record: GradientRecord | None = None,
+) -> torch.Tensor:
+    with autocast(pipeline):
+        return differentiable_sample(
+            pipeline,
+            plan,
+            record=record,
+            generator=[generator(judged.seed, "noise", row) for row in batch.rows],
+            **judged.sampling.pipeline_call(batch.prompts),
+        )
+
+
+def _reward(images: torch.Tensor, batch: PromptBatch, judged: Judged) -> tuple[float, torch.Tensor]:
+    """Mean mixed reward, and its gradient at the images; a sample without a finite one counts as none."""
+    scores, gradients = judged.rewards(images.detach().float().cpu(), batch.prompts)
+    mixed = mix(scores, gradients, judged.terms, judged.normalize)
+    count = max(1, int(mixed.valid.sum()))
+    return mixed.score[mixed.valid].sum().item() / count, (mixed.gradient / count).to(images.device, images.dtype)
+
+
+def _vector(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Gradients as one vector, zeros for what they do not reach."""
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).detach().float().cpu().flatten()
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
+    )
+
+
+def _modules(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def _clock(pipeline: DiffusionPipeline) -> Callable[[], float]:
+    if pipeline.device.type != "cuda":
+        return time.process_time
+
+    def synchronized() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return synchronized

@@ -1,0 +1,33 @@
+"""Settings of the comparison of gradients."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sdo_ray.rollout.settings import PlanSettings
+from sdo_ray.settings import Settings
+
+
+class FidelitySettings(Settings):
+    """Which gradients are compared with that of full backpropagation, and on how much."""
+
+    plans: list[PlanSettings] = Field(
+        default=[PlanSettings(name="sdo", options={"K": 1})],
+        min_length=1,
+        description="The estimators, beside `full`, which is always there.",
+    )
+    batches: int = Field(4, ge=2, description="Batches of `samplers.batch_size` prompts, each with its own noise.")
+    draws: int = Field(3, ge=2, description="How often each plan's steps are drawn for each batch.")
+    steps: bool = Field(True, description="Also compare the gradient of each single step.")
+    checkpoint: bool = Field(
+        False,
+        description="For `full` and the single steps: make the activations again in the backward pass instead "
+        "of keeping those of all steps, where they do not fit.",
+    )
+
+
+class ExperimentSettings(Settings):
+    """The MLflow server itself is named by the environment variable MLFLOW_TRACKING_URI; without it, a database file in
+    the run's storage is used."""
+
+    experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")

@@ -1,0 +1,130 @@
+"""The gradients of many batches and plans, spread over actors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.util import ActorPool
+
+from rewards.mix import RewardTerm
+from sdo_ray.backprop import make_plan, needs_weights, solver_weights
+from sdo_ray.fidelity.gradients import Judged, MeasuredGradient, plan_gradient, step_gradients
+from sdo_ray.models.adapter import adapter_parameters, set_adapter
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.trained import attach, initial_policy
+from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.seeds import derive_seed, generator
+from sdo_ray.rollout.settings import MixSettings, PlanSettings, SamplerSettings, SamplingSettings
+
+
+@dataclass(frozen=True)
+class GradientConfig:
+    """What the actors need to know."""
+
+    seed: int
+    """The run's seed, of the initial adapter; (seed, row) fixes the noise, (seed, draw, first row) the drawn steps."""
+    model: ModelSettings
+    sampling: SamplingSettings
+    mix: MixSettings
+    samplers: SamplerSettings
+    draws: int
+    """How often each plan is drawn for each batch."""
+    checkpoint: bool
+    """Whether the graph of all single steps keeps their inputs alone."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch for one plan."""
+
+    batch: PromptBatch
+    """Its `update` is the batch's number."""
+    plan: PlanSettings | None
+    """None: every single step."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it."""
+
+    work: Work
+    draws: list[MeasuredGradient]
+    """One a draw; empty without a plan."""
+    steps: list[torch.Tensor]
+    """G_k of every step, float32 [P] each; empty with a plan."""
+
+
+class GradientMaker:
+    """Holds one model; turns work into gradients.
+
+    Args:
+        config: what to do.
+        reward_actors: handles by reward name.
+    """
+
+    def __init__(self, config: GradientConfig, reward_actors: Mapping[str, Any]) -> None:
+        torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
+        self._config = config
+        terms = [RewardTerm(term.name, term.weight, term.cap) for term in config.mix.terms]
+        rewards = RewardClient(reward_actors, [term.name for term in terms if term.weight])
+        self._judged = Judged(config.seed, config.sampling, rewards, terms, config.mix.normalize)
+        device = "cuda" if config.samplers.num_gpus else "cpu"
+        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
+        trained = attach(self._pipeline.components, config.model)
+        set_adapter(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
+        self._parameters = adapter_parameters(trained)
+
+    def measure(self, work: Work) -> Done:
+        """Do it."""
+        if work.plan is None:
+            steps = step_gradients(
+                self._pipeline, self._parameters, work.batch, self._judged, checkpoint=self._config.checkpoint
+            )
+            return Done(work, [], steps)
+        num_steps = self._config.sampling.num_inference_steps
+        weights = solver_weights(self._pipeline.scheduler, num_steps) if needs_weights(work.plan.name) else None
+        draws: list[MeasuredGradient] = []
+        plans = [
+            make_plan(
+                work.plan.name,
+                num_steps,
+                generator=generator(self._config.seed, f"plan {draw}", work.batch.rows[0]),
+                weights=weights,
+                **work.plan.options,
+            )
+            for draw in range(self._config.draws)
+        ]
+        for plan in plans:
+            # A plan that draws nothing, or what it drew before, gives what it gave before.
+            if plan in plans[: len(draws)]:
+                draws.append(draws[plans.index(plan)])
+            else:
+                draws.append(plan_gradient(self._pipeline, self._parameters, work.batch, plan, self._judged))
+        return Done(work, draws, [])
+
+
+def measure_all(work: Sequence[Work], config: GradientConfig, reward_actors: Mapping[str, Any]) -> Iterator[Done]:
+    """Spread the work over `samplers.count` actors and yield what is done, in the order of the work.
+
+    An actor that dies is restarted and does its piece again.
+
+    Args:
+        work: what to do.
+        config: of the actors.
+        reward_actors: handles by reward name.
+
+    Raises:
+        ray.exceptions.RayTaskError: a model or reward raised an exception.
+    """
+    samplers = config.samplers
+    maker = ray.remote(GradientMaker).options(
+        num_cpus=samplers.num_cpus, num_gpus=samplers.num_gpus, max_restarts=-1, max_task_retries=-1
+    )
+    makers = [maker.remote(config, reward_actors) for _ in range(min(samplers.count, len(work)))]
+    yield from ActorPool(makers).map(lambda actor, piece: actor.measure.remote(piece), work)

@@ -1,0 +1,73 @@
+"""The benchmarks run, in miniature, and what they count is right."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+
+from benchmarks import models
+from benchmarks.estimators import main
+from benchmarks.models import MODELS, BenchmarkModel
+
+
+@pytest.mark.parametrize("model", ["sd15", "sdxl", "sd35-medium"])
+def test_cost_of_models_in_miniature(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "costs.json"
+    what = ["--model", model, "--size", "tiny", "--steps", "6", "--batch", "1", "--guidance", "2.0"]
+    assert main(["cost", *what, "--plans", "sdo", "full", "--rounds", "1", "--out", str(out)]) == 0
+    plain, sdo, full = json.loads(out.read_text())["costs"]
+    assert [cost["plan"] for cost in (plain, sdo, full)] == ["plain", "sdo", "full"]
+    assert plain["saved"] == 0
+    decoder = sdo["saved_decoder"]
+    assert full["saved"] - decoder == pytest.approx(6 * (sdo["saved"] - decoder), rel=0.05)
+    assert statistics.median(full["seconds"]) > statistics.median(plain["seconds"])
+    assert "| `full` |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"), [("sd15", 859_520_964), ("sdxl", 2_567_463_684), ("sd35-medium", 2_243_171_520)]
+)
+def test_models_have_their_published_sizes(model: str, parameters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_random", lambda pipeline, *_: BenchmarkModel(pipeline, lambda count: {}))
+    with init_empty_weights():
+        pipeline = MODELS[model]("float32", "cpu", False).pipeline
+    denoiser = pipeline.components.get("unet") or pipeline.components["transformer"]
+    assert sum(p.numel() for p in denoiser.parameters()) == parameters
+
+
+def test_learning_is_measured_resumed_and_shown(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results.jsonl"
+    size = ["--base", str(tiny_base), "--steps", "2", "--batch", "2", "--heldout", "9", "--dtype", "float32"]
+    budget = ["--seconds", "0.5", "--updates", "1", "--rewards", "layout", "--out", str(out)]
+    assert main(["learn", *size, *budget, "--plans", "sdo", "--seeds", "1"]) == 0
+    assert main(["learn", *size, *budget, "--plans", "sdo", "full", "--seeds", "1"]) == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["plan"] for line in lines] == ["none", "sdo", "full"]
+    for line in lines[1:]:
+        first, last = line["points"][0], line["points"][-1]
+        assert first["updates"] == 1
+        assert last["seconds"] >= 0.5
+        assert {name: len(scores) for name, scores in last["scores"].items()} == dict.fromkeys(
+            ("layout", "alignment", "heldout_alignment"), 9
+        )
+    capsys.readouterr()
+    picture = tmp_path / "plot.png"
+    assert main(["table", str(out), "--plot", str(picture)]) == 0
+    shown = capsys.readouterr().out
+    assert "| `sdo` | 1 |" in shown
+    assert "| `full` | 1 |" in shown
+    assert picture.stat().st_size > 1000
+
+
+def test_all_plans_learn_one_reward_from_the_same_start(tiny_base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.jsonl"
+    size = ["--base", str(tiny_base), "--steps", "4", "--batch", "1", "--heldout", "2", "--dtype", "float32"]
+    assert main(["learn", *size, "--seconds", "0.01", "--rewards", "text", "--seeds", "1", "--out", str(out)]) == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == 12
+    assert all(torch.tensor(line["points"][-1]["scores"]["heldout_alignment"]).isfinite().all() for line in lines)

@@ -1,0 +1,107 @@
+"""Gradients as vectors: they are those that training takes, and single steps add up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler
+
+from rewards.mix import RewardTerm
+from rewards.scoring import score_with_gradient
+from sdo_ray.backprop import BackpropPlan, make_plan
+from sdo_ray.fidelity.gradients import Judged, plan_gradient, step_gradients
+from sdo_ray.models.adapter import adapter_parameters
+from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from tests.backprop.tiny import ddim, double, stable_diffusion
+from tests.support.ink import Redness
+
+N = 4
+BATCH = PromptBatch(0, (6, 7), ("a cat", "b"))
+SAMPLING = SamplingSettings(num_inference_steps=N, guidance_scale=2.0)
+TERMS = [RewardTerm("redness", 1.0)]
+
+
+def rewards(images: torch.Tensor, prompts: Sequence[str]) -> Any:
+    scores, gradient = score_with_gradient(Redness(), images, list(prompts))
+    return {"redness": scores}, {"redness": gradient}
+
+
+JUDGED = Judged(3, SAMPLING, rewards, TERMS, normalize=False)
+
+
+def parts(scheduler: Any = None) -> tuple[Any, dict[str, torch.nn.Parameter]]:
+    """In double precision: sums made in another order agree to the last digits."""
+    pipeline = double(stable_diffusion(scheduler))
+    return pipeline, adapter_parameters(find_denoisers(pipeline))
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Up to the rounding of the vectors to float32."""
+    return bool(b.abs().max() > 0 and (a - b).abs().max() <= 1e-5 * b.abs().max())
+
+
+def test_the_gradient_is_the_mean_of_what_a_contribution_sums() -> None:
+    pipeline, trained = parts()
+    got = plan_gradient(pipeline, trained, BATCH, make_plan("full", N), JUDGED)
+    contribution = compute_contribution(
+        pipeline,
+        BATCH,
+        0,
+        seed=3,
+        sampling=SAMPLING,
+        plan=PlanSettings(name="full"),
+        rewards=rewards,
+        terms=TERMS,
+        normalize=False,
+    )
+    expected = torch.cat([g.flatten() for g in contribution.gradient.values()]) / 2
+    assert close(got.gradient, expected)
+    assert got.reward == pytest.approx(sum(contribution.mixed) / 2)
+    assert got.seconds > 0
+
+
+@pytest.mark.parametrize("scheduler", [ddim, lambda: DPMSolverMultistepScheduler(solver_order=2)])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_steps_are_those_of_sdo_and_add_up_to_all_direct_terms(scheduler: Any, checkpoint: bool) -> None:
+    pipeline, trained = parts(scheduler())
+    steps = step_gradients(pipeline, trained, BATCH, JUDGED, checkpoint=checkpoint)
+    assert len(steps) == N
+    for k, G_k in enumerate(steps):
+        single = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, draw="fixed", at=[k]), JUDGED)
+        assert close(G_k, single.gradient)
+    together = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=N), JUDGED)
+    assert close(torch.stack(steps).sum(dim=0), together.gradient)
+
+
+def test_saved_bytes_are_those_of_the_kept_steps() -> None:
+    pipeline, trained = parts()
+    one, two, all_of_them = (
+        plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=K), JUDGED).saved for K in (1, 2, N)
+    )
+    assert all_of_them - one == pytest.approx((N - 1) * (two - one), rel=0.01)
+    assert two - one > 100_000
+
+
+def test_a_reward_that_is_not_finite_counts_as_none() -> None:
+    pipeline, trained = parts()
+
+    def broken(images: torch.Tensor, prompts: Sequence[str]) -> Any:
+        scores, gradients = rewards(images, prompts)
+        return {"redness": scores["redness"] * torch.tensor([1.0, float("nan")])}, gradients
+
+    first = PromptBatch(0, BATCH.rows[:1], BATCH.prompts[:1])
+    plan = make_plan("full", N)
+    got = plan_gradient(pipeline, trained, BATCH, plan, Judged(3, SAMPLING, broken, TERMS, normalize=False))
+    alone = plan_gradient(pipeline, trained, first, plan, JUDGED)
+    assert close(got.gradient, alone.gradient)
+    assert got.reward == pytest.approx(alone.reward)
+
+
+def test_a_plan_that_keeps_nothing_has_no_gradient() -> None:
+    pipeline, trained = parts()
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        plan_gradient(pipeline, trained, BATCH, BackpropPlan("none", N), JUDGED)
