@@ -26,6 +26,7 @@ def quiet() -> None:
         "DIFFUSERS_VERBOSITY": "error",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(variable, level)
     for chatty in ("mlflow", "alembic", "DeepSpeed", "ray.train"):

@@ -12,13 +12,17 @@ def quiet_libraries() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    levels = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
-    for library, _ in levels:
+    before = [
+        (library, library.get_verbosity(), library.is_progress_bar_enabled())
+        for library in (diffusers_logging, transformers_logging)
+    ]
+    for library, *_ in before:
         library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library, level in levels:
+        for library, level, bars in before:
             library.set_verbosity(level)
-            library.enable_progress_bar()
+            if bars:
+                library.enable_progress_bar()
