@@ -6,7 +6,7 @@ for names are unique. So whoever creates the model `NAME.promotion-lock.G` holds
 
 - G is one more than the last lease that is over: released (the tag `sdo.lock` of NAME says how many were) or run out.
 - A holder may have died, so a lease runs out. Clocks of machines differ, so nobody compares them: a waiter takes over
-  once it has itself seen the same lease for as long as one lasts, and the holder counts from before it asked for it.
+  once it has itself seen the same lease for as long as that one lasts, and its holder counts from before it asked.
 - Who created G looks again: were it to find a later lease, or G released, what it had read was out of date, and it
   starts anew. Numbers only rise, so of two leases one is over.
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LAST = "sdo.lock"
 """Tag of the registered model: the number of its last released lease."""
 
-OWNER, TOKEN = "sdo.lock.owner", "sdo.lock.token"
-"""Tags of a lease's record: who, in words; and one attempt of theirs, which nobody else writes."""
+OWNER, SECONDS, TOKEN = "sdo.lock.owner", "sdo.lock.seconds", "sdo.lock.token"
+"""Tags of a lease's record: who, in words; for how long; and one attempt of theirs, which nobody else writes."""
 
 EVERY = 0.5
 """Seconds between two looks at a lease that is waited for."""
@@ -86,11 +86,11 @@ def lease(
         client: of the MLflow server.
         model: the registered model's name.
         owner: who asks, in words, for those who wait.
-        seconds: how long a lease lasts, the same for all who share a model; more than `PATIENCE`.
+        seconds: how long the lease lasts; more than `PATIENCE`.
         say: gets a line for everything that is waited for or taken over.
 
     Raises:
-        LeaseOver: it was not to be had in the time of ten leases.
+        LeaseOver: it was not to be had in ten times `seconds`.
     """
     held = _acquire(client, model, owner, seconds, say)
     try:
@@ -100,7 +100,7 @@ def lease(
 
 
 def _acquire(client: MlflowClient, model: str, owner: str, seconds: float, say: Callable[[str], None]) -> Lease:
-    watch = _Watch(seconds, say, model)
+    watch = _Watch(say, model)
     give_up = time.monotonic() + 10 * seconds
     while time.monotonic() < give_up:
         records = _records(client, model)
@@ -109,7 +109,7 @@ def _acquire(client: MlflowClient, model: str, owner: str, seconds: float, say: 
             time.sleep(EVERY)
             continue
         start, number = time.monotonic(), max(newest, _last(client, model)) + 1
-        if _create(client, model, number, owner):
+        if _create(client, model, number, owner, seconds):
             if number == max(_records(client, model), default=0) and number > _last(client, model):
                 return Lease(model, number, start + seconds)
             client.delete_registered_model(_name(model, number))
@@ -126,27 +126,34 @@ def _release(client: MlflowClient, held: Lease) -> None:
             _delete(client, _name(held.model, number))
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What the registry knows of a lease."""
+
+    owner: str
+    seconds: float
+
+
 @dataclass
 class _Watch:
     """What a waiter has seen, by its own clock."""
 
-    seconds: float
     say: Callable[[str], None]
     model: str
     seen: dict[int, float] = field(default_factory=dict)
 
-    def is_over(self, number: int, owner: str) -> bool:
+    def is_over(self, number: int, record: _Record) -> bool:
         """Whether the lease `number` has run out."""
         now = time.monotonic()
         if number not in self.seen:
             self.seen[number] = now
             self.say(
-                f"waiting for {owner}, who is changing the champion of {self.model}; if that does not end, it is taken "
-                f"over in {self.seconds:.0f} s"
+                f"waiting for {record.owner}, who is changing the champion of {self.model}; if that does not end, it "
+                f"is taken over in {record.seconds:.0f} s"
             )
-        if now - self.seen[number] <= self.seconds:
+        if now - self.seen[number] <= record.seconds:
             return False
-        self.say(f"taking over from {owner}, who did not finish within {self.seconds:.0f} s")
+        self.say(f"taking over from {record.owner}, who did not finish within {record.seconds:.0f} s")
         return True
 
 
@@ -154,14 +161,16 @@ def _name(model: str, number: int) -> str:
     return f"{model}.promotion-lock.{number}"
 
 
-def _records(client: MlflowClient, model: str) -> dict[int, str]:
-    """Number -> owner of every lease that has a record."""
+def _records(client: MlflowClient, model: str) -> dict[int, _Record]:
+    """Every lease that has a record, by number."""
     prefix = _name(model, 0)[:-1]
     found = client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)
     return {
-        int(number): record.tags.get(OWNER, "somebody")
+        int(number): _Record(record.tags[OWNER], float(record.tags[SECONDS]))
         for record in found
-        if record.name.startswith(prefix) and (number := record.name.removeprefix(prefix)).isdigit()
+        if record.name.startswith(prefix)
+        and (number := record.name.removeprefix(prefix)).isdigit()
+        and TOKEN in record.tags
     }
 
 
@@ -169,14 +178,15 @@ def _last(client: MlflowClient, model: str) -> int:
     return int(client.get_registered_model(model).tags.get(LAST, 0))
 
 
-def _create(client: MlflowClient, model: str, number: int, owner: str) -> bool:
+def _create(client: MlflowClient, model: str, number: int, owner: str, seconds: float) -> bool:
     """Whether the record could be created; the server lets one succeed."""
     from mlflow.exceptions import MlflowException
 
     token = uuid.uuid4().hex
     about = f"Lock of `sdo promote` for {model}; it goes when the promotion is done."
     try:
-        client.create_registered_model(_name(model, number), {OWNER: owner, TOKEN: token}, about)
+        tags = {OWNER: owner, SECONDS: str(seconds), TOKEN: token}
+        client.create_registered_model(_name(model, number), tags, about)
         return True
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -113,29 +113,28 @@ def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], N
         before = f"{SCHEME}{model}/{aliases[CHAMPION]}" if CHAMPION in aliases else None
         return Promotion(decision, reason, candidate.reference, before, run.uri, verdicts, by, when)
 
-    with impatient():
-        verdicts = tuple(judge(rule, evaluation) for rule in rules)
-        tags = {RULES: "\n".join(map(str, verdicts)), EVALUATION: run.uri, EVALUATION_SHA256: sha256}
-        if aliases.get(CHAMPION) == candidate.version and candidate.tags.get(EVALUATION_SHA256) == sha256:
-            _tag(client, candidate, {PROMOTED: candidate.tags.get(PROMOTED, f"{when} by {by}")})
-            return outcome("promoted", f"{candidate.reference} is the champion, by this evaluation", verdicts)
+    verdicts = tuple(judge(rule, evaluation) for rule in rules)
+    tags = {RULES: "\n".join(map(str, verdicts)), EVALUATION: run.uri, EVALUATION_SHA256: sha256}
+    if aliases.get(CHAMPION) == candidate.version and candidate.tags.get(EVALUATION_SHA256) == sha256:
+        _tag(client, candidate, {PROMOTED: candidate.tags.get(PROMOTED, f"{when} by {by}")})
+        return outcome("promoted", f"{candidate.reference} is the champion, by this evaluation", verdicts)
+    if reason := _outdated(evaluation, candidate, aliases, sha256):
+        return outcome("outdated", reason)
+    if failed := [verdict for verdict in verdicts if not verdict.passed]:
+        _tag(client, candidate, {REFUSED: f"{when} by {by}, {run.uri}:\n" + "\n".join(map(str, failed))})
+        return outcome("refused", f"{candidate.reference} fails {len(failed)} of {len(rules)} rules", verdicts)
+
+    _attach(client, candidate, evaluation.name, run)
+    owner = f"{by} (process {os.getpid()})"
+    with impatient(), lease(client, model, owner, settings.promotion.lock_seconds, say) as lock:
+        aliases = read_aliases(client, model)
+        candidate = find_version(candidate.reference, tracking_uri)
         if reason := _outdated(evaluation, candidate, aliases, sha256):
             return outcome("outdated", reason)
-        if failed := [verdict for verdict in verdicts if not verdict.passed]:
-            _tag(client, candidate, {REFUSED: f"{when} by {by}, {run.uri}:\n" + "\n".join(map(str, failed))})
-            return outcome("refused", f"{candidate.reference} fails {len(failed)} of {len(rules)} rules", verdicts)
-
-        _attach(client, candidate, evaluation.name, run)
-        owner = f"{by} (process {os.getpid()})"
-        with lease(client, model, owner, settings.promotion.lock_seconds, say) as lock:
-            aliases = read_aliases(client, model)
-            candidate = find_version(candidate.reference, tracking_uri)
-            if reason := _outdated(evaluation, candidate, aliases, sha256):
-                return outcome("outdated", reason)
-            champion = aliases.get(CHAMPION)
-            _tag(client, candidate, tags | {CHAMPION_BEFORE: str(champion or "none")})
-            crown(client, lock, champion, candidate.version)
-            _tag(client, candidate, {PROMOTED: f"{when} by {by}"}, without=(REFUSED, ROLLED_BACK))
+        champion = aliases.get(CHAMPION)
+        _tag(client, candidate, tags | {CHAMPION_BEFORE: str(champion or "none")})
+        crown(client, lock, champion, candidate.version)
+        _tag(client, candidate, {PROMOTED: f"{when} by {by}"}, without=(REFUSED, ROLLED_BACK))
     kept = f"; version {champion} is kept as @{PREVIOUS}" if champion else ""
     return outcome("promoted", f"{SCHEME}{model}@{CHAMPION} is version {candidate.version}{kept}", verdicts)
 

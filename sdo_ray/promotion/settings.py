@@ -27,8 +27,7 @@ class PromotionSettings(Settings):
     lock_seconds: float = Field(
         60.0,
         ge=30,
-        description="How long a promotion may hold the model's lock, and so how long others wait for one that died. "
-        "The same for all who promote the model.",
+        description="How long this promotion may hold the model's lock, and so how long others wait if it dies.",
     )
 
 

@@ -82,7 +82,7 @@ def find_version(reference: str, tracking_uri: str) -> RegisteredVersion:
     try:
         found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"):
             raise
         cause = " ".join(error.message.split())
         raise SettingsError(
@@ -119,8 +119,8 @@ def resolve_model(reference: str, tracking_uri: str) -> Path:
                     f"{version.reference}: the files downloaded have the fingerprint {found}, and {version.sha256} was "
                     "registered; they were changed or damaged, so they are not used."
                 )
-            _provide_base(downloaded, read_recipe(downloaded))
             _move(downloaded, files)
+    _provide_base(files)
     return files / PIPELINE
 
 
@@ -191,10 +191,16 @@ def _download(version: RegisteredVersion, tracking_uri: str, directory: Path) ->
     )
 
 
-def _provide_base(files: Path, recipe: Recipe) -> None:
-    """Put the hub model that is only named where a copied one would be."""
-    if recipe.base is not None and recipe.revision is not None:
-        (files / PIPELINE).symlink_to(fetch_base(recipe.base, recipe.revision), target_is_directory=True)
+def _provide_base(files: Path) -> None:
+    """Put the hub model that is only named where a copied one would be, unless it is there and still in the cache."""
+    recipe, pipeline = read_recipe(files), files / PIPELINE
+    if recipe.base is None or recipe.revision is None or pipeline.exists():
+        return
+    base = fetch_base(recipe.base, recipe.revision)
+    with tempfile.TemporaryDirectory(dir=files, prefix=".part-") as part:
+        link = Path(part) / PIPELINE
+        link.symlink_to(base, target_is_directory=True)
+        link.replace(pipeline)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -196,10 +196,13 @@ def test_a_hub_model_is_named_with_its_commit(
     description = mlflow.MlflowClient(uri, uri).get_model_version("named", str(found.version)).description
     assert f"`from_pretrained('org/tiny', revision='{COMMIT}')`" in description
     assert_same(served(reference, rows()), it.pictures)
-    # For this package it looks like any other.
+    # For this package it looks like any other, also after the hub's cache has moved.
     pipeline = resolve_model(reference, uri)
     assert (pipeline / "model_index.json").is_file()
     assert adapter_beside(pipeline) is not None
+    shutil.rmtree(tmp_path / "hub")
+    cached_hub_model(tiny_base, tmp_path / "another", "org/tiny", monkeypatch)
+    assert (resolve_model(reference, uri) / "model_index.json").is_file()
 
 
 def test_a_hub_model_is_copied_if_asked_for(
