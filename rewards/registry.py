@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BUILT_IN: Mapping[str, str] = {
     "alignment": "rewards.alignment:Alignment",
+    "classification": "rewards.classification:Classification",
+    "gram_style": "rewards.gram_style:GramStyle",
     "heldout_alignment": "rewards.heldout_alignment:HeldoutAlignment",
     "heldout_preference": "rewards.heldout_preference:HeldoutPreference",
     "jpeg_compressibility": "rewards.jpeg_compressibility:JpegCompressibility",

@@ -13,7 +13,7 @@ FLOORS = (
     {"pipelines"},
     {"config", "doctor"},
     {"promotion"},
-    {"tracking"},
+    {"tracking", "optimization"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
     {"models", "cluster", "jobs", "preparation", "cycle"},
