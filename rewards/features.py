@@ -6,6 +6,7 @@ time than as it comes. bfloat16 is no faster (its depthwise backward is slow on 
 20 degrees.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ class FeatureSettings:
     size: int
     """Side in pixels to which pictures are resized; a multiple of 32, the network's stride."""
 
-    pooling: Literal["average", "max"]
+    pooling: Literal["average", "max"] = "average"
     """How the last feature map becomes one vector."""
 
 
@@ -48,12 +49,23 @@ class ImageFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features, float32 [B, 1280], of images, float32 [B, 3, H, W] in [0, 1] of any size."""
+        maps = self._network(self._pixels(images))
+        return maps.mean((2, 3)) if self._settings.pooling == "average" else maps.amax((2, 3))
+
+    def maps(self, images: Tensor, layers: Collection[int]) -> list[Tensor]:
+        """The feature maps, float32 [B, C, h, w], that these layers of the network give; from 0, in their order."""
+        found, x = [], self._pixels(images)
+        for number, layer in enumerate(self._network[: max(layers) + 1]):
+            x = layer(x)
+            if number in layers:
+                found.append(x)
+        return found
+
+    def _pixels(self, images: Tensor) -> Tensor:
         side = self._settings.size
         if images.shape[-2:] != (side, side):
             images = nn.functional.interpolate(images, (side, side), mode="bicubic", antialias=True)
-        pixels = ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        maps = self._network(pixels)
-        return maps.mean((2, 3)) if self._settings.pooling == "average" else maps.amax((2, 3))
+        return ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
 
 def weights_path() -> Path:

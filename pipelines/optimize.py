@@ -1,0 +1,134 @@
+"""Optimise single pictures against rewards, the model frozen: `sdo optimize CONFIG [--set a.b=c]`.
+
+    rows (prompt, target) -> Ray Data -> optimizers: the gradient of one sampling step   <-> reward actors
+                                          to each row's latents, prompt embeddings or guidance scale
+                                            |
+                                            v
+                                          this driver -> results, before/after sheet, MLflow
+
+The same command again does the rows that are missing, or shows the outcome of a complete run.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from pipelines.arguments import run_job
+from sdo_ray.cluster import connect
+from sdo_ray.config.optimize import OptimizeSettings, check_optimize
+from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.models.load import resolve
+from sdo_ray.optimization.optimizer import optimize_rows
+from sdo_ray.optimization.records import RowBatch
+from sdo_ray.optimization.results import (
+    RESULTS,
+    SHEET,
+    Outcome,
+    Parts,
+    changes,
+    curves,
+    parquet,
+    read_outcome,
+    sheet,
+    write_outcome,
+)
+from sdo_ray.optimization.rows import batches
+from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.provenance import environment, fingerprint
+from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
+
+BYTES_A_ROW = 4_000_000
+"""Room for two pictures and what was optimised."""
+
+
+def optimize(settings: OptimizeSettings) -> Outcome:
+    """Run or resume the optimisation that `settings` describe, saying what happens.
+
+    Raises:
+        SettingsError: before anything starts, if it cannot work.
+    """
+    check_optimize(settings)
+    run, work = open_run(settings), batches(settings.texts(), settings.samplers.batch_size)
+    if (outcome := read_outcome(run)) is not None:
+        print(f"{settings.run.name} is complete; its outcome:\n")
+        return outcome
+    parts = Parts(run)
+    missing, num_rows = parts.missing(work), sum(len(batch.rows) for batch in work)
+    run.check_space(num_rows * BYTES_A_ROW)
+    check_server(uri := tracking_uri(run))
+
+    print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
+    rewards = start_reward_actors(settings.rewards.terms)
+    keep_settings(run, settings)
+    with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+        _optimize(settings, missing, num_rows, parts, rewards)
+        outcome = _finish(settings, run, pa.concat_tables(parts.read()), rewards, tracked)
+        write_outcome(run, outcome)
+    return outcome
+
+
+def _optimize(
+    settings: OptimizeSettings, missing: list[RowBatch], num_rows: int, parts: Parts, rewards: dict[str, Any]
+) -> None:
+    """The batches that are missing, each kept when it is done."""
+    done = num_rows - sum(len(batch.rows) for batch in missing)
+    if not missing:
+        return
+    print(f"{num_rows} rows, {done} done; {settings.optimization.iterations} iterations each", flush=True)
+    for part in optimize_rows(missing, settings.optimizer_config(), rewards):
+        parts.add(part)
+        done += len(part)
+        moved = "  ".join(f"{change.reward} {change.before:.3g} -> {change.after:.3g}" for change in changes(part))
+        print(f"rows {done}/{num_rows}  {moved}", flush=True)
+
+
+def _finish(
+    settings: OptimizeSettings, run: RunDirectory, results: pa.Table, rewards: dict[str, Any], tracked: TrackedRun
+) -> Outcome:
+    """Results, sheet and numbers to the run and to MLflow."""
+    origin = environment() | reward_provenance(rewards)
+    origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
+    with tempfile.TemporaryDirectory() as temporary:
+        files = [Path(temporary) / RESULTS, Path(temporary) / SHEET]
+        for file, content in zip(files, (parquet(results), sheet(results, settings.rows.column)), strict=True):
+            file.write_bytes(content)
+        tracked.log_curves(curves(results), origin)
+        tracked.log_results({}, files)
+        run.copy_in(Path(temporary))
+    places = {
+        "before/after sheet": f"{run.uri}/{SHEET}",
+        "pictures, scores, variables": f"{run.uri}/{RESULTS}",
+        "MLflow": how_to_look(tracked.uri),
+    }
+    return Outcome(len(results), tuple(changes(results)), places)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+
+    def job(settings: OptimizeSettings) -> int:
+        try:
+            print(f"\n{optimize(settings)}")
+            return 0
+        except ray.exceptions.RayError as error:
+            cause = str(error).strip().splitlines()[-1]
+            print(f"\n{settings.run.name} stopped: {cause}", file=sys.stderr)
+            print("Finished rows are kept; once mended, the same command goes on from there.", file=sys.stderr)
+            return 1
+        finally:
+            ray.shutdown()
+
+    return run_job("optimize", __doc__ or "", OptimizeSettings, job, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The settings of one run that optimises rows, and the checks across rooms."""
+
+from __future__ import annotations
+
+import inspect
+
+from pydantic import Field
+
+from rewards.mix import check_terms
+from rewards.registry import check
+from sdo_ray.backprop import BackpropPlan
+from sdo_ray.cluster import Demand
+from sdo_ray.config.calls import check_call, check_estimator
+from sdo_ray.config.run import RunSettings
+from sdo_ray.evaluation.settings import ExperimentSettings
+from sdo_ray.models.load import check_base, pipeline_class
+from sdo_ray.optimization.records import OptimizerConfig
+from sdo_ray.optimization.rows import Texts, read_rows
+from sdo_ray.optimization.settings import FrozenModelSettings, OptimizationSettings, RowSettings, TextMixSettings
+from sdo_ray.optimization.variables import LEAST_GUIDANCE
+from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.settings import Settings, SettingsError
+
+
+class OptimizeSettings(Settings):
+    """Everything about one run that optimises rows while the model is frozen."""
+
+    run: RunSettings
+    model: FrozenModelSettings
+    rows: RowSettings
+    optimization: OptimizationSettings
+    rewards: TextMixSettings
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    plan: PlanSettings = Field(default_factory=PlanSettings)
+    samplers: SamplerSettings = Field(default_factory=SamplerSettings)
+    tracking: ExperimentSettings = Field(default_factory=ExperimentSettings)
+
+    def texts(self) -> Texts:
+        """The rows' prompts and what else the rewards are given."""
+        return read_rows(self.rows, [term.text for term in self.rewards.terms if term.text is not None])
+
+    def demands(self) -> list[Demand]:
+        """What runs at the same time."""
+        return [
+            Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),
+            *(Demand(f"reward {term.key}", 1, term.num_cpus, term.num_gpus) for term in self.rewards.terms),
+        ]
+
+    def optimizer_config(self) -> OptimizerConfig:
+        """What the optimizers need to know."""
+        return OptimizerConfig(
+            seed=self.run.seed,
+            model=self.model,
+            sampling=self.sampling,
+            plan=self.plan,
+            rewards=self.rewards,
+            optimization=self.optimization,
+            samplers=self.samplers,
+            column=self.rows.column,
+        )
+
+
+def check_optimize(settings: OptimizeSettings) -> None:
+    """Refuse what cannot work, before anything starts; all problems at once.
+
+    Raises:
+        SettingsError: with one line a problem.
+    """
+    problems: list[str] = []
+    for check_part in (_check_model, _check_variable, _check_plan, _check_rewards):
+        try:
+            check_part(settings)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_model(settings: OptimizeSettings) -> None:
+    check_base(settings.model.base)
+    check_call(settings.model.base, settings.sampling, "model.base")
+    kind, variable = pipeline_class(settings.model.base), settings.optimization.variable
+    if variable == "latents" and "latents" not in inspect.signature(kind.__call__).parameters:
+        raise SettingsError(f"optimization.variable: {kind.__name__} takes no latents; choose another variable.")
+    if variable == "prompt_embeds" and not hasattr(kind, "encode_prompt"):
+        raise SettingsError(
+            f"optimization.variable: {kind.__name__} has no encode_prompt to take embeddings from; choose another one."
+        )
+    if variable in settings.sampling.options:
+        raise SettingsError(f"sampling.options: {variable} is what is optimised; remove it here.")
+
+
+def _check_variable(settings: OptimizeSettings) -> None:
+    optimization, problems = settings.optimization, []
+    if optimization.variable == "guidance_scale":
+        if settings.samplers.batch_size != 1:
+            problems.append(
+                f"samplers.batch_size: got {settings.samplers.batch_size}, but pipelines take one guidance scale a "
+                "call; choose 1 (and more samplers.count)."
+            )
+        if settings.sampling.guidance_scale < LEAST_GUIDANCE:
+            problems.append(
+                f"sampling.guidance_scale: got {settings.sampling.guidance_scale:g}, where guidance is off and has no "
+                f"gradient; start at {LEAST_GUIDANCE} or more."
+            )
+        if optimization.keep_norm:
+            problems.append(
+                "optimization.keep_norm: the guidance scale is one number, which would then never change; choose false."
+            )
+    if optimization.keep_norm and (optimization.max_change or 0) >= 2:
+        problems.append(
+            f"optimization.max_change: got {optimization.max_change:g}; with keep_norm nothing on the sphere is "
+            "farther than 2; choose less, or leave it out."
+        )
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _check_plan(settings: OptimizeSettings) -> None:
+    plans = check_estimator(settings.plan, settings.sampling)
+    if settings.optimization.variable == "latents" and not all(map(_reaches_latents, plans)):
+        raise SettingsError(
+            f"plan.options: {settings.plan.name!r} with these keeps several steps that are not coupled, and the "
+            "initial latents would get the first one's gradient only; keep one (K: 1), or use full."
+        )
+
+
+def _reaches_latents(plan: BackpropPlan) -> bool:
+    """Whether every kept step's gradient goes on to the initial latents: one alone, or coupled to those before."""
+    return all(step.coupling == 1 for step in list(plan.steps.values())[1:])
+
+
+def _check_rewards(settings: OptimizeSettings) -> None:
+    texts, problems = settings.texts(), []
+    for number, term in enumerate(settings.rewards.terms):
+        try:
+            check(term.name, term.options, texts[term.text or settings.rows.column])
+        except ValueError as error:
+            problems.append(f"rewards.terms.{number}: {error}")
+    if not problems:
+        try:
+            check_terms([term.term for term in settings.rewards.terms])
+        except ValueError as error:
+            problems.append(f"rewards.terms: {error}")
+    if problems:
+        raise SettingsError(*problems)
