@@ -153,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{settings.run.name} was not started: {error}", file=sys.stderr)
             return 4
         except STOPPED as error:
-            print(f"\n{settings.run.name} stopped: {redact(str(error).strip())}", file=sys.stderr)
+            # Of an error in a worker the last line is the cause; the lines before are where it passed through.
+            print(f"\n{settings.run.name} stopped: {redact(str(error).strip().splitlines()[-1])}", file=sys.stderr)
             print("What is done is kept; once mended, the same command goes on from there.", file=sys.stderr)
             return 1
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sdo_ray.models.adapter_file import load_adapter
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
 from sdo_ray.tracking.registry import adapter_beside, resolve_model
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ class RegisteredModel:
 
     def load(self, device: str) -> DiffusionPipeline:
         """A frozen pipeline, ready to sample."""
+        # A worker of a job has the variables that name the job's secrets, and not what its driver made of them.
+        read_secret_files()
+        take_credentials_from_tracking_uri()
         directory = resolve_model(self.reference, self.tracking_uri)
         pipeline = load_pipeline(str(directory), self.dtype, device)
         if (adapter := adapter_beside(directory)) is not None:
