@@ -16,6 +16,11 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.cycle import CycleSettings
+from sdo_ray.config.evaluate import EvaluateSettings
+from sdo_ray.config.fidelity import FidelityRunSettings
+from sdo_ray.config.optimize import OptimizeSettings
+from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.settings import Settings
 from sdo_ray.zoo.settings import PretrainSettings
 
@@ -40,7 +45,15 @@ join (`ray job submit` sets it; without it, a run starts Ray on its machine), `R
 its token, and `MLFLOW_TRACKING_URI`, the MLflow server (without it, a database file in the run's storage).
 """
 
-COMMANDS: dict[str, type[Settings]] = {"align": AlignSettings, "pretrain": PretrainSettings}
+COMMANDS: dict[str, type[Settings]] = {
+    "align": AlignSettings,
+    "evaluate": EvaluateSettings,
+    "promote": PromoteSettings,
+    "cycle": CycleSettings,
+    "fidelity": FidelityRunSettings,
+    "optimize": OptimizeSettings,
+    "pretrain": PretrainSettings,
+}
 """Commands of `sdo` that take a settings file, and what is in it."""
 
 KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
