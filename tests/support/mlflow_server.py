@@ -90,7 +90,7 @@ def serving(command: Sequence[str], port: int, log: Path, environment: dict[str,
             assert process.poll() is None, f"the server ended:\n{log.read_text()[-3000:]}"
             return answers(port)
 
-        wait_until(ready, f"{command[0]} to listen on port {port}")
+        wait_until(ready, f"{command[0]} to listen on port {port}", seconds=300)
         yield f"http://127.0.0.1:{port}"
     finally:
         # Its workers are in its process group, which is not ours.
