@@ -112,7 +112,7 @@ def _acquire(client: MlflowClient, model: str, owner: str, seconds: float, say: 
         if _create(client, model, number, owner, seconds):
             if number == max(_records(client, model), default=0) and number > _last(client, model):
                 return Lease(model, number, start + seconds)
-            client.delete_registered_model(_name(model, number))
+            _delete(client, _name(model, number))
     raise LeaseOver(model, f"waited {10 * seconds:.0f} s for the lock, which others kept taking; try again later")
 
 
