@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.models import BenchmarkModel
-from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, needs_weights, solver_weights
+from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.adapter import adapter_parameters
 from sdo_ray.models.denoisers import find_denoisers
@@ -60,14 +60,12 @@ def costs(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     saved: dict[str, list[int]] = {name: [] for name in names}
     allocated: dict[str, int | None] = dict.fromkeys(names)
-    weights = solver_weights(model.pipeline.scheduler, steps) if any(map(needs_weights, plans)) else None
     call = {"num_inference_steps": steps, "guidance_scale": guidance}
 
     def plan(name: str, i: int) -> BackpropPlan:
         if name == "plain":
             return BackpropPlan("plain", steps)
-        weighed = weights if needs_weights(name) else None
-        return make_plan(name, steps, generator=torch.Generator().manual_seed(i), weights=weighed)
+        return sampler_plan(model.pipeline.scheduler, steps, name, generator=torch.Generator().manual_seed(i))
 
     order, shuffle = list(names), random.Random(0).shuffle
     for i in range(rounds + 1):

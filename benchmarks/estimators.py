@@ -1,7 +1,7 @@
 """The gradient estimators against one another: what an update costs, and what it teaches for its price.
 
-    python -m benchmarks.estimators cost  [--model emoji] [--steps 50] [--batch 8]
-    python -m benchmarks.estimators learn [--steps 20] [--seconds 30] [--rewards text] [--plans sdo full] [--seeds 2]
+    python -m benchmarks.estimators cost [--model emoji] [--steps 50] [--batch 8] [--out COSTS.json]
+    python -m benchmarks.estimators learn --costs COSTS.json --out RESULTS.jsonl [--rewards text] [--plans sdo full]
     python -m benchmarks.estimators table RESULTS.jsonl... [--plot FILE.png]
 
 `cost` measures one update of each plan: time, bytes that autograd saves, and on CUDA the peak of allocated memory, as
@@ -9,9 +9,10 @@ ratios to the plain pipeline call and to `full`. `--device cuda --model sd15|sdx
 weights at the published sizes, `--size tiny` with the same classes in miniature.
 
 `learn` trains the LoRA of the embedded model with each plan, reward and seed, all with one learning rate, and measures
-on held-out prompts after equal CPU time and after equal updates. CPU time of this process, not the clock's, because the
-machine may be shared. Each result is one line of the file `--out`; what is there is not done again, so that a command
-that was stopped goes on.
+on held-out prompts after equal updates and after equal time: the updates that fit in the time of `--updates` of `full`,
+by the medians in a file that `cost` wrote. So the result does not depend on what else the machine does. Time is CPU
+time of the process, without the rewards. Each result is one line of the file `--out`; what is there is not done again,
+so that a command that was stopped goes on.
 
 `table` shows what a file has.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -60,10 +62,12 @@ def learn_all(given: argparse.Namespace) -> None:
         learning_rate=given.learning_rate,
         guidance=given.guidance,
         dtype=given.dtype,
-        seconds=given.seconds,
         updates=given.updates,
         heldout=given.heldout,
     )
+    affordable = updates_in_equal_time(json.loads(Path(given.costs).read_text()), task.updates)
+    if unknown := [plan for plan in given.plans if plan not in affordable]:
+        raise SystemExit(f"{given.costs} has no cost of {', '.join(unknown)}; it has {', '.join(affordable)}")
     out = Path(given.out)
     prompts, heldout = read_prompts(given.train), heldout_prompts(given.prompts, task.heldout)
     for seed in range(given.first_seed, given.first_seed + given.seeds):
@@ -76,7 +80,7 @@ def learn_all(given: argparse.Namespace) -> None:
                     line = base_record(task, reward, heldout)
                 else:
                     sheet = Path(given.sheets) / f"{reward}_{plan}_{seed}.png" if given.sheets else None
-                    points = learn(task, reward, plan, seed, prompts, heldout, sheet)
+                    points = learn(task, reward, plan, seed, prompts, heldout, updates=affordable[plan], sheet=sheet)
                     line = record(task, reward, plan, seed, points)
                 with out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -84,6 +88,17 @@ def learn_all(given: argparse.Namespace) -> None:
                 means = {name: sum(scores) / len(scores) for name, scores in last["scores"].items()}
                 said = ", ".join(f"{name} {mean:+.3f}" for name, mean in means.items())
                 print(f"{reward} {plan} seed {seed}: {last['updates']} updates, {said}", flush=True)
+
+
+def updates_in_equal_time(costs: dict, updates: int) -> dict[str, int]:
+    """Plan -> how many of its updates take the time of `updates` of `full`, by the medians; at least one.
+
+    Args:
+        costs: what `cost` wrote.
+        updates: of `full`.
+    """
+    seconds = {cost["plan"]: statistics.median(cost["seconds"]) for cost in costs["costs"]}
+    return {plan: max(1, round(updates * seconds["full"] / taken)) for plan, taken in seconds.items()}
 
 
 def show(given: argparse.Namespace) -> None:
@@ -147,15 +162,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--plans", nargs="+", choices=available(), default=list(available()), help="estimators, with default options")
     add("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
     add("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
-    add("--steps", type=int, default=20, help="sampling steps N (default: %(default)s)")
+    add("--steps", type=int, default=10, help="sampling steps N (default: %(default)s)")
     add("--batch", type=int, default=4, help="pictures of an update (default: %(default)s)")
     add("--rank", type=int, default=8, help="of the LoRA (default: %(default)s)")
-    add("--learning-rate", type=float, default=3e-3, help="of AdamW (default: %(default)s)")
+    add("--learning-rate", type=float, default=5e-3, help="of AdamW (default: %(default)s)")
     add("--guidance", type=float, default=1.0, help="guidance scale (default: %(default)s)")
     add("--dtype", default="bfloat16", choices=("float32", "bfloat16"), help="precision (default: %(default)s)")
-    add("--seconds", type=float, default=30.0, help="CPU seconds to learn for (default: %(default)s)")
-    add("--updates", type=int, default=10, help="measure after these, too (default: %(default)s)")
-    add("--heldout", type=int, default=24, help="held-out prompts to measure on (default: %(default)s)")
+    add("--updates", type=int, default=10, help="of full (default: %(default)s)")
+    add("--costs", required=True, help="file that `cost` wrote, with the plans and the same steps and batch")
+    add("--heldout", type=int, default=16, help="held-out prompts to measure on (default: %(default)s)")
     add("--train", default=TRAIN, help="parquet with the prompts to learn on (default: %(default)s)")
     add("--prompts", default=HELDOUT, help="parquet with the held-out prompts (default: %(default)s)")
     add("--threads", type=int, default=1, help="torch threads (default: %(default)s)")

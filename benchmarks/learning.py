@@ -64,10 +64,8 @@ class Task:
     """Guidance scale."""
     dtype: str
     """Type of the frozen weights and of sampling."""
-    seconds: float
-    """CPU seconds that a plan may learn for, at the least: the update in which they end is finished."""
     updates: int
-    """After this many updates, too, the plan is measured: the comparison at equal updates."""
+    """Of `full`, and the number at which all plans are compared at equal updates."""
     heldout: int
     """Held-out prompts that are measured on."""
 
@@ -79,7 +77,7 @@ class Point:
     updates: int
     """Updates so far."""
     seconds: float
-    """CPU seconds that they took; measuring does not count."""
+    """CPU seconds that they took, measuring not counted; on a shared machine they depend on what else it does."""
     scores: dict[str, list[float]]
     """Judge -> a score for each held-out prompt, the noise of each the same at every measurement of all plans."""
 
@@ -91,9 +89,11 @@ def learn(
     seed: int,
     prompts: Sequence[str],
     heldout: Sequence[str],
+    *,
+    updates: int,
     sheet: Path | None = None,
 ) -> list[Point]:
-    """Learn for `task.seconds`, and measure after `task.updates` updates and at the end.
+    """Learn, and measure after `task.updates` updates and at the end.
 
     Args:
         task: the setting.
@@ -102,6 +102,7 @@ def learn(
         seed: of prompts, noise, kept steps and adapter.
         prompts: to learn on.
         heldout: to measure on.
+        updates: how many the plan makes.
         sheet: PNG to write with pictures of the first held-out prompts at the end.
 
     Returns:
@@ -120,21 +121,21 @@ def learn(
         return {name: scores for name, (scores, _) in both.items()}, {name: g for name, (_, g) in both.items()}
 
     points: list[Point] = []
-    seconds, updates = 0.0, 0
-    while seconds < task.seconds:
+    seconds = 0.0
+    for update in range(updates):
         [block] = schedule(
             list(prompts),
             seed=seed,
             batch_size=task.batch,
             sampler_batch_size=task.batch,
-            start=updates,
-            stop=updates + 1,
+            start=update,
+            stop=update + 1,
         )
         began = time.process_time()
         contribution = compute_contribution(
             pipeline,
             PromptBatch.from_arrow(block),
-            updates,
+            update,
             seed=seed,
             sampling=sampling,
             plan=PlanSettings(name=plan),
@@ -145,9 +146,9 @@ def learn(
         for name, parameter in parameters.items():
             parameter.grad = -contribution.gradient[name] / max(1, contribution.num_samples)
         optimizer.step()
-        seconds, updates = seconds + time.process_time() - began, updates + 1
-        if updates == task.updates or seconds >= task.seconds:
-            points.append(Point(updates, seconds, measured(pipeline, sampling, heldout, judges)))
+        seconds += time.process_time() - began
+        if update + 1 in (task.updates, updates):
+            points.append(Point(update + 1, seconds, measured(pipeline, sampling, heldout, judges)))
     if sheet is not None:
         pictures = draw(pipeline, sampling, heldout, 0)
         grid(pipeline.image_processor.numpy_to_pil(pictures.permute(0, 2, 3, 1).numpy()), columns=8).save(sheet)

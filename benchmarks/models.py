@@ -61,7 +61,7 @@ def _emoji(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
 
 
 def _sd15(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
-    width = 768
+    width, tokens = (32, 8) if tiny else (768, 77)
     unet = {
         "sample_size": 64,
         "block_out_channels": (320, 640, 1280, 1280),
@@ -69,7 +69,13 @@ def _sd15(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
         "attention_head_dim": 8,
     }
     if tiny:
-        unet |= {"sample_size": 8, "block_out_channels": (16, 32, 32, 32), "norm_num_groups": 8}
+        unet |= {
+            "sample_size": 8,
+            "attention_head_dim": 2,
+            "block_out_channels": (8, 8, 16, 16),
+            "norm_num_groups": 4,
+            "layers_per_block": 1,
+        }
     pipeline = StableDiffusionPipeline(
         vae=_autoencoder(4, 0.18215, tiny),
         text_encoder=None,
@@ -80,12 +86,12 @@ def _sd15(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    embeddings = {"prompt_embeds": (77, width), "negative_prompt_embeds": (77, width)}
+    embeddings = {"prompt_embeds": (tokens, width), "negative_prompt_embeds": (tokens, width)}
     return _random(pipeline, dtype, device, embeddings)
 
 
 def _sdxl(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
-    width, pooled = 2048, 1280
+    width, pooled, tokens = (32, 16, 8) if tiny else (2048, 1280, 77)
     unet = {
         "sample_size": 128,
         "block_out_channels": (320, 640, 1280),
@@ -103,10 +109,11 @@ def _sdxl(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
     if tiny:
         unet |= {
             "sample_size": 8,
-            "block_out_channels": (16, 32, 32),
+            "block_out_channels": (8, 16, 16),
+            "layers_per_block": 1,
             "transformer_layers_per_block": (1, 1, 1),
             "attention_head_dim": (2, 2, 2),
-            "norm_num_groups": 8,
+            "norm_num_groups": 4,
         }
     pipeline = StableDiffusionXLPipeline(
         vae=_autoencoder(4, 0.13025, tiny),
@@ -118,10 +125,9 @@ def _sdxl(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
         scheduler=_ddim(),
         add_watermarker=False,
     )
-    # The pipeline reads the width of the pooled text from the second encoder, unless it is not there.
     embeddings = {
-        "prompt_embeds": (77, width),
-        "negative_prompt_embeds": (77, width),
+        "prompt_embeds": (tokens, width),
+        "negative_prompt_embeds": (tokens, width),
         "pooled_prompt_embeds": (pooled,),
         "negative_pooled_prompt_embeds": (pooled,),
     }
@@ -129,7 +135,8 @@ def _sdxl(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
 
 
 def _sd35_medium(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
-    width, pooled = 4096, 2048
+    # 77 tokens of CLIP and 256 of T5.
+    width, pooled, tokens = (32, 16, 8) if tiny else (4096, 2048, 333)
     transformer = {
         "sample_size": 128,
         "patch_size": 2,
@@ -166,10 +173,9 @@ def _sd35_medium(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
         tokenizer_2=None,
         tokenizer_3=None,
     )
-    # 77 tokens of CLIP and 256 of T5.
     embeddings = {
-        "prompt_embeds": (333, width),
-        "negative_prompt_embeds": (333, width),
+        "prompt_embeds": (tokens, width),
+        "negative_prompt_embeds": (tokens, width),
         "pooled_prompt_embeds": (pooled,),
         "negative_pooled_prompt_embeds": (pooled,),
     }

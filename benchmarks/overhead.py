@@ -29,6 +29,7 @@ from peft import LoraConfig
 
 from sdo_ray import zoo
 from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan
+from sdo_ray.backprop.saved import saved_activations
 
 TARGET = 1.35
 
@@ -59,18 +60,10 @@ def image_update(pipe: Any, plan: BackpropPlan, call: dict[str, Any], seed: int)
 
 def saved_bytes(pipe: Any, plan: BackpropPlan, call: dict[str, Any]) -> int:
     """Bytes of the storages saved for the backward pass from the final latents, the model's weights apart."""
-    weights = {p.untyped_storage().data_ptr() for p in pipe.unet.parameters()}
-    saved: dict[int, torch.Tensor] = {}
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        if x.untyped_storage().data_ptr() not in weights:
-            saved[x.untyped_storage().data_ptr()] = x
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with saved_activations(pipe.unet) as saved:
         arguments = call | {"num_inference_steps": plan.num_steps}
         differentiable_sample(pipe, plan, output_type="latent", generator=_seeded(0), **arguments)
-    return sum(x.untyped_storage().nbytes() for x in saved.values())
+    return saved.bytes
 
 
 def times(variants: dict[str, Callable[[int], None]], rounds: int) -> dict[str, list[float]]:

@@ -6,9 +6,8 @@ from pydantic import Field
 
 from rewards.mix import RewardTerm, check_terms
 from rewards.registry import check
-from sdo_ray.backprop import check_plan
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_call
+from sdo_ray.config.calls import check_call, check_estimator
 from sdo_ray.config.run import RunSettings
 from sdo_ray.fidelity.settings import ExperimentSettings, FidelitySettings
 from sdo_ray.fidelity.worker import GradientConfig
@@ -72,6 +71,11 @@ def _check_model(settings: FidelityRunSettings) -> None:
 
 def _check_plans(settings: FidelityRunSettings) -> None:
     problems, plans = [], settings.fidelity.plans
+    base: str | None = settings.model.base
+    try:
+        _check_model(settings)
+    except SettingsError:
+        base = None  # said by the check of the model
     for number, plan in enumerate(plans):
         if plan in plans[:number]:
             problems.append(f"fidelity.plans.{number}: {plan.name!r} with these options is there already; remove one.")
@@ -79,14 +83,9 @@ def _check_plans(settings: FidelityRunSettings) -> None:
             problems.append(f"fidelity.plans.{number}: `full` is what the others are compared with; remove it.")
             continue
         try:
-            check_plan(plan.name, settings.sampling.num_inference_steps, plan.options)
-        except ValueError as error:
-            problems.append(f"fidelity.plans.{number}: {error}")
-        except TypeError as error:
-            problems.append(
-                f"fidelity.plans.{number}.name: got {plan.name!r}, which is no function (num_steps, *, generator, ...) "
-                f"-> BackpropPlan: {error}."
-            )
+            check_estimator(plan, settings.sampling, base)
+        except SettingsError as error:
+            problems += [f"fidelity.plans.{number}: {problem.removeprefix('plan: ')}" for problem in error.problems]
     if problems:
         raise SettingsError(*problems)
 

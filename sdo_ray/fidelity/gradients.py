@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rewards.mix import RewardTerm, mix
-from sdo_ray.backprop import BackpropPlan, GradientRecord, StepGradient, differentiable_sample
+from sdo_ray.backprop import BackpropPlan, GradientRecord, StepGradient, differentiable_sample, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.load import autocast
 from sdo_ray.rollout.contribution import RewardFunction
@@ -110,7 +110,8 @@ def step_gradients(
     Every step's graph is kept, none coupled to another: one backward pass through the decoder gives all g_k, and one
     through each step its G_k. With `checkpoint` the activations of one step at a time are held, made again.
     """
-    num_steps, parameters = judged.sampling.num_inference_steps, list(trained.values())
+    num_steps = sampler_plan(pipeline.scheduler, judged.sampling.num_inference_steps, "full").num_steps
+    parameters = list(trained.values())
     plan = BackpropPlan(
         "direct", num_steps, {k: StepGradient(1.0, 0.0) for k in range(num_steps)}, checkpoint=checkpoint
     )

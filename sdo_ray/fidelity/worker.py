@@ -11,7 +11,7 @@ import torch
 from ray.util import ActorPool
 
 from rewards.mix import RewardTerm
-from sdo_ray.backprop import make_plan, needs_weights, solver_weights
+from sdo_ray.backprop import sampler_plan
 from sdo_ray.fidelity.gradients import Judged, MeasuredGradient, plan_gradient, step_gradients
 from sdo_ray.models.adapter import adapter_parameters, set_adapter
 from sdo_ray.models.load import load_pipeline
@@ -87,15 +87,13 @@ class GradientMaker:
                 self._pipeline, self._parameters, work.batch, self._judged, checkpoint=self._config.checkpoint
             )
             return Done(work, [], steps)
-        num_steps = self._config.sampling.num_inference_steps
-        weights = solver_weights(self._pipeline.scheduler, num_steps) if needs_weights(work.plan.name) else None
         draws: list[MeasuredGradient] = []
         plans = [
-            make_plan(
+            sampler_plan(
+                self._pipeline.scheduler,
+                self._config.sampling.num_inference_steps,
                 work.plan.name,
-                num_steps,
                 generator=generator(self._config.seed, f"plan {draw}", work.batch.rows[0]),
-                weights=weights,
                 **work.plan.options,
             )
             for draw in range(self._config.draws)

@@ -5,25 +5,18 @@ from typing import Any
 import torch
 
 from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan
+from sdo_ray.backprop.saved import saved_activations
 
 from .tiny import seeded, stable_diffusion
 
 
 def saved_bytes(pipe: Any, plan: BackpropPlan) -> int:
     """Bytes of the different storages that autograd saved for the backward pass, weights apart."""
-    weights = {p.untyped_storage().data_ptr() for m in (pipe.unet, pipe.vae) for p in m.parameters()}
-    saved: dict[int, torch.Tensor] = {}
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        if x.untyped_storage().data_ptr() not in weights:
-            saved[x.untyped_storage().data_ptr()] = x
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with saved_activations(pipe.unet, pipe.vae) as saved:
         steps = plan.num_steps
         images = differentiable_sample(pipe, plan, prompt="a cat", num_inference_steps=steps, generator=seeded())
     assert images.requires_grad
-    return sum(x.untyped_storage().nbytes() for x in saved.values())
+    return saved.bytes
 
 
 def test_sdo_memory_does_not_grow_with_the_steps_and_full_grows_linearly() -> None:
@@ -56,13 +49,21 @@ def test_a_checkpointed_plan_keeps_no_activations_and_has_the_same_gradient() ->
 
 def saved_bytes_of_decoder(pipe: Any) -> int:
     """The decoder's share of the above."""
-    saved: dict[int, int] = {}
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
     z = torch.randn(1, 4, 8, 8).requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with saved_activations(pipe.vae) as saved:
         pipe.vae.decode(z).sample.sum()
-    return sum(saved.values())
+    return saved.bytes
+
+
+def test_each_storage_is_counted_once_and_weights_are_not() -> None:
+    layer = torch.nn.Linear(10, 20).requires_grad_(False)
+    x = torch.randn(5, 10, requires_grad=True)
+    with saved_activations(layer) as saved:
+        y = layer(x.clone()).exp()
+        assert saved.bytes == y.untyped_storage().nbytes() == 5 * 20 * 4
+        z = y[:2] * y[3:]  # two views of what is there
+    assert saved.bytes == 5 * 20 * 4
+    saved.clear()
+    assert saved.bytes == 0
+    (gradient,) = torch.autograd.grad(z.sum(), x)
+    assert gradient[2].abs().max() == 0 < gradient[0].abs().min()

@@ -11,6 +11,7 @@ from accelerate import init_empty_weights
 from benchmarks import models
 from benchmarks.estimators import main
 from benchmarks.models import MODELS, BenchmarkModel
+from sdo_ray.backprop import available
 
 
 @pytest.mark.parametrize("model", ["sd15", "sdxl", "sd35-medium"])
@@ -38,23 +39,32 @@ def test_models_have_their_published_sizes(model: str, parameters: int, monkeypa
     assert sum(p.numel() for p in denoiser.parameters()) == parameters
 
 
+def costs_file(directory: Path, **seconds: float) -> Path:
+    path = directory / "costs.json"
+    costs = [{"plan": name.replace("_", "-"), "seconds": [took, took]} for name, took in seconds.items()]
+    path.write_text(json.dumps({"costs": costs}))
+    return path
+
+
 def test_learning_is_measured_resumed_and_shown(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results.jsonl"
     size = ["--base", str(tiny_base), "--steps", "2", "--batch", "2", "--heldout", "9", "--dtype", "float32"]
-    budget = ["--seconds", "0.5", "--updates", "1", "--rewards", "layout", "--out", str(out)]
-    assert main(["learn", *size, *budget, "--plans", "sdo", "--seeds", "1"]) == 0
-    assert main(["learn", *size, *budget, "--plans", "sdo", "full", "--seeds", "1"]) == 0
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["plan"] for line in lines] == ["none", "sdo", "full"]
-    for line in lines[1:]:
-        first, last = line["points"][0], line["points"][-1]
-        assert first["updates"] == 1
-        assert last["seconds"] >= 0.5
-        assert {name: len(scores) for name, scores in last["scores"].items()} == dict.fromkeys(
+    budget = ["--updates", "2", "--costs", str(costs_file(tmp_path, sdo=0.5, full=1.0)), "--rewards", "layout"]
+    what = ["learn", *size, *budget, "--seeds", "1", "--out", str(out), "--sheets", str(tmp_path)]
+    assert main([*what, "--plans", "sdo"]) == 0
+    assert main([*what, "--plans", "sdo", "full"]) == 0
+    base, sdo, full = (json.loads(line) for line in out.read_text().splitlines())
+    assert [line["plan"] for line in (base, sdo, full)] == ["none", "sdo", "full"]
+    # Half the time for each update, so twice as many.
+    assert [point["updates"] for point in sdo["points"]] == [2, 4]
+    assert [point["updates"] for point in full["points"]] == [2]
+    for line in (base, sdo, full):
+        assert {name: len(scores) for name, scores in line["points"][-1]["scores"].items()} == dict.fromkeys(
             ("layout", "alignment", "heldout_alignment"), 9
         )
+    assert (tmp_path / "layout_sdo_0.png").stat().st_size > 0
     capsys.readouterr()
     picture = tmp_path / "plot.png"
     assert main(["table", str(out), "--plot", str(picture)]) == 0
@@ -62,12 +72,16 @@ def test_learning_is_measured_resumed_and_shown(
     assert "| `sdo` | 1 |" in shown
     assert "| `full` | 1 |" in shown
     assert picture.stat().st_size > 1000
+    with pytest.raises(SystemExit, match="no cost of draft; it has sdo, full"):
+        main([*what, "--plans", "draft"])
 
 
-def test_all_plans_learn_one_reward_from_the_same_start(tiny_base: Path, tmp_path: Path) -> None:
+def test_every_plan_learns(tiny_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
+    costs = costs_file(tmp_path, **{plan.replace("-", "_"): 1.0 for plan in available()})
     size = ["--base", str(tiny_base), "--steps", "4", "--batch", "1", "--heldout", "2", "--dtype", "float32"]
-    assert main(["learn", *size, "--seconds", "0.01", "--rewards", "text", "--seeds", "1", "--out", str(out)]) == 0
+    what = ["--updates", "1", "--costs", str(costs), "--rewards", "text", "--seeds", "1", "--out", str(out)]
+    assert main(["learn", *size, *what]) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(lines) == 12
+    assert [line["plan"] for line in lines] == ["none", *available()]
     assert all(torch.tensor(line["points"][-1]["scores"]["heldout_alignment"]).isfinite().all() for line in lines)

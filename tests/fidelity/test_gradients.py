@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
 from rewards.mix import RewardTerm
 from rewards.scoring import score_with_gradient
-from sdo_ray.backprop import BackpropPlan, make_plan
+from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
 from sdo_ray.fidelity.gradients import Judged, plan_gradient, step_gradients
 from sdo_ray.models.adapter import adapter_parameters
 from sdo_ray.models.denoisers import find_denoisers
@@ -75,6 +75,14 @@ def test_steps_are_those_of_sdo_and_add_up_to_all_direct_terms(scheduler: Any, c
         assert close(G_k, single.gradient)
     together = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=N), JUDGED)
     assert close(torch.stack(steps).sum(dim=0), together.gradient)
+
+
+def test_a_second_order_scheduler_has_more_steps() -> None:
+    pipeline, trained = parts(HeunDiscreteScheduler())
+    steps = step_gradients(pipeline, trained, BATCH, JUDGED)
+    assert len(steps) == 2 * N - 1
+    together = sampler_plan(pipeline.scheduler, N, "sdo", K=2 * N - 1)
+    assert close(torch.stack(steps).sum(dim=0), plan_gradient(pipeline, trained, BATCH, together, JUDGED).gradient)
 
 
 def test_saved_bytes_are_those_of_the_kept_steps() -> None:

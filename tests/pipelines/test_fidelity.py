@@ -1,0 +1,110 @@
+"""`sdo fidelity`: the real command on a tiny model, its numbers, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from mlflow import MlflowClient
+from PIL import Image
+
+from pipelines.fidelity import main
+from tests.support.runs import REPOSITORY
+
+PLANS = [{"name": "sdo", "options": {"K": 4}}, {"name": "draft", "options": {"K": 4}}, {"name": "refl"}]
+
+
+def settings_file(directory: Path, base: Path, **sections: dict[str, Any]) -> Path:
+    pq.write_table(pa.table({"prompt": list("abcd")}), directory / "prompts.parquet")
+    settings: dict[str, Any] = {
+        "run": {"name": "tiny", "storage": str(directory / "runs"), "seed": 3},
+        "model": {"base": str(base), "lora": {"rank": 2, "alpha": 4.0, "targets": ["to_q", "to_v"]}},
+        "prompts": {"train": "prompts.parquet"},
+        "sampling": {"num_inference_steps": 4, "guidance_scale": 2.0},
+        "rewards": {"terms": [{"name": "tests.support.ink:Redness"}]},
+        "samplers": {"count": 2, "batch_size": 2},
+        "fidelity": {"batches": 2, "draws": 2, "plans": PLANS},
+    }
+    for section, changes in sections.items():
+        settings[section] |= changes
+    path = directory / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def command(path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.fidelity", str(path), "--set", "fidelity.checkpoint=true"],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_numbers_picture_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path = settings_file(tmp_path, tiny_base)
+    said = command(path)
+    run = tmp_path / "runs" / "tiny"
+    numbers = json.loads((run / "fidelity.json").read_text())
+    full, sdo, draft, refl = numbers["plans"]
+    assert [plan["plan"] for plan in (full, sdo, draft, refl)] == ["full", "sdo K 4", "draft K 4", "refl"]
+    # draft over all steps is full, computed with activations kept instead of made again.
+    for same in (full, draft):
+        assert same["cosine"] == pytest.approx(1, abs=1e-6)
+        assert same["norm_ratio"] == pytest.approx(1, abs=1e-5)
+        assert same["variance"] == pytest.approx(0, abs=1e-9)
+    assert draft["saved_ratio"] > 2
+    # sdo over all steps is the sum of the single ones.
+    assert sdo["cosine"] == pytest.approx(numbers["direct_cosine"], abs=1e-6)
+    assert 0 < refl["cosine"] < 1
+    assert [step["step"] for step in numbers["steps"]] == [0, 1, 2, 3]
+    assert Image.open(run / "fidelity.png").size[0] > 500
+    assert "single steps nearest to full: step" in said
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/runs/mlflow.db")
+    [tracked] = client.search_runs([client.get_experiment_by_name("sdo-ray").experiment_id])
+    assert tracked.data.metrics["fidelity/refl/cosine"] == pytest.approx(refl["cosine"])
+    assert {file.path for file in client.list_artifacts(tracked.info.run_id, "outcome")} == {
+        "outcome/fidelity.json",
+        "outcome/fidelity.png",
+    }
+
+    again = command(path)
+    assert "tiny is complete; its numbers:" in again
+    assert again.split("plan  ")[1] == said.split("plan  ")[1]
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"fidelity": {"plans": [{"name": "full"}]}}, "fidelity.plans.0: `full` is what the others are compared with"),
+        ({"fidelity": {"plans": [{"name": "refl"}, {"name": "refl"}]}}, "fidelity.plans.1: 'refl' with these options"),
+        ({"fidelity": {"plans": [{"name": "sdo", "options": {"K": 9}}]}}, "fidelity.plans.0: K: got 9"),
+        ({"fidelity": {"plans": [{"name": "sdoo"}]}}, "fidelity.plans.0: estimator: got 'sdoo'"),
+        ({"fidelity": {"batches": 3}}, "fidelity.batches: got 3, of samplers.batch_size = 2 prompts, 6 in all"),
+        ({"fidelity": {"batches": 1}}, "fidelity.batches: got 1"),
+        ({"fidelity": {"drawz": 2}}, "fidelity.drawz: unknown setting"),
+        ({"prompts": {"train": "nowhere.parquet"}}, "prompts.train:"),
+        ({"rewards": {"terms": [{"name": "jpeg_compressibility"}]}}, "rewards.terms:"),
+        ({"rewards": {"terms": [{"name": "layout", "options": {"towards": "up"}}]}}, "rewards.terms:"),
+        ({"model": {"base": "zoo://emojis"}}, "model.base: got 'zoo://emojis'"),
+        ({"model": {"lora": {"targets": ["to_x"]}}}, "model.lora.targets"),
+        ({"sampling": {"options": {"heigth": 8}}}, "sampling.options:"),
+    ],
+)
+def test_refuses(
+    sections: dict[str, Any], said: str, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(settings_file(tmp_path, tiny_base, **sections))]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
