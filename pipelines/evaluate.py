@@ -26,7 +26,7 @@ from pipelines.arguments import run_job
 from pipelines.progress import clock
 from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
-from sdo_ray.config.roles import Role, bind_roles, find_roles
+from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
@@ -61,11 +61,12 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     run.check_space(0)
     check_server(uri := tracking_uri(run))
     roles = find_roles(settings.models, settings.sampling, uri)
+    check_roles(run, roles)
 
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards)
     features = None if settings.features is None else start_features(settings.features)
-    bind_roles(run, roles)
+    keep_roles(run, roles)
     keep_settings(run, settings)
     with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
         parts = _make_missing(settings, questions, run, roles, rewards, features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,16 +71,14 @@ def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri:
     return found
 
 
-def bind_roles(run: RunDirectory, roles: dict[str, Role]) -> None:
-    """Keep which models the evaluation is of or, if it was started before, see that they are the same.
+def check_roles(run: RunDirectory, roles: Mapping[str, Role]) -> None:
+    """See that an evaluation that was started before goes on with the same models.
 
     Raises:
         SettingsError: a path, alias or hub id means another model now.
     """
-    given = {name: {"where": role.where, "sha256": role.sha256} for name, role in roles.items()}
-    known = run.read_json(ROLES)
+    known, given = run.read_json(ROLES), _identities(roles)
     if known is None:
-        run.write_json(ROLES, given)
         return
     if changed := [name for name in given if known.get(name) != given[name]]:
         raise SettingsError(
@@ -90,6 +89,15 @@ def bind_roles(run: RunDirectory, roles: dict[str, Role]) -> None:
             ),
             f"run.name: {run.uri} has pictures of other models; give this evaluation another name.",
         )
+
+
+def keep_roles(run: RunDirectory, roles: Mapping[str, Role]) -> None:
+    """Bind the evaluation to these models; called once nothing can be refused any more."""
+    run.write_json(ROLES, _identities(roles))
+
+
+def _identities(roles: Mapping[str, Role]) -> dict[str, dict[str, str]]:
+    return {name: {"where": role.where, "sha256": role.sha256} for name, role in roles.items()}
 
 
 def _find(choice: ModelChoice, dtype: str, sampling: SamplingSettings, tracking_uri: str) -> Role:

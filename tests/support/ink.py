@@ -51,3 +51,11 @@ class Broken:
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         raise ValueError("this reward cannot judge")
+
+
+class MeanColours:
+    """A feature network: mean and deviation of each colour, [B, 6]."""
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Of images [B, 3, H, W]."""
+        return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)

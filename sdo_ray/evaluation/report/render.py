@@ -103,10 +103,12 @@ def _headlines(evaluation: Evaluation) -> Iterator[str]:
             pairs = [line.pairs[CANDIDATE, other] for line in members if (CANDIDATE, other) in line.pairs]
             if pairs:
                 higher, lower = sum(p.low > 0 for p in pairs), sum(p.high < 0 for p in pairs)
-                which = f"the {len(pairs)} rewards that it was {group}" if group else f"{len(pairs)} rewards"
+                unclear = len(pairs) - higher - lower
+                rewards = f"{len(pairs)} reward{'s' * (len(pairs) > 1)}"
+                which = f"the {rewards} that it was {group}" if group else rewards
                 yield (
                     f"Of {which}, the candidate scores higher than the {other} on {higher} and lower on {lower}; "
-                    f"{len(pairs) - higher - lower} show{'s' * (len(pairs) - higher - lower == 1)} no clear difference."
+                    f"{unclear} show{'s' * (unclear == 1)} no clear difference."
                 )
 
 
