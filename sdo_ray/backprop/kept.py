@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sdo_ray.backprop.tensors import floating, map_floating
+from sdo_ray.backprop.tensors import floating, map_floating, own_lists
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,14 @@ class KeptCall:
 
 def keep_call(denoiser: str, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scale: float) -> KeptCall:
     """Make the call without a graph; see `KeptCall` for the arguments."""
-    # A copy, because some pipelines go on to update their latents in place.
-    args, kwargs = map_floating(lambda x: x.detach().clone(), (args, kwargs))
+    # Copies, because some pipelines go on to update their latents in place.
+    kept_args, kept_kwargs = map_floating(lambda x: x.detach().clone(), (args, kwargs))
+    args, kwargs = own_lists((kept_args, kept_kwargs))
     with torch.no_grad():
         output = forward(*args, **kwargs)
     for o in floating(output):
         o.requires_grad_()
-    return KeptCall(denoiser, args, kwargs, output, scale)
+    return KeptCall(denoiser, kept_args, kept_kwargs, output, scale)
 
 
 def surrogate(
@@ -61,4 +62,9 @@ def surrogate(
     """
     with torch.enable_grad():
         outputs = floating(denoiser(*args, **kwargs))
-        return torch.stack([(o.float() * g.float()).sum() for o, g in zip(outputs, gradients, strict=True)]).sum()
+        return torch.stack([_inner(o, g) for o, g in zip(outputs, gradients, strict=True)]).sum()
+
+
+def _inner(o: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    precise = torch.promote_types(o.dtype, torch.float32)
+    return (o.to(precise) * g.to(precise)).sum()

@@ -55,6 +55,23 @@ def replaced_step(scheduler: Any, around: Callable[..., Any]) -> Iterator[None]:
                 setattr(scheduler, name, map_floating(torch.Tensor.detach, value))
 
 
+def attention_processors(module: torch.nn.Module) -> list[tuple[torch.nn.Module, Any]]:
+    """The parts of `module` that have an attention processor, with it; a pipeline may put others in for its call."""
+    return [(part, part.processor) for part in module.modules() if hasattr(part, "processor")]
+
+
+@contextmanager
+def restored_processors(module: torch.nn.Module) -> Iterator[None]:
+    """After the block, `module` has its attention processors of before, also where an exception cut a call short."""
+    before = attention_processors(module)
+    try:
+        yield
+    finally:
+        for part, processor in before:
+            if part.processor is not processor:
+                part.set_processor(processor)
+
+
 @contextmanager
 def undecorated(pipeline: Any) -> Iterator[None]:
     """Within the block, calling `pipeline` runs its `__call__` without decorators, of which `torch.no_grad` is one."""

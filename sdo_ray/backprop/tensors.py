@@ -31,6 +31,11 @@ def map_floating(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) ->
     return tree
 
 
+def own_lists(tree: Any) -> Any:
+    """`tree` with lists, tuples and dicts of its own, of the same entries: some denoisers take those given apart."""
+    return map_floating(lambda x: x, tree)
+
+
 def depends_on(x: torch.Tensor, nodes: Collection[Node]) -> bool:
     """Whether the graph of `x` reaches one of `nodes` (compared by identity; keep them referenced)."""
     if not nodes or x.grad_fn is None:

@@ -24,12 +24,18 @@ from torch.utils.checkpoint import checkpoint
 from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
 from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.kept import KeptCall, keep_call
-from sdo_ray.backprop.patches import replaced_forward, replaced_step, undecorated
+from sdo_ray.backprop.patches import (
+    attention_processors,
+    replaced_forward,
+    replaced_step,
+    restored_processors,
+    undecorated,
+)
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.posterior import posterior_mean
 from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
-from sdo_ray.backprop.tensors import depends_on, floating, map_floating
+from sdo_ray.backprop.tensors import depends_on, floating, map_floating, own_lists
 
 
 @contextmanager
@@ -51,8 +57,9 @@ def trace(
         elsewhere: if given, kept denoiser calls get no graph and are appended here instead.
 
     Raises:
-        TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps,
-            or the plan has coupling or copies, whose backward pass is of more than single calls, with `elsewhere`.
+        TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps;
+            with `elsewhere`, the plan has coupling or copies, whose backward pass is of more than single calls; with
+            `elsewhere` or checkpointing, the pipeline puts other attention processors into its denoiser for its call.
     """
     denoisers = denoisers_of(pipeline)
     scheduler = getattr(pipeline, "scheduler", None)
@@ -70,10 +77,11 @@ def trace(
         raise TraceError("elsewhere", plan.describe(), "a plan of single calls, without coupling or copies", fix)
     parts = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
     others = [module for module in parts if module not in denoisers.values()]
-    state = Trace(plan, record, shifts or {}, elsewhere)
+    state = Trace(plan, record, shifts or {}, elsewhere, denoisers)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         for name, module in denoisers.items():
+            stack.enter_context(restored_processors(module))
             stack.enter_context(replaced_forward(module, functools.partial(state.denoise, name)))
         for module in others:
             stack.enter_context(replaced_forward(module, state.aside))
@@ -95,16 +103,18 @@ class Trace:
         record: GradientRecord | None,
         shifts: Mapping[int, torch.Tensor],
         elsewhere: list[KeptCall] | None,
+        denoisers: Mapping[str, torch.nn.Module],
     ) -> None:
         self.plan = plan
         self.record = record
         self.shifts = dict(shifts)
         self.elsewhere = elsewhere
+        self._denoisers = denoisers
+        self._processors = {name: attention_processors(module) for name, module in denoisers.items()}
         self.step = 0
         self._stepped = False
-        # Output nodes of kept steps, earlier ones and the current one's: what coupling lets gradient through to.
-        self._earlier: set[Node] = set()
-        self._current: set[Node] = set()
+        # Where the graphs of kept denoiser calls end: what coupling lets gradient through to.
+        self._outputs: set[Node] = set()
         self._calls: list[DenoiserCall] = []
         self._skipped = 0
 
@@ -130,9 +140,10 @@ class Trace:
         if self.stopped:
             self._skipped += 1
             return self._calls[(self._skipped - 1) % len(self._calls)].output
+        given = own_lists((args, kwargs))
         output = self._denoise(name, forward, args, kwargs)
         if self.step in (self.plan.reward_at, self.plan.renoised_at):
-            self._calls.append(DenoiserCall(forward, args, kwargs, output))
+            self._calls.append(DenoiserCall(forward, *given, output))
         return output
 
     def aside(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -168,8 +179,6 @@ class Trace:
 
     def _next_step(self) -> None:
         self.step, self._stepped = self.step + 1, False
-        self._earlier |= self._current
-        self._current.clear()
         if self.step >= self.plan.num_steps:
             raise _wrong_count(self.plan, f"more than {self.plan.num_steps}")
 
@@ -181,6 +190,8 @@ class Trace:
             for o in floating(output) if kept is not None else ():
                 o.requires_grad_()
             return output
+        if self.elsewhere is not None or self.plan.checkpoint:
+            self._check_is_itself(name)
         if self.elsewhere is not None:
             self.elsewhere.append(keep_call(name, forward, args, kwargs, kept.scale))
             return self.elsewhere[-1].output
@@ -188,27 +199,40 @@ class Trace:
         torch.clear_autocast_cache()
         args, kwargs = map_floating(functools.partial(self._couple, kept.coupling), (args, kwargs))
         if self.plan.checkpoint:
-            forward = functools.partial(checkpoint, forward, use_reentrant=False)
+            forward = functools.partial(checkpoint, _on_own_lists(forward), use_reentrant=False)
         output = forward(*args, **kwargs)
         for o in floating(output):
             if o.grad_fn is not None:
-                self._current.add(o.grad_fn)
+                self._outputs.add(o.grad_fn)
                 if kept.scale != 1:
                     o.register_hook(_times(kept.scale))
         return output
 
     def _couple(self, coupling: float, x: torch.Tensor) -> torch.Tensor:
-        """x -> sg(x) + alpha (x - sg(x)) for what depends on earlier kept steps; conditions keep their gradient.
+        """x -> sg(x) + alpha (x - sg(x)) for what depends on kept calls; conditions keep their gradient.
 
         A copy, because some pipelines go on to update their latents in place.
         """
-        if coupling == 1 or not depends_on(x, self._earlier):
+        if coupling == 1 or not depends_on(x, self._outputs):
             return x.clone()
         if coupling == 0:
             return x.detach().clone()
         x = x.clone()
         x.register_hook(_times(coupling))
         return x
+
+    def _check_is_itself(self, name: str) -> None:
+        """What runs the call again, after the pipeline has ended, must be what ran it."""
+        now = attention_processors(self._denoisers[name])
+        if len(now) != len(self._processors[name]) or any(
+            a is not b for (_, a), (_, b) in zip(now, self._processors[name], strict=True)
+        ):
+            raise TraceError(
+                "checkpoint" if self.elsewhere is None else "elsewhere",
+                f"a pipeline that puts other attention processors into its {name} for its call",
+                "one that leaves its denoiser as it is",
+                "run the backward pass with the sampling, and without checkpointing",
+            )
 
     def _check_count(self, scheduler: Any, t: Any) -> None:
         """After one denoiser call the schedule is known: find a call that takes more steps before it takes them."""
@@ -250,6 +274,14 @@ def _not_a_step(scheduler: Any, given: dict[str, Any]) -> TraceError:
 
 def _times(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda g: factor * g
+
+
+def _on_own_lists(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = own_lists((args, kwargs))
+        return forward(*args, **kwargs)
+
+    return call
 
 
 def _wrong_count(plan: BackpropPlan, taken: int | str) -> TraceError:

@@ -12,6 +12,7 @@ import transformers
 from diffusers import SchedulerMixin
 
 from .parts import TINY, part
+from .processors import qwen_vl_processor
 from .text import encoder, tokenizer
 
 SIZE = 32
@@ -32,6 +33,10 @@ def component(name: str, parameter: inspect.Parameter) -> Any:
     """
     if "scheduler" in name:
         return scheduler(classes(parameter.annotation))
+    if processor := {"Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor"} & set(
+        classes(parameter.annotation)
+    ):
+        return qwen_vl_processor(processor.pop())
     if "tokenizer" in name:
         return tokenizer(77 if "CLIPTokenizer" in classes(parameter.annotation) else 16)
     for cls in classes(parameter.annotation):

@@ -4,29 +4,42 @@
 2. With step k kept, the denoiser runs with a graph in step k's calls only, and a gradient reaches its adapter.
 3. The gradients of the single steps add up to that of all steps, uncoupled. Tolerance: float32, 1e-3 of the largest
    entry; the identity itself is held to 1e-9 in float64 on two pipelines in test_identities.py.
+4. With the backward pass of the kept denoiser calls left to be run elsewhere, the calls travel as bytes, and their
+   gradients add up to the same; or this is refused, because the pipeline changes its denoiser for its call.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from sdo_ray.backprop import BackpropPlan, GradientRecord, StepGradient, TraceError, differentiable_sample, trace
+from sdo_ray.backprop import (
+    BackpropPlan,
+    GradientRecord,
+    KeptCall,
+    StepGradient,
+    TraceError,
+    differentiable_sample,
+    surrogate,
+    trace,
+)
 from sdo_ray.backprop.denoisers import denoisers_of
+from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
 
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What was seen of a pipeline that passed: its steps, and the shape of what it returns."""
+    """What was seen of a pipeline that passed: its steps, the shape of what it returns, whether kept calls travel."""
 
     steps: int
     shape: tuple[int, ...]
+    travels: bool
 
 
 def adapt(pipe: Any) -> list[torch.nn.Parameter]:
@@ -65,19 +78,29 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
 
     record = GradientRecord()
 
-    def sampled(steps: dict[int, StepGradient]) -> torch.Tensor:
+    def sampled(steps: dict[int, StepGradient], elsewhere: list[KeptCall] | None = None) -> torch.Tensor:
         graphs.clear()
         record.norms.clear()
         torch.manual_seed(2)
-        pictures = differentiable_sample(pipe, BackpropPlan("own", n, steps), record=record, **call())
+        plan = BackpropPlan("own", n, steps)
+        pictures = differentiable_sample(pipe, plan, record=record, elsewhere=elsewhere, **call())
         assert torch.equal(pictures.detach().nan_to_num(7), plain.nan_to_num(7)), (
             "pictures differ from the plain call's"
         )
         return pictures
 
     def gradient(pictures: torch.Tensor) -> list[torch.Tensor]:
-        weights = torch.linspace(-1, 1, pictures.numel()).reshape(pictures.shape)
-        got = torch.autograd.grad((weights * pictures).sum(), parameters, allow_unused=True)
+        got = torch.autograd.grad(_reward(pictures), parameters, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, got, strict=True)]
+
+    def gradient_elsewhere(steps: dict[int, StepGradient]) -> list[torch.Tensor]:
+        kept: list[KeptCall] = []
+        _reward(sampled(steps, kept)).backward()
+        assert not any(graphs), "a denoiser call with a graph, though its backward pass runs elsewhere"
+        shipped = [ShippedCall.of(call) for call in kept]
+        assert _same(shipped, load_calls(dump_calls(shipped))), "the calls do not travel"
+        total = sum(surrogate(denoisers_of(pipe)[c.denoiser], c.args, c.kwargs, c.gradients) for c in shipped)
+        got = torch.autograd.grad(total, parameters, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, got, strict=True)]
 
     total = [torch.zeros_like(p) for p in parameters]
@@ -91,13 +114,41 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
         learns = any(x.abs().max() > 0 for x in g)
         assert learns or not record.norms.get(k), f"no gradient reaches the adapter from step {k}"
         total = [a + b for a, b in zip(total, g, strict=True)]
-    every = gradient(sampled({i: StepGradient() for i in range(n)}))
+    steps = {i: StepGradient() for i in range(n)}
+    every = gradient(sampled(steps))
     assert calls == sum(graphs) == len(graphs), "denoiser calls with a graph outside the kept step"
-    largest = max(x.abs().max() for x in every)
-    assert largest > 0, "no gradient reaches the adapter"
-    worst = max((a - b).abs().max() for a, b in zip(total, every, strict=True))
-    assert worst <= TOLERANCE * largest, f"sum of single steps is off by {worst / largest:.1e} of the largest entry"
-    return Passed(n, tuple(plain.shape))
+    assert any(x.abs().max() > 0 for x in every), "no gradient reaches the adapter"
+    _assert_close(total, every, "sum of single steps")
+    try:
+        _assert_close(gradient_elsewhere(steps), every, "gradient from elsewhere")
+    except TraceError as error:
+        if error.field != "elsewhere":
+            raise
+        return Passed(n, tuple(plain.shape), travels=False)
+    return Passed(n, tuple(plain.shape), travels=True)
+
+
+def _reward(pictures: torch.Tensor) -> torch.Tensor:
+    return (torch.linspace(-1, 1, pictures.numel()).reshape(pictures.shape) * pictures).sum()
+
+
+def _assert_close(got: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:
+    largest = max(x.abs().max() for x in expected)
+    worst = max((a - b).abs().max() for a, b in zip(got, expected, strict=True))
+    assert worst <= TOLERANCE * largest, f"{what} is off by {worst / largest:.1e} of the largest entry"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two trees have the same entries, tensors to the bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+    if isinstance(a, ShippedCall):
+        return all(_same(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
 
 
 def _graph_counter(pipe: Any) -> list[bool]:

@@ -8,8 +8,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 WIDTH = 32
-WORDS = ["<pad>", "<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz0123456789 .,:;\"'()<>|_-{}[]/"]
-CHAT = "{% for m in messages %}{{ m['content'] if m['content'] is string else m['content'][0]['text'] }}{% endfor %}"
+# What stands for pictures and turns in prompts of vision-language models.
+MARKS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<|im_start|>", "<|im_end|>"]
+WORDS = ["<pad>", "<s>", "</s>", "<unk>", *MARKS, *"abcdefghijklmnopqrstuvwxyz0123456789 .,:;\"'()<>|_-{}[]/"]
+CHAT = """{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}
+{{- c['text'] if c['type'] == 'text' else '<|vision_start|><|image_pad|><|vision_end|>' }}
+{%- endfor %}{% endif %}{% endfor %}"""
+
+
+MARK_IDS = {
+    f"{name}_token_id": WORDS.index(mark)
+    for name, mark in zip(("vision_start", "vision_end", "image", "video"), MARKS, strict=False)
+}
 
 
 def tokenizer(length: int = 16) -> PreTrainedTokenizerFast:
@@ -25,6 +35,7 @@ def tokenizer(length: int = 16) -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
+        additional_special_tokens=MARKS,
         model_max_length=length,
         chat_template=CHAT,
     )
@@ -67,18 +78,16 @@ def _qwen_vl(config: Any, **more: Any) -> Any:
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
     }
     vision = {"depth": 1, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
-    tokens = {"image_token_id": 3, "video_token_id": 3, "vision_start_token_id": 3, "vision_end_token_id": 3}
-    return config(text_config=text, vision_config=vision | more, **tokens)
+    return config(text_config=text, vision_config=vision | more, **MARK_IDS)
 
 
 def _qwen3_vl() -> Any:
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3], "mrope_interleaved": True}
     vision = {"depth": 1, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
-    tokens = {"image_token_id": 3, "video_token_id": 3, "vision_start_token_id": 3, "vision_end_token_id": 3}
     return transformers.Qwen3VLConfig(
         text_config=_DECODER | {"rope_parameters": rope},
         vision_config=vision | {"deepstack_visual_indexes": [0]},
-        **tokens,
+        **MARK_IDS,
     )
 
 

@@ -1,10 +1,20 @@
 """The pipelines, by family; a family is a file, which registers its classes in `CASES`.
 
-All pass the checks but those in `REFUSED`.
+All pass the checks but those in `REFUSED`; the kept calls of those in `STAYS` cannot travel.
 """
 
 from . import image_transformers, kandinsky, others, stable_diffusion, video
 from .case import CASES, Case
-from .reasons import REFUSED
+from .reasons import REFUSED, STAYS
 
-__all__ = ["CASES", "REFUSED", "Case", "image_transformers", "kandinsky", "others", "stable_diffusion", "video"]
+__all__ = [
+    "CASES",
+    "REFUSED",
+    "STAYS",
+    "Case",
+    "image_transformers",
+    "kandinsky",
+    "others",
+    "stable_diffusion",
+    "video",
+]

@@ -5,6 +5,7 @@ from functools import partial
 import diffusers
 
 from ..assemble import SIZE, picture
+from ..processors import qwen_vl_processor
 from ..text import encoder
 from .case import family, tiny
 
@@ -34,3 +35,14 @@ family("CogView4Control", {"transformer": tiny("CogView4Transformer2DModel", in_
 family("DiT", class_labels=[1])
 family("ZImage ZImageImg2Img ZImageInpaint", {"text_encoder": partial(encoder, "Qwen3Model")})
 family("QwenImage QwenImageImg2Img QwenImageInpaint QwenImageControlNet")
+
+# Qwen Image
+QWEN_VL = {"true_cfg_scale": 2.0, "negative_prompt": "a dog", "guidance_scale": None, "num_inference_steps": 2}
+family(
+    "QwenImageEdit QwenImageEditInpaint QwenImageEditPlus QwenImageLayered",
+    {"processor": partial(qwen_vl_processor, "Qwen2VLProcessor", 1000)},
+    **QWEN_VL,
+)
+family("QwenImageControlNetInpaint", {"controlnet": tiny("QwenImageControlNetModel", extra_condition_channels=4)})
+family("ZImageControlNet ZImageControlNetInpaint ZImageOmni", {"text_encoder": partial(encoder, "Qwen3Model")})
+family("Flux2KleinInpaint Flux2KleinKV", text_encoder_out_layers=(1,))

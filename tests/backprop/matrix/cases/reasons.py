@@ -12,3 +12,20 @@ REFUSED: dict[str, str] = {
     "StableDiffusionPanorama": "counts its views in place after dividing by them; autograd refuses the backward pass",
 }
 """These fail for the reason given, which the test holds true."""
+
+STAYS = {
+    *(
+        "AnimateDiffPAG",
+        "HunyuanDiTPAG",
+        "PixArtSigmaPAG",
+        "SanaPAG",
+        "StableDiffusion3PAG",
+        "StableDiffusion3PAGImg2Img",
+    ),
+    *("StableDiffusionControlNetPAG", "StableDiffusionControlNetPAGInpaint", "StableDiffusionPAG"),
+    *("StableDiffusionPAGImg2Img", "StableDiffusionPAGInpaint", "StableDiffusionSAG", "StableDiffusionXLControlNetPAG"),
+    *("StableDiffusionXLControlNetPAGImg2Img", "StableDiffusionXLPAG", "StableDiffusionXLPAGImg2Img"),
+    "StableDiffusionXLPAGInpaint",
+}
+"""These put other attention processors into their denoiser for a call, so that only the sampler can run the backward
+pass of a kept step."""

@@ -109,7 +109,15 @@ family("TextToVideoZeroSDXL", XL_PARTS, video_length=2, t0=0, t1=1)
 family("MarigoldIntrinsics", {"unet": unet(in_channels=12, out_channels=8)}, processing_resolution=SIZE)
 family("VersatileDiffusionImageVariation", {"image_unet": unet()})
 
+
 def xs(**changes: Any) -> Callable[[], torch.nn.Module]:
-    return lambda: diffusers.ControlNetXSAdapter.from_unet(part("UNet2DConditionModel", layers_per_block=2, **changes), size_ratio=1.0, conditioning_embedding_out_channels=(8, 8), learn_time_embedding=True)
+    return lambda: diffusers.ControlNetXSAdapter.from_unet(
+        part("UNet2DConditionModel", layers_per_block=2, **changes),
+        size_ratio=1.0,
+        conditioning_embedding_out_channels=(8, 8),
+        learn_time_embedding=True,
+    )
+
+
 family("StableDiffusionControlNetXS", {"unet": unet(layers_per_block=2), "controlnet": xs()})
 family("StableDiffusionXLControlNetXS", XL_PARTS | {"unet": unet(**XL, layers_per_block=2), "controlnet": xs(**XL)})
