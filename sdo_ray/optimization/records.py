@@ -96,7 +96,23 @@ class OptimizedRow:
 def results_table(results: Sequence[OptimizedRow]) -> pa.Table:
     """One row each: `row`, `text.NAME`, the two pictures, `best_iteration`, lists over the iterations `mixed`,
     `score.KEY` and `kept_steps`, and `variable`, the safetensors file with `initial` and `final`."""
-    return pa.Table.from_pylist([result.columns() for result in results])
+    rows = [result.columns() for result in results]
+    return pa.Table.from_pylist(rows, pa.schema([(name, _TYPES.get(name) or _type(name)) for name in rows[0]]))
+
+
+_TYPES = {
+    "row": pa.int64(),
+    "initial_picture": pa.binary(),
+    "final_picture": pa.binary(),
+    "best_iteration": pa.int64(),
+    "mixed": pa.list_(pa.float64()),
+    "kept_steps": pa.list_(pa.int64()),
+    "variable": pa.large_binary(),
+}
+
+
+def _type(name: str) -> pa.DataType:
+    return pa.string() if name.startswith(TEXT) else pa.list_(pa.float64())
 
 
 def final_variable(row: Mapping[str, Any]) -> torch.Tensor:

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rewards import check, create
+from rewards.registry import RewardError
+from rewards.scoring import score_with_gradient
+
+
+def save(image: torch.Tensor, path: Path) -> str:
+    Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def style(pairs, tmp_path_factory):
+    """The reward for a glossy picture, and the picture."""
+    glossy, _, _ = pairs
+    return create("gram_style", picture=save(glossy[0], tmp_path_factory.mktemp("style") / "style.png")), glossy[0]
+
+
+def test_the_picture_itself_is_best_and_others_are_below(style, pairs):
+    reward, picture = style
+    glossy, flat, labels = pairs
+    assert reward(picture[None], [""]).item() == pytest.approx(0, abs=0.01)
+    others = reward(torch.cat([glossy[1:], flat]), [""] * (2 * len(labels) - 1))
+    assert (others < -0.05).all()
+
+
+def test_where_things_are_does_not_matter_but_colours_and_textures_do(style):
+    reward, picture = style
+    score = {
+        name: reward(image[None], [""]).item()
+        for name, image in {
+            "mirrored": picture.flip(-1),
+            "other colours": picture[[2, 0, 1]],
+            "rough": (picture + 0.2 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))).clamp(
+                0, 1
+            ),
+        }.items()
+    }
+    assert score["mirrored"] > -0.1
+    assert score["mirrored"] > max(score["other colours"], score["rough"]) + 0.05
+
+
+def test_gram_matrices_are_what_the_equation_says(style, pairs):
+    """G_l of the stem, written out for one pair of channels."""
+    reward, _ = style
+    images = pairs[0][:2]
+    F_l = reward._features.maps(images, [1])[0]
+    expected = (F_l[1, 3] * F_l[1, 5]).mean()
+    torch.testing.assert_close(reward._grams(images)[0][1, 3, 5], expected)
+
+
+def test_following_the_gradient_brings_the_style_nearer(style, pairs):
+    reward, _ = style
+    images = pairs[1][:2].clone()
+    before, gradient = score_with_gradient(reward, images, ["", ""])
+    step = 1e-2 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+    after, _ = score_with_gradient(reward, images + step, ["", ""])
+    # d score = |gradient| * step length, to first order
+    expected = 1e-2 * gradient.flatten(1).norm(dim=1)
+    torch.testing.assert_close(after - before, expected, rtol=0.1, atol=1e-6)
+
+
+def test_transparency_and_other_shapes(tmp_path):
+    picture = Image.new("RGBA", (60, 40), (255, 0, 0, 0))
+    picture.save(tmp_path / "wide.png")
+    reward = create("gram_style", picture=str(tmp_path / "wide.png"), size=64)
+    assert reward(torch.ones(1, 3, 64, 64), [""]).item() == pytest.approx(0, abs=1e-4), "transparent is white"
+
+
+def test_hash_depends_on_the_picture(style, tmp_path, pairs):
+    other = create("gram_style", picture=save(pairs[0][1], tmp_path / "other.png"))
+    assert other.weights_hash != style[0].weights_hash
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"picture": "nowhere.png"}, "option 'picture': there is no file 'nowhere.png'"),
+        ({"picture": __file__}, "cannot be read as a picture"),
+        ({"picture": "/"}, "cannot be read as a picture"),
+        ({"picture": "x.png", "size": 100}, "option 'size' must be a multiple of 32, got 100"),
+        ({}, "needs the option picture"),
+    ],
+)
+def test_refused_before_any_weights_are_loaded(options, said):
+    with pytest.raises(RewardError) as refused:
+        check("gram_style", options)
+    assert said in str(refused.value)
