@@ -1,7 +1,7 @@
 """The gradient estimators against one another: what an update costs, and what it teaches for its price.
 
     python -m benchmarks.estimators cost [--model emoji] [--steps 50] [--batch 8] [--out COSTS.json]
-    python -m benchmarks.estimators learn --costs COSTS.json --out RESULTS.jsonl [--rewards text] [--plans sdo full]
+    python -m benchmarks.estimators learn [--costs COSTS.json] --out RESULTS.jsonl [--rewards text] [--plans sdo full]
     python -m benchmarks.estimators table RESULTS.jsonl... [--plot FILE.png]
 
 `cost` measures one update of each plan: time, bytes that autograd saves, and on CUDA the peak of allocated memory, as
@@ -9,10 +9,10 @@ ratios to the plain pipeline call and to `full`. `--device cuda --model sd15|sdx
 weights at the published sizes, `--size tiny` with the same classes in miniature.
 
 `learn` trains the LoRA of the embedded model with each plan, reward and seed, all with one learning rate, and measures
-on held-out prompts after equal updates and after equal time: the updates that fit in the time of `--updates` of `full`,
-by the medians in a file that `cost` wrote. So the result does not depend on what else the machine does. Time is CPU
-time of the process, without the rewards. Each result is one line of the file `--out`; what is there is not done again,
-so that a command that was stopped goes on.
+on held-out prompts after equal updates and, with a file that `cost` wrote, after equal time: the updates that fit in
+the time of `--updates` of `full`, by that file's medians. So the result does not depend on what else the machine does.
+Time is CPU time of the process, without the rewards. Each result is one line of the file `--out`; what is there is not
+done again, so that a command that was stopped goes on.
 
 `table` shows what a file has.
 """
@@ -65,7 +65,9 @@ def learn_all(given: argparse.Namespace) -> None:
         updates=given.updates,
         heldout=given.heldout,
     )
-    affordable = updates_in_equal_time(json.loads(Path(given.costs).read_text()), task.updates)
+    affordable = dict.fromkeys(given.plans, task.updates)
+    if given.costs:
+        affordable = updates_in_equal_time(json.loads(Path(given.costs).read_text()), task.updates)
     if unknown := [plan for plan in given.plans if plan not in affordable]:
         raise SystemExit(f"{given.costs} has no cost of {', '.join(unknown)}; it has {', '.join(affordable)}")
     out = Path(given.out)
@@ -168,8 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--learning-rate", type=float, default=5e-3, help="of AdamW (default: %(default)s)")
     add("--guidance", type=float, default=1.0, help="guidance scale (default: %(default)s)")
     add("--dtype", default="bfloat16", choices=("float32", "bfloat16"), help="precision (default: %(default)s)")
-    add("--updates", type=int, default=10, help="of full (default: %(default)s)")
-    add("--costs", required=True, help="file that `cost` wrote, with the plans and the same steps and batch")
+    add("--updates", type=int, default=10, help="of full; others may make more in its time (default: %(default)s)")
+    add("--costs", help="file that `cost` wrote with these plans, steps and batch; without it, equal updates alone")
     add("--heldout", type=int, default=16, help="held-out prompts to measure on (default: %(default)s)")
     add("--train", default=TRAIN, help="parquet with the prompts to learn on (default: %(default)s)")
     add("--prompts", default=HELDOUT, help="parquet with the held-out prompts (default: %(default)s)")

@@ -28,8 +28,9 @@ Mix = Mapping[str, float]
 """Reward -> weight."""
 
 LEARNED: Mapping[str, Mix] = {
-    # Layout alone is also had by drawing nothing but a bar at the top.
     "layout": {"layout": 1.0, "alignment": 3.0},
+    # Which is also had by drawing nothing but a bar at the top.
+    "layout-alone": {"layout": 1.0},
     "texture": {"preference": 1.0},
     "text": {"alignment": 1.0},
 }
@@ -37,6 +38,7 @@ LEARNED: Mapping[str, Mix] = {
 
 JUDGED: Mapping[str, Mix] = {
     "layout": {"layout": 1.0, "heldout_alignment": 3.0},
+    "layout-alone": {"layout": 1.0},
     "texture": {"heldout_preference": 1.0},
     "text": {"heldout_alignment": 1.0},
 }
