@@ -1,0 +1,263 @@
+"""The manifests are what Kubernetes and KubeRay take, refuse what is unsafe, and hold the run that they start."""
+
+import copy
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+from ray.cluster_utils import Cluster
+from ray.util.state import list_actors
+
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.loading import load_settings
+from sdo_ray.secrets import kind_of_secret
+from tests.infra import kuberay
+from tests.support.runs import REPOSITORY
+
+DIRECTORY = REPOSITORY / "infra/kuberay"
+KUBERNETES = "1.34"
+BUILDS = ("run", "cluster", "schedule", "schedule-kuberay")
+
+Resource = dict[str, Any]
+
+
+def build(name: str) -> list[Resource]:
+    """What `kubectl apply -k` would send."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not on the PATH; it builds the manifests (`kubectl kustomize`)")
+    command = ["kubectl", "kustomize", "--load-restrictor=LoadRestrictionsNone", str(DIRECTORY / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def find(resources: list[Resource], kind: str, name: str | None = None) -> Resource:
+    (found,) = [r for r in resources if r["kind"] == kind and name in (None, r["metadata"]["name"])]
+    return found
+
+
+def pods_of(resource: Resource) -> Iterator[tuple[str, dict[str, Any]]]:
+    if resource["kind"] == "CronJob":
+        yield "schedule", resource["spec"]["jobTemplate"]["spec"]["template"]
+    elif resource["apiVersion"] == "ray.io/v1":
+        yield from kuberay.pod_templates(resource)
+
+
+def validate(resource: Resource) -> None:
+    if resource["apiVersion"] == "ray.io/v1":
+        kuberay.validate(resource)
+        for name, template in kuberay.pod_templates(resource):
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, **copy.deepcopy(template)}
+            kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    else:
+        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_the_manifests_fit_the_published_schemas(name: str) -> None:
+    resources = build(name)
+    for resource in resources:
+        validate(resource)
+    kinds = [resource["kind"] for resource in resources]
+    expected = {"run": "RayJob", "cluster": "RayCluster", "schedule": "CronJob", "schedule-kuberay": "RayCronJob"}
+    assert [kind for kind in kinds if kind in expected.values()] == [expected[name]]
+    assert all(r["metadata"].get("namespace", "sdo") == "sdo" for r in resources)
+
+
+def _head(job: Resource) -> dict[str, Any]:
+    return job["spec"]["rayClusterSpec"]["headGroupSpec"]
+
+
+def _worker(job: Resource) -> dict[str, Any]:
+    return job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+
+
+def _container(job: Resource) -> dict[str, Any]:
+    return _worker(job)["template"]["spec"]["containers"][0]
+
+
+MISTAKES: dict[str, Callable[[Resource], Any]] = {
+    "an unknown field of the job": lambda job: job["spec"].update(retries=3),
+    "an unknown field of the cluster": lambda job: job["spec"]["rayClusterSpec"].update(workers=[]),
+    "an unknown field of a group": lambda job: _worker(job).update(gpus=1),
+    "a number for a text": lambda job: _head(job).update(rayStartParams={"num-cpus": 0}),
+    "a text for a number": lambda job: _worker(job).update(replicas="2"),
+    "no such mode": lambda job: job["spec"].update(submissionMode="JobMode"),
+    "no such authentication": lambda job: job["spec"]["rayClusterSpec"].update(authOptions={"mode": "password"}),
+    "no head": lambda job: job["spec"]["rayClusterSpec"].pop("headGroupSpec"),
+    "no template": lambda job: _worker(job).pop("template"),
+    "no cluster": lambda job: job["spec"].pop("rayClusterSpec"),
+    "kept and removed": lambda job: job["spec"].update(shutdownAfterJobFinishes=False),
+    "no deadline": lambda job: job["spec"].update(activeDeadlineSeconds=0),
+    "an unknown field of a container": lambda job: _container(job).update(images="x"),
+    "no name of a container": lambda job: _container(job).pop("name"),
+    "a port that is text": lambda job: _container(job).update(ports=[{"containerPort": "metrics"}]),
+    "a toleration that is text": lambda job: _worker(job)["template"]["spec"].update(tolerations=["spot"]),
+    "another version": lambda job: job.update(apiVersion="ray.io/v2"),
+}
+
+
+@pytest.mark.parametrize("spoil", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_are_found(spoil: Callable[[Resource], Any]) -> None:
+    job = yaml.safe_load((DIRECTORY / "run/rayjob.yaml").read_text())
+    validate(job)
+    job = yaml.safe_load(yaml.dump(job, Dumper=_NoAnchors))
+    spoil(job)
+    with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
+        validate(job)
+
+
+class _NoAnchors(yaml.SafeDumper):
+    """A mistake in one place is to be one mistake."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "mistake"),
+    [
+        ("schedule", "CronJob", {"concurrencyPolicy": ["Forbid"]}),
+        ("schedule", "CronJob", {"shedule": "* * * * *"}),
+        ("common", "NetworkPolicy", {"policyTypes": "Ingress"}),
+        ("common", "PersistentVolumeClaim", {"accessMode": ["ReadWriteMany"]}),
+    ],
+)
+def test_mistakes_in_kubernetes_own_kinds_are_found(name: str, kind: str, mistake: dict[str, Any]) -> None:
+    resource = copy.deepcopy(next(r for r in build(name) if r["kind"] == kind))
+    resource["spec"] |= mistake
+    with pytest.raises(kubernetes_validate.ValidationError):
+        validate(resource)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_every_pod_is_restricted_and_pinned(name: str) -> None:
+    pods = [pod for resource in build(name) for pod in pods_of(resource)]
+    assert pods
+    for _, template in pods:
+        spec = template["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert {kind for volume in spec["volumes"] for kind in volume} <= {
+            *("name", "emptyDir", "persistentVolumeClaim", "secret", "configMap")
+        }
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            resources = container["resources"]
+            assert resources["requests"] == resources["limits"]
+            assert resources["limits"].keys() >= {"cpu", "memory"}
+            assert ":" in container["image"]
+            assert not container["image"].endswith(":latest")
+        if name != "schedule":
+            assert spec["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_there_are_references_to_secrets_and_no_secrets(name: str) -> None:
+    resources = build(name)
+    assert not [resource for resource in resources if resource["kind"] == "Secret"]
+    for resource in resources:
+        for _, template in pods_of(resource):
+            for container in template["spec"]["containers"]:
+                for variable in container.get("env", []):
+                    assert not kind_of_secret(variable["name"], variable.get("value", ""))
+    if name != "schedule":
+        cluster = kuberay.cluster_of(next(r for r in resources if r["apiVersion"] == "ray.io/v1"))
+        assert cluster["authOptions"] == {"mode": "token", "secretName": "sdo-ray-token"}
+
+
+def test_only_samplers_run_on_machines_that_can_be_taken_away() -> None:
+    for name, template in kuberay.pod_templates(find(build("run"), "RayJob")):
+        assert bool(template["spec"].get("tolerations")) == (name == "samplers")
+
+
+def test_the_network_is_closed_but_for_what_is_named() -> None:
+    policies = [resource for resource in build("run") if resource["kind"] == "NetworkPolicy"]
+    closed = find(policies, "NetworkPolicy", "nothing-else")["spec"]
+    assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    rules = find(policies, "NetworkPolicy", "ray")["spec"]
+    assert all("from" in rule for rule in rules["ingress"])
+    assert all("to" in rule for rule in rules["egress"])
+    outside = [rule for rule in rules["ingress"] if "ports" in rule]
+    assert {port["port"] for rule in outside for port in rule["ports"]} == {8265, 8080}
+    submitter = dict(kuberay.pod_templates(find(build("run"), "RayJob")))["submitter"]
+    assert submitter["metadata"]["labels"] == {"sdo/submits": "yes"}
+
+
+def test_nights_do_not_overlap_and_the_schedule_can_do_nothing_else() -> None:
+    resources = build("schedule")
+    assert find(resources, "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
+    rules = find(resources, "Role")["rules"]
+    assert all(rule["apiGroups"] == ["ray.io"] and rule["resources"] == ["rayjobs"] for rule in rules)
+    assert [set(rule["verbs"]) for rule in rules] == [{"create"}, {"get", "list", "watch", "delete"}]
+    assert rules[1]["resourceNames"] == ["sdo-align"]
+    # What it makes is the run's manifest, to the letter.
+    (run,) = find(resources, "ConfigMap")["data"].values()
+    assert run == (DIRECTORY / "run/rayjob.yaml").read_text()
+    assert yaml.safe_load(run)["spec"]["activeDeadlineSeconds"] < 24 * 3600
+
+
+def test_the_clusters_are_the_runs() -> None:
+    job = find(build("run"), "RayJob")
+    assert find(build("cluster"), "RayCluster")["spec"] == job["spec"]["rayClusterSpec"]
+    assert find(build("schedule-kuberay"), "RayCronJob")["spec"]["jobTemplate"] == job["spec"]
+
+
+def test_the_versions_are_the_projects() -> None:
+    job = yaml.safe_load((DIRECTORY / "run/rayjob.yaml").read_text())
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray.__version__
+
+
+@ray.remote
+class _Part:
+    def ping(self) -> None:
+        pass
+
+
+def test_each_part_of_the_run_lands_on_its_group() -> None:
+    """The manifest's groups as nodes of a real Ray cluster, and the demand of the manifest's run on it."""
+    job = yaml.safe_load((DIRECTORY / "run/rayjob.yaml").read_text())
+    command, config, *rest = shlex.split(job["spec"]["entrypoint"].removeprefix("sdo "))
+    assert command == "align"
+    overrides = [value for option, value in zip(rest[::2], rest[1::2], strict=True) if option == "--set"]
+    overrides = [value for value in overrides if not value.startswith("run.")]
+    settings = load_settings(AlignSettings, REPOSITORY / "pipelines" / config.lstrip("/"), overrides)
+
+    cluster = Cluster()
+    groups = {}
+    try:
+        spec = kuberay.cluster_of(job)
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+            cpus = int(group["rayStartParams"].get("num-cpus", limits["cpu"]))
+            for _ in range(group.get("replicas", 1)):
+                node = cluster.add_node(num_cpus=cpus, num_gpus=int(limits.get("nvidia.com/gpu", 0)))
+                groups[node.node_id] = group.get("groupName", "head")
+        ray.init(address=cluster.address, log_to_driver=False)
+        parts = {}
+        for demand in settings.demands():
+            options = {"num_cpus": demand.num_cpus, "num_gpus": demand.num_gpus}
+            for _ in range(demand.count):
+                part = _Part.options(**options).remote()
+                ray.get(part.ping.remote(), timeout=60)
+                parts[part] = demand.what
+        nodes = {actor.actor_id: groups[actor.node_id] for actor in list_actors(detail=True)}
+        placed = {(what, nodes[part._actor_id.hex()]) for part, what in parts.items()}
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert {group for what, group in placed if what == "samplers"} == {"samplers"}
+    others = {group for what, group in placed if what != "samplers"}
+    assert others <= {"rewards", "trainers"}
+    assert len({what for what, _ in placed}) > 3
