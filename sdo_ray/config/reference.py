@@ -132,6 +132,8 @@ def _legal(field: FieldInfo) -> str:
                 said.append(f"≥ {rule.ge}")
             case annotated_types.Gt():
                 said.append(f"> {rule.gt}")
+            case annotated_types.Le():
+                said.append(f"≤ {rule.le}")
             case annotated_types.Lt():
                 said.append(f"< {rule.lt}")
             case annotated_types.MultipleOf():

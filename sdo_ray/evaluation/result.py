@@ -30,7 +30,10 @@ class Evaluation:
             and for every role `ROLE.picture` (PNG bytes) and `ROLE.METRIC` float64. A metric of a whole prompt, such as
             diversity, has the same value in all rows of that prompt.
         set_metrics: metric -> role -> value, for what only a whole set of pictures has (Frechet distance).
-        details: anything else worth keeping (seconds, versions, settings); JSON.
+        details: anything else worth keeping; JSON. `sdo evaluate` keeps `created` (ISO time), `sha256` (role -> of its
+            files), `settings`, `provenance`, `metrics` (metric -> `about`, `trained_on`, `heldout`), `comparisons` (see
+            `summary.as_records`), `history` (reward -> [update, mean, deviation] of the candidate's training),
+            `reference_pictures` and `frechet_between_halves_of_base`.
     """
 
     name: str
