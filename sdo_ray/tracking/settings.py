@@ -14,6 +14,7 @@ class TrackingSettings(Settings):
     experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")
     register_as: str | None = Field(
         None,
+        pattern=r"^[^/:@'\"%]+$",
         description="Name of the registered model that the result becomes a version of; none, if not given.",
     )
     copy_hub_base: bool = Field(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import mlflow
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -12,10 +13,13 @@ from peft import LoraConfig
 from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
+from sdo_ray.evaluation.pictures import open_picture
 from sdo_ray.models.adapter import initial_adapter
 from sdo_ray.models.trained import initial_policy
 from sdo_ray.rollout.prompts import schedule
 from sdo_ray.rollout.seeds import derive_seed, generator
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.history import history_of_run
 from tests.support.ink import Ink, Redness
 from tests.support.runs import AlignProcess, final_adapter, tiny_settings
 
@@ -77,7 +81,7 @@ def plain_loop(settings: AlignSettings, prompts: list[str]) -> dict[str, torch.T
 def unbroken(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run with policy lag 0, two samplers and two trainers; returns its directory."""
     directory = tmp_path_factory.mktemp("unbroken")
-    with AlignProcess(str(tiny_settings(directory, tiny_base))) as run:
+    with AlignProcess(str(tiny_settings(directory, tiny_base, tracking={"register_as": "tiny"}))) as run:
         output = run.finish()
     (directory / "output.txt").write_text(output)
     return directory
@@ -142,6 +146,13 @@ def test_mlflow_has_every_update_once(unbroken: Path) -> None:
     assert len(client.list_artifacts(run_id, "images")) >= 3  # previews at updates 1, 4 and 6
 
 
+def test_an_evaluation_knows_how_it_was_trained(unbroken: Path) -> None:
+    history = history_of_run(RunDirectory(str(unbroken / "runs"), "tiny"))
+    assert history.learned == {"tests.support.ink:Ink", "tests.support.ink:Redness"}
+    assert history.curves.keys() == {"reward", "jpeg_compressibility", *history.learned}
+    assert all([update for update, _, _ in curve] == [1, 2, 3, 4, 5, 6] for curve in history.curves.values())
+
+
 def test_the_adapter_loads_in_plain_diffusers(unbroken: Path, tiny_base: Path) -> None:
     import pyarrow.parquet as pq
     from PIL import ImageChops
@@ -160,6 +171,17 @@ def test_the_adapter_loads_in_plain_diffusers(unbroken: Path, tiny_base: Path) -
     for picture, row in zip(pictures, rows, strict=True):
         assert ImageChops.difference(picture, open_picture(row["aligned"])).getbbox() is None
         assert ImageChops.difference(picture, open_picture(row["base"])).getbbox() is not None
+
+
+def test_the_registered_model_draws_the_pictures_of_the_comparison(unbroken: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{unbroken}/runs/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{unbroken}/runs/mlflow.db")
+    compared = pq.read_table(unbroken / "runs/tiny/heldout.parquet").to_pydict()
+    model = mlflow.pyfunc.load_model("models:/tiny/1")
+    assert [row["prompt"] for row in model.input_example] == compared["prompt"]
+    assert [open_picture(png) for png in model.predict(model.input_example)["picture"]] == [
+        open_picture(png) for png in compared["aligned"]
+    ]
 
 
 def test_survives_dead_samplers_rewards_and_trainers(unbroken: Path, tiny_base: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Promotion against real MLflow servers over HTTP: many at once, killed ones, users and passwords."""
 
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
+from mlflow.server.auth.client import AuthServiceClient
 
+from sdo_ray.promotion import lock
 from tests.support.mlflow_server import MlflowServer, mlflow_server
 from tests.support.postgres import postgres, skip_without_postgres
 from tests.support.promoter import Promoter
@@ -35,14 +38,12 @@ def authenticated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         yield server
 
 
-def better(candidate: int, champion: int | None, model: str) -> object:
-    scores = {"candidate_q": [2.0 + candidate] * 4, "champion_q": [1.0] * 4}
-    return evaluation(candidate, champion, model=model, **scores)  # type: ignore[arg-type]
-
-
-def settings(directory: Path, candidate: int, champion: int | None, model: str) -> Path:
+def settings(directory: Path, candidate: int, champion: int | None, model: str, lock_seconds: float = 300.0) -> Path:
+    """A promotion with much time for its requests, for tests share their machine."""
     directory.mkdir(parents=True)
-    return promotion_settings(directory, better(candidate, champion, model), "q > champion", model=model)  # type: ignore[arg-type]
+    scores = {"candidate_q": [2.0 + candidate] * 4, "champion_q": [1.0] * 4}
+    it = evaluation(candidate, champion, model=model, **scores)  # type: ignore[arg-type]
+    return promotion_settings(directory, it, "q > champion", model=model, lock_seconds=lock_seconds)
 
 
 def aliases(client: mlflow.MlflowClient, model: str) -> dict[str, str]:
@@ -86,10 +87,11 @@ def test_the_evaluation_comes_along_over_http(server: MlflowServer, tmp_path: Pa
 
 @pytest.mark.slow
 def test_one_that_is_killed_with_the_lock_is_taken_over_from(server: MlflowServer, tmp_path: Path) -> None:
-    """30 seconds of waiting: the shortest lease that may be set."""
+    """30 seconds of waiting, the shortest lease that may be set."""
     client = registered(server.uri, "killed", 3)
     client.set_registered_model_alias("killed", "champion", "1")
-    holder = Promoter(settings(tmp_path / "2", 2, 1, "killed"), server.environment, hold=True).until("ready").go()
+    its = settings(tmp_path / "2", 2, 1, "killed", lock_seconds=30.0)
+    holder = Promoter(its, server.environment, hold=True).until("ready").go()
     holder.until("inside")
     holder.kill()
     assert leftovers(client, "killed") == ["killed.promotion-lock.1"]
@@ -102,6 +104,25 @@ def test_one_that_is_killed_with_the_lock_is_taken_over_from(server: MlflowServe
     assert f"(process {holder.process.pid}), who did not finish within 30 s" in other.output
     assert aliases(client, "killed") == {"champion": "3", "previous": "1"}
     assert leftovers(client, "killed") == []
+
+
+def test_a_lock_of_another_user(authenticated: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user died with the lock; another may not delete what it left, and promotes all the same."""
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    for name, value in authenticated.environment.items():
+        monkeypatch.setenv(name, value)
+    client = registered(authenticated.uri, "shared", 1)
+    users = AuthServiceClient(authenticated.uri)
+    users.create_user("bob", password := secrets.token_urlsafe(16))
+    users.create_registered_model_permission("shared", "bob", "EDIT")
+    lock._acquire(client, "shared", "ann", 1.0, print)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    for number in (2, 3):
+        with lock.lease(client, "shared", "bob", 60, lambda _: None) as held:
+            assert held.number == number
+    assert leftovers(client, "shared") == ["shared.promotion-lock.1"]
 
 
 def test_user_and_password(authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

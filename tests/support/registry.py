@@ -62,7 +62,7 @@ def promotion_settings(directory: Path, it: Evaluation, *rules: str, model: str 
     write_evaluation(RunDirectory(str(directory / "runs"), it.name), it)
     settings = {
         "evaluation": {"name": it.name, "storage": str(directory / "runs")},
-        "promotion": {"model": model, "rules": list(rules), "lock_seconds": 30.0} | changes,
+        "promotion": {"model": model, "rules": list(rules), "lock_seconds": 60.0} | changes,
     }
     path = directory / "promote.yaml"
     path.write_text(yaml.safe_dump(settings))
