@@ -40,6 +40,7 @@ from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.seeds import derive_seed
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.metrics import RunMetrics
 from sdo_ray.tracking.provenance import environment, fingerprint
 from sdo_ray.tracking.recipe import Recipe
 from sdo_ray.tracking.registration import examples_of
@@ -103,11 +104,12 @@ def _train(
 
     if done < training.updates:
         print(f"{len(prompts)} prompts; update {done + 1} of {training.updates} comes next", flush=True)
-        lines = Progress(training.updates)
+        lines, metrics = Progress(training.updates), RunMetrics(settings.run.name, training.updates)
         parts = settings.contributions_per_update
         worker = WorkerConfig(settings.model, training, settings.trainers, parts, dump_tensors(initial), store)
         for report in train(worker, stream, run):
             tracked.log_updates([report])
+            metrics.update(report)
             print(lines.line(report), flush=True)
         _, _, policy = progress(run)
     assert policy is not None

@@ -14,9 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.util.metrics import Histogram
 
 from rewards.registry import create, option_names
 from rewards.scoring import score, score_with_gradient
+
+
+LATENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Bounds of the histogram that Prometheus sees, in seconds."""
 
 
 class RewardActor:
@@ -38,6 +43,9 @@ class RewardActor:
         self._options = dict(options)
         placement = {"device": device} if "device" in option_names(name) else {}
         self._reward = create(name, **{**placement, **options})
+        self._latency = Histogram(
+            "sdo_reward_seconds", "Seconds to score a batch, gradients included.", list(LATENCIES), ("reward",)
+        ).set_default_tags({"reward": name})
 
     def score(
         self, images: np.ndarray, prompts: list[str], want_gradient: bool
@@ -64,6 +72,7 @@ class RewardActor:
         else:
             scores, gradient = score(self._reward, pixels, prompts), None
         seconds = time.perf_counter() - start
+        self._latency.observe(seconds)
         return scores.numpy(), None if gradient is None else gradient.numpy(), seconds
 
     def provenance(self) -> dict[str, Any]:

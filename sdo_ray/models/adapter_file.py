@@ -77,6 +77,8 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
             f"adapter: {location!r} has no {FILE}; give a directory with one, such as `adapter` of a finished "
             "run, or a .safetensors file."
         )
+    if file.suffix != ".safetensors":
+        raise SettingsError(f"adapter: {str(file)!r} may hold code that runs; only .safetensors files are read.")
     try:
         with safetensors.safe_open(file, "pt") as tensors:
             given = sum(".lora_A." in name or ".lora_B." in name for name in tensors.keys())  # noqa: SIM118

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 ZOO = "zoo://"
 
+LIBRARIES = ("diffusers", "transformers")
+"""Packages whose classes a model's components may be of, besides the modules of `diffusers.pipelines`."""
+
 
 def check_base(base: str) -> None:
     """Refuse a reference that cannot be a model, without loading or downloading anything.
@@ -69,8 +72,9 @@ def pipeline_class(base: str) -> type[DiffusionPipeline]:
     import diffusers
 
     with quiet_libraries(), reading(base):
-        name = diffusers.DiffusionPipeline.load_config(resolve(base))["_class_name"]
-        found: type[DiffusionPipeline] | None = getattr(diffusers, name, None)
+        named = diffusers.DiffusionPipeline.load_config(resolve(base))["_class_name"]
+    name = named if isinstance(named, str) else named[-1]  # [module, class] names a file of the model's own
+    found: type[DiffusionPipeline] | None = getattr(diffusers, name, None) if name == named else None
     if found is None:
         raise SettingsError(f"model.base: {base!r} is a {name}, code from outside diffusers; it is not run.")
     return found
@@ -106,7 +110,8 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
     import torch
     from diffusers import DiffusionPipeline
 
-    check_base(base)
+    pipeline_class(base)
+    _refuse_own_components(base)
     torch_dtype = getattr(torch, dtype)
     with quiet_libraries(), reading(base):
         if base.startswith(ZOO):
@@ -125,6 +130,23 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
                 )
             component.requires_grad_(False).eval()
     return pipeline.to(device)
+
+
+def _refuse_own_components(base: str) -> None:
+    """Refuse a model one of whose components is code that comes with it."""
+    import diffusers
+
+    with quiet_libraries(), reading(base):
+        index = diffusers.DiffusionPipeline.load_config(resolve(base))
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
+            continue
+        library, kind = entry
+        if library not in LIBRARIES and not hasattr(diffusers.pipelines, library):
+            raise SettingsError(
+                f"model.base: the {name} of {base!r} is {library}.{kind}, code from outside diffusers and "
+                "transformers; it is not run."
+            )
 
 
 def load_scheduler(base: str) -> Any:

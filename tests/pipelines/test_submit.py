@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def test_the_same_again_finds_the_job(cluster: Cluster, settings: Path, tmp_path
     assert status == line | {"action": "status"}
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_goes_on_in_another_attempt(cluster: Cluster, settings: Path, tmp_path: Path) -> None:
     slow = ("--set", "training.updates=40", "--set", "rewards.terms.0.options={seconds: 1.0}")
     started, _ = sdo_submit(cluster, settings, *slow)
@@ -101,13 +103,13 @@ def test_a_job_that_fails_gives_its_exit_code(cluster: Cluster, settings: Path) 
 
 def test_without_the_token(cluster: Cluster, settings: Path, tmp_path: Path) -> None:
     other = {key: value for key, value in cluster.environment.items() if not key.startswith("RAY_AUTH")}
-    stranger = Cluster(cluster.address, cluster.metrics, cluster.token, other | {"HOME": str(tmp_path)})
+    stranger = replace(cluster, environment=other | {"HOME": str(tmp_path)})
     _, said = sdo_submit(stranger, settings, code=2)
     assert "RAY_AUTH_MODE: the cluster asks for its token" in said
     assert "RAY_AUTH_TOKEN_PATH" in said
     (tmp_path / "wrong").write_text("0" * 64)
     wrong = other | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "wrong")}
-    _, said = sdo_submit(Cluster(cluster.address, cluster.metrics, cluster.token, wrong), settings, code=2)
+    _, said = sdo_submit(replace(cluster, environment=wrong), settings, code=2)
     assert "RAY_AUTH_MODE: the cluster asks for its token" in said
     assert "0" * 64 not in said
 

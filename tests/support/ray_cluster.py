@@ -20,6 +20,8 @@ class Cluster:
 
     address: str
     """Of its job server, `http://127.0.0.1:PORT`."""
+    gcs: str
+    """What RAY_ADDRESS is on its nodes."""
     metrics: str
     """URL of its metrics, for Prometheus."""
     token: str
@@ -40,9 +42,9 @@ def ray_cluster(directory: Path, num_cpus: int = 8) -> Iterator[Cluster]:
     (directory / "token").write_text(token)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(directory / "token")}
-    dashboard, metrics = free_port(), free_port()
+    gcs, dashboard, metrics = free_port(), free_port(), free_port()
     # All ports are our own: an agent that finds its port taken by another cluster of this machine never takes a job.
-    start = [RAY, "start", "--head", f"--port={free_port()}", f"--dashboard-port={dashboard}"]
+    start = [RAY, "start", "--head", f"--port={gcs}", f"--dashboard-port={dashboard}"]
     start += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={metrics}"]
     start += [f"--num-cpus={num_cpus}", "--disable-usage-stats", "--include-dashboard=true", "--block"]
     # With --block, ending this process ends its cluster; `ray stop` would end every cluster on the machine.
@@ -60,7 +62,7 @@ def ray_cluster(directory: Path, num_cpus: int = 8) -> Iterator[Cluster]:
     try:
         wait_until(lambda: answers(dashboard), "the job server to listen")
         wait_until(takes_jobs, "an agent that takes jobs")
-        yield Cluster(address, f"http://127.0.0.1:{metrics}/metrics", token, environment)
+        yield Cluster(address, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{metrics}/metrics", token, environment)
     finally:
         head.terminate()
         head.wait(timeout=60)

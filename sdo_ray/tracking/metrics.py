@@ -1,0 +1,68 @@
+"""What Prometheus sees of a run while it goes on, through the metrics port of the node that the driver is on.
+
+Ray puts `ray_` in front of every name. Reward actors export `sdo_reward_seconds` themselves, see rewards/service.py. MLflow
+keeps the whole history; these are for dashboards and alarms over many runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdo_ray.training.records import UpdateReport
+
+GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sdo_updates_planned": ("Updates in the whole run.", ()),
+    "sdo_updates_done": ("Updates made so far.", ()),
+    "sdo_reward_mean": ("Mixed reward, mean over the newest update's samples.", ()),
+    "sdo_score_mean": ("A reward's raw score, mean over the newest update's samples.", ("reward",)),
+    "sdo_policy_lag": ("Updates between the policy that sampled and the one that learns, mean over samples.", ()),
+    "sdo_gradient_norm": ("Norm of the newest update's mean gradient before clipping.", ()),
+    "sdo_samples_learned_from": ("Samples in the newest update.", ()),
+    "sdo_samples_left_out": ("Samples left out of the newest update, not finite.", ()),
+    "sdo_samples_left_out_share": ("Share of all samples since the driver started that were left out.", ()),
+    "sdo_trainer_idle_share": ("Share of the newest update that the trainers waited for contributions.", ()),
+    "sdo_seconds": ("Seconds of the newest update, by part.", ("part",)),
+}
+"""Name -> description, tags besides `run`."""
+
+
+class RunMetrics:
+    """The gauges of one run.
+
+    Args:
+        run: the run's name, a tag of every gauge.
+        updates: in the whole run.
+    """
+
+    def __init__(self, run: str, updates: int) -> None:
+        from ray.util.metrics import Gauge
+
+        self._gauges: dict[str, Any] = {
+            name: Gauge(name, description, ("run", *tags)).set_default_tags({"run": run})
+            for name, (description, tags) in GAUGES.items()
+        }
+        self._samples = self._left_out = 0
+        self._set("sdo_updates_planned", updates)
+
+    def update(self, report: UpdateReport) -> None:
+        """Show an update that was just made."""
+        self._samples += report.num_samples + report.num_left_out
+        self._left_out += report.num_left_out
+        self._set("sdo_updates_done", report.update + 1)
+        self._set("sdo_reward_mean", report.reward.mean)
+        for name, spread in report.scores.items():
+            self._set("sdo_score_mean", spread.mean, reward=name)
+        self._set("sdo_policy_lag", report.policy_lag)
+        self._set("sdo_gradient_norm", report.gradient_norm)
+        self._set("sdo_samples_learned_from", report.num_samples)
+        self._set("sdo_samples_left_out", report.num_left_out)
+        self._set("sdo_samples_left_out_share", self._left_out / self._samples if self._samples else None)
+        seconds = report.seconds
+        self._set("sdo_trainer_idle_share", seconds["waiting"] / seconds["update"] if seconds["update"] else None)
+        for part, value in seconds.items():
+            self._set("sdo_seconds", value, part=part)
+
+    def _set(self, name: str, value: float | None, **tags: str) -> None:
+        """Set a gauge; what has no value in this update keeps the last."""
+        if value is not None:
+            self._gauges[name].set(float(value), tags)
