@@ -64,6 +64,8 @@ def mlflow_server(
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", backend or f"sqlite:///{directory}/mlflow.db"]
     command += ["--artifacts-destination", artifacts or str(directory / "artifacts"), *options]
+    # The processes that would run jobs of MLflow's own are not wanted here, and take long to start.
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with serving(command, port, directory / "server.log", environment) as uri:
         client = {"MLFLOW_TRACKING_URI": uri}
         if authenticated:
