@@ -13,7 +13,6 @@ from sdo_ray.evaluation.metrics import ABOUT
 from sdo_ray.evaluation.questions import read_questions
 from sdo_ray.evaluation.reference import check_reference
 from sdo_ray.evaluation.settings import (
-    ExperimentSettings,
     FeatureSettings,
     HeldoutSettings,
     ModelsSettings,
@@ -22,6 +21,7 @@ from sdo_ray.evaluation.settings import (
 )
 from sdo_ray.rollout.settings import RewardActorSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.tracking.settings import ExperimentSettings
 
 
 class EvaluateSettings(Settings):

@@ -9,13 +9,14 @@ from rewards.registry import check
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_call, check_estimator
 from sdo_ray.config.run import RunSettings
-from sdo_ray.fidelity.settings import ExperimentSettings, FidelitySettings
+from sdo_ray.fidelity.settings import FidelitySettings
 from sdo_ray.fidelity.worker import GradientConfig
 from sdo_ray.models.load import check_base
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.prompts import read_prompts
 from sdo_ray.rollout.settings import MixSettings, PromptSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.tracking.settings import ExperimentSettings
 
 
 class FidelityRunSettings(Settings):

@@ -12,7 +12,6 @@ from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_call, check_estimator
 from sdo_ray.config.run import RunSettings
-from sdo_ray.evaluation.settings import ExperimentSettings
 from sdo_ray.models.load import check_base, pipeline_class
 from sdo_ray.optimization.records import OptimizerConfig
 from sdo_ray.optimization.rows import Texts, read_rows
@@ -20,6 +19,7 @@ from sdo_ray.optimization.settings import FrozenModelSettings, OptimizationSetti
 from sdo_ray.optimization.variables import LEAST_GUIDANCE
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.tracking.settings import ExperimentSettings
 
 
 class OptimizeSettings(Settings):

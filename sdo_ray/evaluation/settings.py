@@ -106,10 +106,3 @@ class ReportSettings(Settings):
         description="Prompts and noises whose pictures are in it, from the first on; all are in `pictures.parquet`.",
     )
     picture_size: int = Field(256, ge=32, le=256, description="Longest side of a picture in it, in pixels.")
-
-
-class ExperimentSettings(Settings):
-    """The MLflow server itself is named by the environment variable MLFLOW_TRACKING_URI; without it, a database file in
-    the run's storage is used."""
-
-    experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")

@@ -24,10 +24,3 @@ class FidelitySettings(Settings):
         description="For `full` and the single steps: make the activations again in the backward pass instead "
         "of keeping those of all steps, where they do not fit.",
     )
-
-
-class ExperimentSettings(Settings):
-    """The MLflow server itself is named by the environment variable MLFLOW_TRACKING_URI; without it, a database file in
-    the run's storage is used."""
-
-    experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")

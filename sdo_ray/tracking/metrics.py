@@ -1,7 +1,7 @@
 """What Prometheus sees of a run while it goes on, through the metrics port of the node that the driver is on.
 
-Ray puts `ray_` in front of every name. Reward actors export `sdo_reward_seconds` themselves, see rewards/service.py. MLflow
-keeps the whole history; these are for dashboards and alarms over many runs.
+Ray puts `ray_` in front of every name. Reward actors export `sdo_reward_seconds` themselves, see rewards/service.py.
+MLflow keeps the whole history; these are for dashboards and alarms over many runs.
 """
 
 from __future__ import annotations

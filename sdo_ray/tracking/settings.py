@@ -7,11 +7,17 @@ from pydantic import Field
 from sdo_ray.settings import Settings
 
 
-class TrackingSettings(Settings):
+class ExperimentSettings(Settings):
     """The MLflow server itself is named by the environment variable MLFLOW_TRACKING_URI; without it, a database file in
     the run's storage is used."""
 
     experiment: str = Field("sdo-ray", min_length=1, description="MLflow experiment of the run.")
+
+
+class TrackingSettings(ExperimentSettings):
+    """The MLflow server itself is named by the environment variable MLFLOW_TRACKING_URI; without it, a database file in
+    the run's storage is used."""
+
     register_as: str | None = Field(
         None,
         pattern=r"^[^/:@'\"%]+$",

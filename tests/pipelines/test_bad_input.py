@@ -78,7 +78,10 @@ CASES = {
         ["training.learning_rate=-1.0"],
         "training.learning_rate: got -1.0 (float); input should be greater",
     ),
-    "not one of the choices": (["trainers.zero_stage=4"], "trainers.zero_stage: got 4 (int); input should be 1, 2 or 3"),
+    "not one of the choices": (
+        ["trainers.zero_stage=4"],
+        "trainers.zero_stage: got 4 (int); input should be 1, 2 or 3",
+    ),
     "a name with a slash": (["run.name=a/b"], "run.name: got 'a/b'"),
     "no such list position": (["rewards.terms.7.weight=1.0"], "'7' is no position in a list of 3"),
     "not an assignment": (["training.updates"], "--set: got 'training.updates'; it takes section.key=value"),

@@ -18,7 +18,7 @@ def answers(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = 120, every: float = 0.5) -> None:
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300, every: float = 0.5) -> None:
     """Return once `ready()` is true; an AssertionError names `what` was waited for, if it is not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not ready():
