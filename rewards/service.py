@@ -19,7 +19,6 @@ from ray.util.metrics import Histogram
 from rewards.registry import create, option_names
 from rewards.scoring import score, score_with_gradient
 
-
 LATENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Bounds of the histogram that Prometheus sees, in seconds."""
 
