@@ -19,10 +19,16 @@ USER = "mlflow"
 
 def skip_without_postgres() -> None:
     """Skip the test, with the reason, if the programs are not there or may not be run."""
-    if shutil.which("postgres") is None or shutil.which("initdb") is None:
-        pytest.skip("postgres and initdb are not on the PATH (Debian: apt install postgresql)")
+    if _program("postgres") is None or _program("initdb") is None:
+        pytest.skip("there is no postgres and initdb (Debian: apt install postgresql)")
     if os.getuid() == 0 and (shutil.which("runuser") is None or subprocess.run(["id", "postgres"]).returncode):
         pytest.skip("PostgreSQL does not run as root, and there is no user postgres to run it as")
+
+
+def _program(name: str) -> str | None:
+    """Where a program of PostgreSQL is: on the PATH, or where Debian keeps it."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(found[-1]) if found else None)
 
 
 @contextmanager
@@ -38,10 +44,30 @@ def postgres() -> Iterator[str]:
         secret.write_text(password)
         secret.chmod(0o644)
         data = directory / "data"
-        create = ["initdb", "-D", str(data), "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+        create = [
+            _program("initdb"),
+            "-D",
+            str(data),
+            "-U",
+            USER,
+            "--auth=scram-sha-256",
+            f"--pwfile={secret}",
+            "--no-sync",
+        ]
         subprocess.run([*prefix, *create], check=True, capture_output=True, cwd="/")
         port = free_port()
-        command = [*prefix, "postgres", "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(directory)]
+        command = [
+            *prefix,
+            _program("postgres"),
+            "-D",
+            str(data),
+            "-p",
+            str(port),
+            "-h",
+            "127.0.0.1",
+            "-k",
+            str(directory),
+        ]
         with serving([*command, "-F"], port, directory / "server.log", {}):
             yield f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
     finally:
