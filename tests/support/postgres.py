@@ -44,31 +44,13 @@ def postgres() -> Iterator[str]:
         secret.write_text(password)
         secret.chmod(0o644)
         data = directory / "data"
-        create = [
-            _program("initdb"),
-            "-D",
-            str(data),
-            "-U",
-            USER,
-            "--auth=scram-sha-256",
-            f"--pwfile={secret}",
-            "--no-sync",
-        ]
+        create = [_program("initdb"), "-D", str(data), "-U", USER]
+        create += ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
         subprocess.run([*prefix, *create], check=True, capture_output=True, cwd="/")
         port = free_port()
-        command = [
-            *prefix,
-            _program("postgres"),
-            "-D",
-            str(data),
-            "-p",
-            str(port),
-            "-h",
-            "127.0.0.1",
-            "-k",
-            str(directory),
-        ]
-        with serving([*command, "-F"], port, directory / "server.log", {}):
+        command = [*prefix, _program("postgres"), "-F", "-D", str(data), "-p", str(port)]
+        command += ["-h", "127.0.0.1", "-k", str(directory)]
+        with serving(command, port, directory / "server.log", {}):
             yield f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(directory, ignore_errors=True)
