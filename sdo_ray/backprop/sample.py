@@ -77,8 +77,8 @@ def _stacked(output: Any) -> torch.Tensor | None:
     if isinstance(output, torch.Tensor):
         return output
     if isinstance(output, list | tuple) and output:
-        entries = [_stacked(entry) for entry in output]
-        if all(isinstance(entry, torch.Tensor) and entry.shape == entries[0].shape for entry in entries):
+        entries = [entry for entry in map(_stacked, output) if entry is not None]
+        if len(entries) == len(output) and len({entry.shape for entry in entries}) == 1:
             return torch.stack(entries)
     return None
 

@@ -140,10 +140,10 @@ class Trace:
         if self.stopped:
             self._skipped += 1
             return self._calls[(self._skipped - 1) % len(self._calls)].output
-        given = own_lists((args, kwargs))
+        given_args, given_kwargs = own_lists((args, kwargs))
         output = self._denoise(name, forward, args, kwargs)
         if self.step in (self.plan.reward_at, self.plan.renoised_at):
-            self._calls.append(DenoiserCall(forward, *given, output))
+            self._calls.append(DenoiserCall(forward, given_args, given_kwargs, output))
         return output
 
     def aside(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
