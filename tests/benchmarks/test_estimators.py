@@ -13,6 +13,8 @@ from benchmarks.estimators import main
 from benchmarks.models import MODELS, BenchmarkModel
 from sdo_ray.backprop import available
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("model", ["sd15", "sdxl", "sd35-medium"])
 def test_cost_of_models_in_miniature(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

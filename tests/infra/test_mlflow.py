@@ -139,6 +139,7 @@ def server(tmp_path: Path, monkeypatch) -> Iterator[tuple[str, str, Path]]:
     s3.stop()
 
 
+@pytest.mark.slow
 def test_the_server_keeps_runs_in_postgresql_and_artifacts_in_s3(server, tmp_path: Path, monkeypatch) -> None:
     import boto3
 

@@ -210,6 +210,7 @@ def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path
     assert [m.step for m in client.get_metric_history(run_id, "reward/mean")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_whole_denoiser_is_trained_on_the_trainers(tiny_base: Path, tmp_path: Path) -> None:
     settings = tiny_settings(
         tmp_path,

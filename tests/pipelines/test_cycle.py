@@ -38,6 +38,7 @@ def champion(server: MlflowServer) -> str | None:
     return client.get_registered_model(MODEL).aliases.get("champion")
 
 
+@pytest.mark.slow
 def test_promote_refuse_and_go_on(server: MlflowServer, tiny_base: Path, tmp_path: Path) -> None:
     settings = tiny_cycle(tmp_path, tiny_base, *BETTER)
     with AlignProcess(str(settings), command="cycle", environment=server.environment) as cycle:

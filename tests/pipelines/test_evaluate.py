@@ -151,6 +151,7 @@ def test_again_shows_the_outcome_and_starts_nothing(whole: Path, capsys: pytest.
     assert (whole / "runs/compare/evaluation.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_goes_on_after_everything_died_and_only_with_the_same_models(
     whole: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +177,7 @@ def test_goes_on_after_everything_died_and_only_with_the_same_models(
         assert row == expected
 
 
+@pytest.mark.slow
 def test_a_broken_reward_ends_it_with_its_cause_and_keeps_the_pictures(tiny_base: Path, tmp_path: Path) -> None:
     broken = [{"name": "tests.support.ink:Ink"}, {"name": "tests.support.ink:Broken"}]
     settings = str(evaluate_settings(tmp_path, tiny_base, rewards=broken, features=None, reference=None))

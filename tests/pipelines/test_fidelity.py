@@ -51,6 +51,7 @@ def command(path: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_numbers_picture_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path = settings_file(tmp_path, tiny_base)

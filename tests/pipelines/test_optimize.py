@@ -7,6 +7,7 @@ from typing import Any
 import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageChops
@@ -62,6 +63,7 @@ def expected(settings: OptimizeSettings) -> pa.Table:
     )
 
 
+@pytest.mark.slow
 def test_killed_resumed_and_shown_again(tiny_base: Path, tmp_path: Path) -> None:
     path = tiny_settings(tmp_path, tiny_base, seconds=0.3)
     with AlignProcess(str(path), command="optimize") as run:
@@ -121,6 +123,7 @@ def _plain_diffusers_draws_the_final_pictures(results: pa.Table, base: Path) -> 
         assert max(high for _, high in difference.getextrema()) <= 1  # alone, not in a batch of two
 
 
+@pytest.mark.slow
 def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: Path) -> None:
     path = tiny_settings(tmp_path, tiny_base)
     with AlignProcess(str(path), "--set", "rewards.terms.0.name=tests.support.ink:Broken",
