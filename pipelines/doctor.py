@@ -1,7 +1,7 @@
 """Check this machine, and say how to mend what is found: `sdo doctor`.
 
 One line a check: ok, a warning (works, with a limit) or a problem (a run will fail on it). The exit code is 1 if there
-is a problem, else 0. DeepSpeed's communication is built if it was not yet, which takes half a minute, once.
+is a problem, else 0.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ CHECKS: tuple[Check, ...] = (
     machine.cpu_cores,
     machine.disk_space,
     machine.shared_memory,
-    machine.compiler,
-    machine.ninja,
-    machine.deepspeed_communication,
     services.ray_starts,
     services.ray_cluster,
     services.mlflow_server,

@@ -29,6 +29,10 @@ def make_engine(
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from probing for accelerators
     import deepspeed  # starts threads and reads the environment, so only ever in a worker
 
+    # Else DeepSpeed compiles a communication library for CPUs, which takes a compiler and half a minute, and a process
+    # killed while it does so leaves a lock that all later ones wait for. gloo alone does.
+    deepspeed.ops.__compatible_ops__ = {}
+
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": contributions,

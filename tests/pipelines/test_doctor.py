@@ -8,15 +8,14 @@ from sdo_ray.doctor.finding import Finding, Level, ok, run_check, warning
 
 
 def test_this_machine_can_run(capsys, monkeypatch) -> None:
-    """Everything for real: DeepSpeed's operation is built, Ray is started."""
+    """Everything for real: Ray is started."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     code = main([])
     out = capsys.readouterr().out
     assert code == 0, out
-    assert "DeepSpeed's CPU communication: " in out
     assert "ran a task in" in out
-    assert "14 checks: 0 problems" in out
+    assert "11 checks: 0 problems" in out
 
 
 def test_a_check_that_breaks_stops_no_other_and_counts_as_a_problem(capsys) -> None:
@@ -34,18 +33,6 @@ def test_a_check_that_breaks_stops_no_other_and_counts_as_a_problem(capsys) -> N
     assert lines[2] == "ok       the earth: is here"
     assert lines[-1] == "3 checks: 1 problems, 1 warnings"
     assert doctor([half]) == 0
-
-
-def test_missing_compiler_and_ninja(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = machine.compiler()
-    assert found.level is Level.PROBLEM
-    assert "no-such-compiler" in found.says
-    assert "g++" in found.mend
-    found = machine.ninja()  # the environment has it, but is not activated
-    assert found.level is Level.PROBLEM
-    assert "activate" in found.mend
 
 
 def test_little_room(monkeypatch, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def plain(backward: str, model: ModelSettings) -> dict[str, torch.Tensor]:
 def work(rank: int, directory: str, backward: str, model: ModelSettings, stages: Sequence[int]) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORKERS), "DS_ACCELERATOR": "cpu"}
+    os.environ["CXX"] = "/no/compiler"  # none is needed
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{directory}/rendezvous",
