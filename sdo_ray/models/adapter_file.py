@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,9 +55,13 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
         prefix = f"{component}."
         own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         layers[f"{component}_lora_layers"] = get_peft_model_state_dict(module, state_dict=own, adapter_name=ADAPTER)
-        # The metadata carries alpha: without it the loader assumes alpha = rank.
-        metadata[f"{component}_lora_adapter_metadata"] = module.peft_config[ADAPTER].to_dict()
+        # The metadata carries alpha: without it the loader assumes alpha = rank. A set's order differs by process.
+        carried = module.peft_config[ADAPTER].to_dict().items()
+        metadata[f"{component}_lora_adapter_metadata"] = {
+            key: sorted(value) if isinstance(value, set) else value for key, value in carried
+        }
     pipeline_class(base).save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
+    _order_metadata(directory / FILE)
     return directory / FILE
 
 
@@ -98,3 +103,14 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
             f"adapter: {str(file)!r} does not fit {type(pipeline).__name__}: {taken} of its {given} tensors have "
             "a layer there; give the base model that it was trained on."
         )
+
+
+def _order_metadata(file: Path) -> None:
+    """Sort a safetensors file's metadata, which the library writes in any order: so equal adapters are equal files."""
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)
+    file.write_bytes(len(ordered).to_bytes(8, "little") + ordered + content[start:])

@@ -19,7 +19,7 @@ from sdo_ray.settings import SettingsError
 from sdo_ray.tracking.provenance import SUFFIXES, fingerprint
 from sdo_ray.tracking.recipe import FILE as RECIPE
 from sdo_ray.tracking.recipe import Recipe, write_recipe
-from sdo_ray.tracking.registry import ADAPTER, PIPELINE, SHA256, fetch_base
+from sdo_ray.tracking.registry import ADAPTER, PIPELINE, SCHEME, SHA256, fetch_base
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,6 +72,9 @@ def register_model(
 ) -> str:
     """Register the next version of `name`, complete with its base model or, if that is on the hub, its exact name.
 
+    A run that died after this, before it could write down that it has, calls it again; so a version that the run has
+    already made of the same files is the answer, and no other is created.
+
     Args:
         client: of the MLflow server, which is the process's default too.
         run_id: the MLflow run that made the model.
@@ -94,14 +97,14 @@ def register_model(
         files.mkdir()
         recipe = _gather(files, directory, base, recipe, copy_base)
         sha256 = fingerprint(str(files))
-        model_id = _log(client, run_id, files, Path(temporary) / "saved", recipe, examples)
-    if not client.search_registered_models(f"name = '{name}'"):
-        _create(client, name)
-    tags = provenance | {SHA256: sha256}
-    created = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id)
-    description = DESCRIPTION.format(name=name, version=created.version, files=_described(recipe, directory))
-    client.update_model_version(name, created.version, description)
-    return f"models:/{name}/{created.version}"
+        number = _already(client, run_id, name, sha256)
+        if number is None:
+            model_id = _log(client, run_id, files, Path(temporary) / "saved", recipe, examples)
+            tags = provenance | {SHA256: sha256}
+            number = _create_version(client, run_id, name, model_id, tags)
+    description = DESCRIPTION.format(name=name, version=number, files=_described(recipe, directory))
+    client.update_model_version(name, number, description)
+    return f"{SCHEME}{name}/{number}"
 
 
 def requirements() -> list[str]:
@@ -198,6 +201,22 @@ def _signature(recipe: Recipe) -> ModelSignature:
         outputs=Schema([prompt, seed, ColSpec(DataType.binary, "picture")]),
         params=ParamSchema([ParamSpec(key, kind, default) for key, (kind, default) in parameters.items()]),
     )
+
+
+def _already(client: MlflowClient, run_id: str, name: str, sha256: str) -> str | None:
+    """The number of the version that the run has made of these files, if it has."""
+    for found in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if found.tags.get(SHA256) == sha256:
+            return str(found.version)
+    return None
+
+
+def _create_version(client: MlflowClient, run_id: str, name: str, model_id: str, tags: dict[str, str]) -> str:
+    """Create the next version of `name`, and `name` itself if need be; returns its number."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        _create(client, name)
+    created = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id)
+    return str(created.version)
 
 
 def _create(client: MlflowClient, name: str) -> None:

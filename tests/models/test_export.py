@@ -25,6 +25,14 @@ def test_a_base_that_others_can_load_is_only_named(tiny_base: Path, tmp_path: Pa
     ]
 
 
+def test_equal_adapters_are_equal_files(tiny_base: Path, tmp_path: Path) -> None:
+    """And so have equal fingerprints. Left to itself, each writing has its own order of the metadata."""
+    model, weights = ModelSettings(base=str(tiny_base), lora=LORA), trained_weights(tiny_base)
+    for number in range(8):
+        export_model(tmp_path / str(number), model, weights)
+    assert len({file.read_bytes() for file in tmp_path.rglob("*.safetensors")}) == 1
+
+
 def test_a_zoo_model_is_handed_out_whole(tmp_path: Path) -> None:
     model = ModelSettings(base="zoo://emoji", lora=LORA)
     assert export_model(tmp_path, model, trained_weights("zoo://emoji")) == BASE

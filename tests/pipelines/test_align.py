@@ -20,6 +20,7 @@ from sdo_ray.rollout.prompts import schedule
 from sdo_ray.rollout.seeds import derive_seed, generator
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.history import history_of_run
+from tests.support import goes_down
 from tests.support.ink import Ink, Redness
 from tests.support.runs import AlignProcess, final_adapter, tiny_settings
 
@@ -208,6 +209,32 @@ def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     run_id = json.loads((tmp_path / "runs/tiny/mlflow.json").read_text())["run_id"]
     assert [m.step for m in client.get_metric_history(run_id, "reward/mean")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_a_run_that_died_before_it_wrote_its_outcome_registers_no_second_version(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    settings = str(
+        tiny_settings(
+            tmp_path,
+            tiny_base,
+            training={"updates": 1, "checkpoint_every": 1},
+            trainers={"count": 1},
+            tracking={"register_as": "tiny"},
+        )
+    )
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    with AlignProcess(settings, command="tests.support.goes_down") as run:
+        run.until(goes_down.SAID)
+    assert [found.version for found in client.search_model_versions("name = 'tiny'")] == [1]
+    assert not (tmp_path / "runs/tiny/outcome.json").exists()
+    with AlignProcess(settings) as again:
+        output = again.finish()
+    assert [found.version for found in client.search_model_versions("name = 'tiny'")] == [1]
+    assert "models:/tiny/1" in output
+    run_id = json.loads((tmp_path / "runs/tiny/mlflow.json").read_text())["run_id"]
+    assert len(client.get_run(run_id).outputs.model_outputs) == 1
 
 
 @pytest.mark.slow

@@ -35,8 +35,8 @@ class Aligned:
     pictures: list[np.ndarray]
     """Of `PROMPTS`, as the run's evaluation drew them: uint8 [H, W, 3]."""
 
-    def register(self, uri: str, name: str, **options: Any) -> str:
-        """Register it; returns `models:/NAME/VERSION`."""
+    def register(self, uri: str, name: str, *, run_id: str | None = None, **options: Any) -> str:
+        """Register it, by a new MLflow run if none is named; returns `models:/NAME/VERSION`."""
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         client = mlflow.MlflowClient(uri, uri)
@@ -44,7 +44,7 @@ class Aligned:
         # Without a server, artifacts would land in the directory the test was started from.
         place = f"file://{self.directory.parent}/artifacts" if uri.startswith("sqlite:") else None
         experiment = found.experiment_id if found else client.create_experiment("aligned", place)
-        run_id = client.create_run(experiment).info.run_id
+        run_id = run_id or client.create_run(experiment).info.run_id
         recipe = Recipe.of(SAMPLING, self.model.dtype, BATCH)
         arguments = {"examples": examples_of(PROMPTS, SEED), "provenance": {"git_revision": "abc"}} | options
         return register_model(client, run_id, name, self.directory, self.model.base, recipe, **arguments)

@@ -52,7 +52,7 @@ def tiny_settings(directory: Path, base: Path, **sections: dict[str, Any]) -> Pa
 
 
 class AlignProcess:
-    """`python -m pipelines.align ...`, or another command, and its processes, the cluster's too.
+    """`python -m pipelines.align ...`, or another command or module, and its processes, the cluster's too.
 
     They are known by a mark in their environment.
     """
@@ -61,7 +61,7 @@ class AlignProcess:
         self._mark = uuid.uuid4().hex
         self.environment = os.environ | {"SDO_TEST_MARK": self._mark, "PYTHONUNBUFFERED": "1"} | (environment or {})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"pipelines.{command}", *arguments],
+            [sys.executable, "-m", command if "." in command else f"pipelines.{command}", *arguments],
             cwd=REPOSITORY,
             env=self.environment,
             stdout=subprocess.PIPE,

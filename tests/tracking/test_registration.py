@@ -4,6 +4,8 @@ import ast
 import io
 import json
 import shutil
+import signal
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +23,20 @@ from sdo_ray.tracking.registration import SERVED_BY, requirements
 from sdo_ray.tracking.registry import adapter_beside, find_version, resolve_model
 from tests.support.aligned import BATCH, PROMPTS, SAMPLING, Aligned, aligned, rows
 from tests.support.hub import COMMIT, cached_hub_model
+
+ROOT = Path(__file__).parents[2]
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+import mlflow
+from tests.support.aligned import aligned
+
+uri, run_id, base, directory = sys.argv[1:]
+mlflow.MlflowClient.update_model_version = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+aligned(base, Path(directory, "died")).register(uri, "once", run_id=run_id)
+"""
+"""Makes the same model in another process, which is killed between the version and its description."""
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +182,30 @@ def test_the_version_says_what_made_it_and_how_to_load_it(reference: str, uri: s
     assert len(found.tags["sdo.sha256"]) == 64
     assert 'mlflow.pyfunc.load_model("models:/lora/1").predict' in found.description
     assert "`pipeline/` for `from_pretrained`, `adapter/` for `load_lora_weights`" in found.description
+
+
+def test_a_run_registers_the_same_files_once(tiny_base: Path, tmp_path: Path, uri: str) -> None:
+    """Whoever dies after the version is there, and before it is described, finds it again."""
+    client = mlflow.MlflowClient(uri, uri)
+    run_id = client.create_run(client.create_experiment("once", f"file://{tmp_path}/artifacts")).info.run_id
+    it = aligned(tiny_base, tmp_path / "out")
+
+    with subprocess.Popen([sys.executable, "-c", DIES, uri, run_id, str(tiny_base), str(tmp_path)], cwd=ROOT) as dying:
+        assert dying.wait() == -signal.SIGKILL
+    [left] = client.search_model_versions("name = 'once'")
+    assert (left.run_id, left.description) == (run_id, None)
+
+    assert it.register(uri, "once", run_id=run_id) == it.register(uri, "once", run_id=run_id) == "models:/once/1"
+    [found] = client.search_model_versions("name = 'once'")
+    assert "models:/once/1" in found.description
+    assert len(client.get_run(run_id).outputs.model_outputs) == 1
+    assert_same(served("models:/once/1", rows()), it.pictures)
+
+    # Other files, another run and another name are versions of their own.
+    other = aligned(tiny_base, tmp_path / "other", train="full")
+    assert other.register(uri, "once", run_id=run_id) == "models:/once/2"
+    assert it.register(uri, "once") == "models:/once/3"
+    assert it.register(uri, "once-more", run_id=run_id) == "models:/once-more/1"
 
 
 def test_a_directory_is_copied_without_pickles_and_code(tiny_base: Path, tmp_path: Path, uri: str) -> None:
