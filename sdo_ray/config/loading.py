@@ -46,7 +46,8 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
     Args:
         kind: the settings class.
         path: the file.
-        overrides: "a.b=c", c in YAML; lists are indexed by number, as in `rewards.terms.0.weight=2`.
+        overrides: "a.b=c", c in YAML; lists are indexed by number, as in `rewards.terms.0.weight=2`; `a=null` takes the
+            section `a` back to its defaults.
 
     Raises:
         SettingsError: no such file, not YAML, secrets, unknown keys, wrong types or values; one line a problem.
@@ -54,6 +55,7 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
     data = _read(Path(path))
     _resolve_paths(data, Path(path).parent)
     _override(data, overrides)
+    _drop_empty_sections(kind, data)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -97,6 +99,17 @@ def _override(data: dict[str, Any], overrides: Iterable[str]) -> None:
     refuse_secrets(data)
 
 
+def _drop_empty_sections(kind: type[BaseModel], data: dict[str, Any]) -> None:
+    """A section that is null, as YAML reads a name with nothing below it, is one that was not given."""
+    for name, field in kind.model_fields.items():
+        section, given = field.annotation, data.get(name)
+        if isinstance(section, type) and issubclass(section, BaseModel) and name in data:
+            if given is None:
+                del data[name]
+            elif isinstance(given, dict):
+                _drop_empty_sections(section, given)
+
+
 def relative_paths(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Every relative path among the settings: its dotted name, the section that it is in, and its key there."""
     for dotted in PATHS:
@@ -137,7 +150,9 @@ def _set(data: dict[str, Any], override: str) -> None:
         if isinstance(place, list):
             place = place[_index(place, key, dotted)]
         elif isinstance(place, dict):
-            place = place.setdefault(key, {})
+            if place.get(key) is None:  # an empty section is one that is not there
+                place[key] = {}
+            place = place[key]
         if not isinstance(place, dict | list):
             raise SettingsError(f"--set {dotted}: {key!r} is a value, not a section.")
     if isinstance(place, list):

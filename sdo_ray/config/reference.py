@@ -32,8 +32,9 @@ HEAD = """# Configuration
 <!-- Change the settings' declarations, then: python -m sdo_ray.config.reference > docs/configuration.md -->
 
 A run is one YAML file. `--set section.key=value` changes one setting on the command line, the value in YAML; lists are
-indexed from 0, as in `--set rewards.terms.0.weight=2`. An unknown key, a value of another type and a combination that
-cannot work are refused before anything starts. Relative paths of prompt files start at the directory of the YAML file.
+indexed from 0, as in `--set rewards.terms.0.weight=2`, and `null` takes a section back to its defaults, as in
+`--set model.train=full --set model.lora=null`. An unknown key, a value of another type and a combination that cannot
+work are refused before anything starts. Relative paths of prompt files start at the directory of the YAML file.
 
 A whole run, `{example}`:
 

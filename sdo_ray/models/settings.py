@@ -51,7 +51,11 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        """Settings of a kind that is not trained would do nothing, which nobody who gives them expects."""
-        if idle := sorted({"lora", "diffit"} & self.model_fields_set - {self.train}):
-            raise ValueError(f"`{idle[0]}` is given, but `train` is {self.train!r}; remove the one or change the other")
+        """Settings of a kind that is not trained would do nothing, which nobody who changes them expects."""
+        for kind, default in {"lora": LoraSettings(), "diffit": DiffFitSettings()}.items():
+            if kind != self.train and getattr(self, kind) != default:
+                raise ValueError(
+                    f"`{kind}` is given, but `train` is {self.train!r}; remove the one, on the command line with "
+                    f"`--set model.{kind}=null`, or change the other"
+                )
         return self

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
+from sdo_ray.models.settings import LoraSettings
 from sdo_ray.settings import Settings, SettingsError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -63,6 +64,45 @@ def test_set_takes_yaml_values(whole: Path) -> None:
     settings = load_settings(Whole, whole, ["parts=[{name: only}]", "note=null"])
     assert settings.parts == [Part(name="only")]
     assert settings.note is None
+
+
+class Sections(Settings):
+    """Sections that may be left out."""
+
+    part: Part = Field(default_factory=lambda: Part(name="usual"), description="One with defaults.")
+    best: Part | None = Field(Part(name="first"), description="One for which null says that there is none.")
+    needed: Part = Field(description="One without defaults.")
+
+
+@pytest.fixture
+def sections(tmp_path: Path) -> Path:
+    return write(tmp_path / "sections.yaml", "part: {name: a, weight: 5}\nneeded: {name: b}\n")
+
+
+def test_null_takes_a_section_back_to_its_defaults(sections: Path, tmp_path: Path) -> None:
+    assert load_settings(Sections, sections, ["part=null"]).part == Part(name="usual")
+    changed = load_settings(Sections, sections, ["part=null", "part.name=c"])  # nothing is left of weight: 5
+    assert changed.part == Part(name="c", weight=1.0)
+    empty = write(tmp_path / "empty.yaml", "part:\n  # name: commented out\nneeded: {name: b}\n")
+    assert load_settings(Sections, empty).part == Part(name="usual")
+    assert load_settings(Sections, empty, ["part.name=c"]).part == Part(name="c")
+
+
+def test_null_keeps_its_meaning_where_it_has_one(sections: Path) -> None:
+    assert load_settings(Sections, sections).best == Part(name="first")
+    assert load_settings(Sections, sections, ["best=null"]).best is None
+    with pytest.raises(SettingsError, match="needed: missing; it has no default, so give it"):
+        load_settings(Sections, sections, ["needed=null"])
+    with pytest.raises(SettingsError, match=r"part\.weight: got None"):
+        load_settings(Sections, sections, ["part.weight=null"])
+
+
+@pytest.mark.parametrize("train", ["full", "diffit"])
+def test_what_is_trained_changes_on_the_command_line(train: str) -> None:
+    with pytest.raises(SettingsError, match=r"`--set model\.lora=null`"):
+        load_settings(AlignSettings, EMOJI, [f"model.train={train}"])
+    model = load_settings(AlignSettings, EMOJI, [f"model.train={train}", "model.lora=null"]).model
+    assert (model.train, model.lora) == (train, LoraSettings())
 
 
 @pytest.mark.parametrize(

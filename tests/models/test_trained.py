@@ -145,5 +145,13 @@ def test_unknown_layers_are_refused(tiny_base: Path, changes: dict, setting: str
 
 
 def test_settings_of_another_kind_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"`lora` is given, but `train` is 'full'"):
-        ModelSettings(base="zoo://emoji", train="full", lora=LoraSettings())
+    with pytest.raises(ValueError, match=r"`lora` is given, but `train` is 'full'.*`--set model\.lora=null`"):
+        ModelSettings(base="zoo://emoji", train="full", lora=LoraSettings(rank=2))
+    with pytest.raises(ValueError, match=r"`diffit` is given, but `train` is 'lora'.*`--set model\.diffit=null`"):
+        ModelSettings(base="zoo://emoji", diffit=DiffFitSettings(scales=[]))
+
+
+@pytest.mark.parametrize("train", ["lora", "diffit", "full"])
+def test_settings_that_were_written_down_are_read_again(train: str) -> None:
+    settings = ModelSettings(base="zoo://emoji", train=train)
+    assert ModelSettings.model_validate(settings.to_dict()) == settings
