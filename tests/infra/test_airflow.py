@@ -19,7 +19,7 @@ def airflow(pytestconfig: pytest.Config) -> Path:
     home = Path(os.environ.get("SDO_AIRFLOW") or pytestconfig.cache.mkdir("airflow") / "venv")
     if not (home / "bin/airflow").exists():
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        install = [str(home / "bin/pip"), "install", "--quiet", "apache-airflow>=3.1,<4"]
+        install = [str(home / "bin/pip"), "install", "--quiet", "apache-airflow==3.3.2"]
         done = subprocess.run(install, capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"Airflow could not be installed: {done.stderr.splitlines()[-1:]}")
@@ -56,12 +56,12 @@ def run(environment: dict[str, str], *arguments: str) -> None:
 INSPECT = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
-bag = DagBag(sys.argv[1], include_examples=False)
+bag = DagBag(sys.argv[1])
 dag = bag.dags["sdo_align"]
 task = dag.get_task("align")
 print(json.dumps({
     "errors": {str(k): str(v) for k, v in bag.import_errors.items()}, "max_active_runs": dag.max_active_runs,
-    "catchup": dag.catchup, "schedule": str(dag.timetable.summary), "retries": task.retries, "tasks": dag.task_ids,
+    "catchup": dag.catchup, "schedule": dag.schedule, "retries": task.retries, "tasks": dag.task_ids,
 }))
 """
 
