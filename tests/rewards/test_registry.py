@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import rewards.registry
 from rewards import available, check, create, import_path, is_heldout, register
@@ -43,9 +44,11 @@ def test_only_the_service_may_know_ray():
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_rewards_are_there_and_check_without_options(name):
+def test_built_in_rewards_are_there_and_check_with_what_they_need(name, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "style.png")
+    needed = {"gram_style": {"picture": str(tmp_path / "style.png")}, "classification": {"classes": ["cat", "dog"]}}
     assert name in available()
-    check(name, {})
+    check(name, needed.get(name, {}))
     assert import_path(name) == BUILT_IN[name]
 
 

@@ -59,7 +59,9 @@ class AlignProcess:
 
     def __init__(self, *arguments: str, command: str = "align", environment: dict[str, str] | None = None) -> None:
         self._mark = uuid.uuid4().hex
-        self.environment = os.environ | {"SDO_TEST_MARK": self._mark, "PYTHONUNBUFFERED": "1"} | (environment or {})
+        # MLflow's client, used in this process by other tests, leaves its server's address in the environment.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
+        self.environment = inherited | {"SDO_TEST_MARK": self._mark, "PYTHONUNBUFFERED": "1"} | (environment or {})
         self._process = subprocess.Popen(
             [sys.executable, "-m", command if "." in command else f"pipelines.{command}", *arguments],
             cwd=REPOSITORY,
