@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-DENOISERS = (("unet",), ("transformer", "transformer_2"), ("decoder",), ("prior",))
+DENOISERS = (("unet",), ("transformer", "transformer_2", "unconditional_transformer"), ("decoder",), ("prior",))
 """Where diffusers pipelines keep what they denoise with: the first of these groups that a pipeline has is its denoiser.
-One with experts for two noise ranges has both transformers."""
+One with experts for two noise ranges has both transformers, one with a model of its own for guidance that one too."""
 
 
 def denoiser_names(components: Collection[str]) -> tuple[str, ...]:

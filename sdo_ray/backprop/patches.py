@@ -10,6 +10,9 @@ import torch
 
 from sdo_ray.backprop.tensors import floating, map_floating
 
+_NO_GRAD = torch.no_grad()(lambda: None).__code__
+"""What any function decorated with `torch.no_grad` runs."""
+
 
 @contextmanager
 def replaced_forward(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
@@ -74,8 +77,11 @@ def restored_processors(module: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def undecorated(pipeline: Any) -> Iterator[None]:
-    """Within the block, calling `pipeline` runs its `__call__` without decorators, of which `torch.no_grad` is one."""
-    with subclassed(pipeline, __call__=inspect.unwrap(type(pipeline).__call__)):
+    """Within the block, `pipeline`'s `__call__` runs without decorators, and other methods without `torch.no_grad`."""
+    cls = type(pipeline)
+    methods = dict(inspect.getmembers(cls, inspect.isfunction))
+    without_grad = {name: inspect.unwrap(m) for name, m in methods.items() if m.__code__ is _NO_GRAD}
+    with subclassed(pipeline, **without_grad | {"__call__": inspect.unwrap(cls.__call__)}):
         yield
 
 

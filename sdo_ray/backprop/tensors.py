@@ -36,6 +36,27 @@ def own_lists(tree: Any) -> Any:
     return map_floating(lambda x: x, tree)
 
 
+def holders(tree: Any) -> Iterator[Any]:
+    """The objects in `tree` that keep things of their own, such as a cache of keys and values."""
+    if isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from holders(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from holders(value)
+    elif hasattr(tree, "__dict__") and not isinstance(tree, torch.Tensor | torch.nn.Module) and not callable(tree):
+        yield tree
+
+
+def detach_held(tree: Any) -> None:
+    """Take the graph from the tensors that the holders in `tree` keep, and those that they hold in turn."""
+    for holder in holders(tree):
+        for name, value in vars(holder).items():
+            if any(x.requires_grad for x in floating(value)):
+                setattr(holder, name, map_floating(torch.Tensor.detach, value))
+            detach_held(value)
+
+
 def depends_on(x: torch.Tensor, nodes: Collection[Node]) -> bool:
     """Whether the graph of `x` reaches one of `nodes` (compared by identity; keep them referenced)."""
     if not nodes or x.grad_fn is None:

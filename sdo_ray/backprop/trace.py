@@ -35,7 +35,7 @@ from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.posterior import posterior_mean
 from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
-from sdo_ray.backprop.tensors import depends_on, floating, map_floating, own_lists
+from sdo_ray.backprop.tensors import depends_on, detach_held, floating, holders, map_floating, own_lists
 
 
 @contextmanager
@@ -59,7 +59,8 @@ def trace(
     Raises:
         TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps;
             with `elsewhere`, the plan has coupling or copies, whose backward pass is of more than single calls; with
-            `elsewhere` or checkpointing, the pipeline puts other attention processors into its denoiser for its call.
+            `elsewhere` or checkpointing, the pipeline puts other attention processors into its denoiser for its call,
+            or calls it with a cache.
     """
     denoisers = denoisers_of(pipeline)
     scheduler = getattr(pipeline, "scheduler", None)
@@ -192,6 +193,7 @@ class Trace:
             return output
         if self.elsewhere is not None or self.plan.checkpoint:
             self._check_is_itself(name)
+            self._check_is_whole(name, (args, kwargs))
         if self.elsewhere is not None:
             self.elsewhere.append(keep_call(name, forward, args, kwargs, kept.scale))
             return self.elsewhere[-1].output
@@ -201,6 +203,9 @@ class Trace:
         if self.plan.checkpoint:
             forward = functools.partial(checkpoint, _on_own_lists(forward), use_reentrant=False)
         output = forward(*args, **kwargs)
+        if kept.coupling == 0:
+            # A cache would carry the nested gradient from this call to later ones.
+            detach_held((args, kwargs, output))
         for o in floating(output):
             if o.grad_fn is not None:
                 self._outputs.add(o.grad_fn)
@@ -228,11 +233,26 @@ class Trace:
             a is not b for (_, a), (_, b) in zip(now, self._processors[name], strict=True)
         ):
             raise TraceError(
-                "checkpoint" if self.elsewhere is None else "elsewhere",
+                self._again,
                 f"a pipeline that puts other attention processors into its {name} for its call",
                 "one that leaves its denoiser as it is",
                 "run the backward pass with the sampling, and without checkpointing",
             )
+
+    def _check_is_whole(self, name: str, arguments: Any) -> None:
+        """What runs the call again must have all that it was made with, as it was then."""
+        if held := next(holders(arguments), None):
+            raise TraceError(
+                self._again,
+                f"a pipeline that calls its {name} with a {type(held).__name__}, which it goes on to change",
+                "a call whose arguments are tensors and plain values",
+                "run the backward pass with the sampling, and without checkpointing",
+            )
+
+    @property
+    def _again(self) -> str:
+        """The option that needs calls to be run again."""
+        return "checkpoint" if self.elsewhere is None else "elsewhere"
 
     def _check_count(self, scheduler: Any, t: Any) -> None:
         """After one denoiser call the schedule is known: find a call that takes more steps before it takes them."""

@@ -16,7 +16,8 @@ HEAD = """# Pipelines
 `sdo_ray/backprop` has no code per model. This table says what that was checked on, diffusers {version}: each class
 built small from its own parts (`tests/backprop/matrix`), and run with every step kept in turn and with all steps kept.
 *Work* means: pictures equal to the plain call's, to the bit; a graph in the kept step's denoiser calls only; a gradient
-at the adapter from every step whose output has a direct weight; single steps adding up to all steps.
+at the adapter from every step whose output has a direct weight; single steps adding up to all steps. Latents are
+compared where a class decodes to numpy arrays, or makes no small pictures.
 
 Written by `python -m tests.backprop.matrix docs/pipelines.md` (2 CPU cores, Xeon with AMX, 2026-11-21);
 `pytest tests/backprop -m "slow or not slow"` checks the same.
@@ -61,8 +62,8 @@ def main(path: Path) -> None:
 
 
 def row(name: str, passed: Passed) -> str:
-    """Steps and shape; latents where the pipeline decodes to numpy arrays."""
-    latents = " latents (decodes to numpy arrays)" if CASES[name].call.get("output_type") == "latent" else ""
+    """Steps and shape, and whether it is of latents."""
+    latents = " latents" if CASES[name].call.get("output_type") == "latent" else ""
     return f"{passed.steps} | {list(passed.shape)}{latents}"
 
 

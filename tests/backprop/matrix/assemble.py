@@ -72,7 +72,7 @@ def assemble(name: str, given: dict[str, Any]) -> Any:
     cls = getattr(diffusers, name)
     torch.manual_seed(0)
     arguments = {}
-    for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+    for parameter in list(inspect.signature(cls.__init__, eval_str=True).parameters.values())[1:]:
         if parameter.name in given:
             value = given[parameter.name]
             arguments[parameter.name] = value() if callable(value) and not isinstance(value, torch.nn.Module) else value

@@ -1,5 +1,6 @@
 """Tiny instances of diffusers' own model classes: the fewest layers and channels that each class accepts."""
 
+import importlib
 from typing import Any
 
 import diffusers
@@ -10,6 +11,14 @@ from .convolutional import CONVOLUTIONAL
 from .transformer_parts import TRANSFORMERS
 
 TINY = AUTOENCODERS | CONVOLUTIONAL | TRANSFORMERS
+AT_HOME = {
+    "PaellaVQModel": "deprecated.wuerstchen",
+    "WuerstchenPrior": "deprecated.wuerstchen",
+    "WuerstchenDiffNeXt": "deprecated.wuerstchen",
+    "LTX2TextConnectors": "ltx2",
+    "LTX2Vocoder": "ltx2",
+}
+"""Classes that diffusers keeps with their pipeline only: the package."""
 
 
 def part(name: str, **changes: Any) -> torch.nn.Module:
@@ -18,8 +27,5 @@ def part(name: str, **changes: Any) -> torch.nn.Module:
     Raises:
         KeyError: no recipe for this class.
     """
-    if name in ("PaellaVQModel", "WuerstchenPrior", "WuerstchenDiffNeXt"):
-        from diffusers.pipelines.deprecated import wuerstchen
-
-        return getattr(wuerstchen, name)(**TINY[name] | changes)
-    return getattr(diffusers, name)(**TINY[name] | changes)
+    home = importlib.import_module(f"diffusers.pipelines.{AT_HOME[name]}") if name in AT_HOME else diffusers
+    return getattr(home, name)(**TINY[name] | changes)

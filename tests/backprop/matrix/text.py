@@ -91,6 +91,20 @@ def _qwen3_vl() -> Any:
     )
 
 
+def _mistral3() -> Any:
+    return transformers.Mistral3Config(
+        text_config=transformers.MistralConfig(**_DECODER),
+        vision_config=transformers.PixtralVisionConfig(
+            **{k: v for k, v in _CLIP.items() if k != "projection_dim"}, **_VISION, head_dim=16
+        ),
+    )
+
+
+def _t5_gemma() -> Any:
+    module = transformers.T5GemmaModuleConfig(**_DECODER)
+    return transformers.T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False)
+
+
 def encoder(name: str, **changes: Any) -> torch.nn.Module:
     """A tiny model of the transformers class `name`, with `changes` to its configuration.
 
@@ -111,6 +125,9 @@ def encoder(name: str, **changes: Any) -> torch.nn.Module:
         "LlamaModel": lambda: transformers.LlamaConfig(**_DECODER),
         "LlamaForCausalLM": lambda: transformers.LlamaConfig(**_DECODER),
         "GemmaModel": lambda: transformers.GemmaConfig(**_DECODER),
+        "Gemma3ForConditionalGeneration": lambda: transformers.Gemma3Config(
+            text_config=_DECODER, vision_config=_CLIP | _VISION, mm_tokens_per_image=4
+        ),
         "Gemma2Model": lambda: transformers.Gemma2Config(**_DECODER),
         "GlmModel": lambda: transformers.GlmConfig(**_DECODER),
         "Qwen3Model": lambda: transformers.Qwen3Config(**_DECODER),
@@ -119,6 +136,21 @@ def encoder(name: str, **changes: Any) -> torch.nn.Module:
         "Qwen2_5_VLForConditionalGeneration": lambda: _qwen_vl(transformers.Qwen2_5_VLConfig),
         "Qwen3VLForConditionalGeneration": _qwen3_vl,
         "Qwen3VLModel": _qwen3_vl,
+        "LlavaForConditionalGeneration": lambda: transformers.LlavaConfig(
+            text_config=transformers.LlamaConfig(**_DECODER),
+            vision_config=transformers.CLIPVisionConfig(**_CLIP, **_VISION),
+            image_token_index=MARK_IDS["image_token_id"],
+        ),
+        "Mistral3ForConditionalGeneration": _mistral3,
+        "Mistral3Model": _mistral3,
+        "Siglip2VisionModel": lambda: transformers.Siglip2VisionConfig(**_CLIP, patch_size=8, num_patches=16),
+        "Qwen2_5_VLTextModel": lambda: _qwen_vl(transformers.Qwen2_5_VLConfig).text_config,
+        "T5GemmaEncoderModel": _t5_gemma,
     }[name]()
-    config.update(changes)
+    config.get_text_config().update(changes)
     return getattr(transformers, name)(config)
+
+
+def t5_gemma_encoder() -> torch.nn.Module:
+    """The encoder by itself, a class that transformers does not export."""
+    return encoder("T5GemmaEncoderModel").encoder

@@ -26,6 +26,7 @@ STAYS = {
     *("StableDiffusionPAGImg2Img", "StableDiffusionPAGInpaint", "StableDiffusionSAG", "StableDiffusionXLControlNetPAG"),
     *("StableDiffusionXLControlNetPAGImg2Img", "StableDiffusionXLPAG", "StableDiffusionXLPAGImg2Img"),
     "StableDiffusionXLPAGInpaint",
+    *("Flux2KleinKV", "GlmImage", "QwenImage21"),
 }
-"""These put other attention processors into their denoiser for a call, so that only the sampler can run the backward
-pass of a kept step."""
+"""These put other attention processors into their denoiser for a call, or call it with a cache, so that only the
+sampler can run the backward pass of a kept step."""

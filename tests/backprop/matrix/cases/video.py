@@ -7,7 +7,7 @@ import torch
 from ..assemble import picture
 from ..convolutional import XL
 from ..parts import part
-from ..text import encoder
+from ..text import encoder, tokenizer
 from .case import EMBEDDED, FRAMES, family, tiny, unet
 
 # Video
@@ -41,3 +41,31 @@ def tiled() -> torch.nn.Module:
 family("Allegro", {"vae": tiled}, num_frames=24)
 family("Latte", video_length=2)
 family("SanaVideo SanaImageToVideo", {"vae": tiny("AutoencoderKLWan")}, frames=5, use_resolution_binning=False)
+
+# LTX 2: pictures and sound, denoised together
+LTX2 = {"spatio_temporal_guidance_blocks": [1], "frame_rate": 25.0}
+family("LTX2 LTX2ImageToVideo LTX2Condition LTX2InContext LTX2HDR", **LTX2)
+family("LTX2ImageToVideo", image_crf=0)
+KEYFRAMES = {"transformer": tiny("LTX2VideoTransformer3DModel", use_keyframes_abs_pos_embedding=True)}
+family("LTX2DFR", KEYFRAMES, sigmas=[1.0, 0.5])
+family("LTXI2VLongMultiPrompt", num_inference_steps=3)
+
+# More of Wan, SkyReels and their relatives
+family("SkyReelsV2ImageToVideo", {"transformer": tiny("SkyReelsV2Transformer3DModel", in_channels=36)}, **EMBEDDED)
+family("SkyReelsV2DiffusionForcingVideoToVideo", **EMBEDDED)
+family("WanAnimate", pose_video=FRAMES, face_video=FRAMES, segment_frame_length=5, **EMBEDDED)
+family("ChronoEdit AnyFlow AnyFlowFAR Helios HeliosPyramid", **EMBEDDED)
+
+# Kandinsky 5
+K5 = {"tokenizer": partial(tokenizer, 1024)}
+family("Kandinsky5T2V Kandinsky5I2V", K5, max_sequence_length=256)
+
+# Hunyuan
+family("HunyuanVideo15 HunyuanVideo15ImageToVideo HunyuanVideoFramepack HunyuanSkyreelsImageToVideo")
+family("HunyuanVideoImageToVideo")
+
+# Cosmos
+family("Cosmos2TextToImage Cosmos2VideoToWorld Cosmos2_5_PredictBase CosmosTextToWorld CosmosVideoToWorld")
+family(
+    "EasyAnimate EasyAnimateControl EasyAnimateInpaint CogVideoXFunControl I2VGenXL MotifVideo MotifVideoImage2Video"
+)
