@@ -4,6 +4,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,11 +43,15 @@ def ray_cluster(directory: Path, num_cpus: int = 8) -> Iterator[Cluster]:
     (directory / "token").write_text(token)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(directory / "token")}
+    # As in infra/kuberay.
+    environment |= {"RAY_worker_maximum_startup_concurrency": "16"}
     gcs, dashboard, metrics = free_port(), free_port(), free_port()
     # All ports are our own: an agent that finds its port taken by another cluster of this machine never takes a job.
     start = [RAY, "start", "--head", f"--port={gcs}", f"--dashboard-port={dashboard}"]
     start += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={metrics}"]
-    start += [f"--num-cpus={num_cpus}", "--disable-usage-stats", "--include-dashboard=true", "--block"]
+    # And so is its directory: a job finds its cluster by a file in it, which the newest cluster there has written.
+    temporary = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    start += [f"--num-cpus={num_cpus}", f"--temp-dir={temporary.name}", "--disable-usage-stats", "--block"]
     # With --block, ending this process ends its cluster; `ray stop` would end every cluster on the machine.
     head = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{dashboard}"
@@ -66,3 +71,4 @@ def ray_cluster(directory: Path, num_cpus: int = 8) -> Iterator[Cluster]:
     finally:
         head.terminate()
         head.wait(timeout=60)
+        temporary.cleanup()
