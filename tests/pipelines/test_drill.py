@@ -1,4 +1,4 @@
-"""The drill of docs/cycle.md: cycles of the embedded model, submitted to a cluster, against an MLflow server with users.
+"""The drill of docs/cycle.md: cycles of the embedded model, submitted to a cluster, against MLflow with users.
 
 A first candidate becomes champion, one that was trained to forget the prompts is refused, a better one takes over, and
 a roll-back restores the first. `pytest -s -m slow tests/pipelines/test_drill.py` prints what the commands say.
