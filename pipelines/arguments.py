@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sdo_ray.config.loading import load_settings
-from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
+from sdo_ray.secrets import read_secret_files, redact, take_credentials_from_tracking_uri
 from sdo_ray.settings import Settings, SettingsError
 
 S = TypeVar("S", bound=Settings)
 
 BAD_INPUT = 2
 """Exit code when nothing was started because of bad input."""
+STOPPED = 1
+"""Exit code when the work began and could not end."""
 
 
 def quiet() -> None:
@@ -52,7 +54,8 @@ def run_job(
         flags: parsers of flags that the job reads itself, shown in the help.
 
     Returns:
-        The job's exit code, or `BAD_INPUT` with every problem on a line of standard error.
+        The job's exit code, `BAD_INPUT` with every problem on a line of standard error, or `STOPPED` with the cause if
+        MLflow failed while the job ran.
     """
     quiet()
     parser = argparse.ArgumentParser(prog=f"sdo {name}", description=description, parents=flags)
@@ -73,3 +76,14 @@ def run_job(
             f"sdo {name} did not start:", *(f"  - {problem}" for problem in error.problems), sep="\n", file=sys.stderr
         )
         return BAD_INPUT
+    except _mlflow_error() as error:
+        print(f"\nsdo {name} stopped: MLflow: {redact(' '.join(str(error).split()))}", file=sys.stderr)
+        print("What is done is kept; once mended, the same command goes on from there.", file=sys.stderr)
+        return STOPPED
+
+
+def _mlflow_error() -> type[Exception]:
+    """What MLflow raises; asked for once something was raised, as its import is slow."""
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException

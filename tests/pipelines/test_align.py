@@ -22,6 +22,8 @@ from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.history import history_of_run
 from tests.support import goes_down
 from tests.support.ink import Ink, Redness
+from tests.support.mlflow_server import mlflow_server
+from tests.support.ports import free_port
 from tests.support.runs import AlignProcess, final_adapter, tiny_settings
 
 SLOW = {
@@ -235,6 +237,28 @@ def test_a_run_that_died_before_it_wrote_its_outcome_registers_no_second_version
     assert "models:/tiny/1" in output
     run_id = json.loads((tmp_path / "runs/tiny/mlflow.json").read_text())["run_id"]
     assert len(client.get_run(run_id).outputs.model_outputs) == 1
+
+
+@pytest.mark.slow
+def test_stops_when_mlflow_goes_away_and_goes_on_when_it_is_back(tiny_base: Path, tmp_path: Path) -> None:
+    settings = str(tiny_settings(tmp_path, tiny_base, rewards=SLOW, trainers={"count": 1}))
+    server, port = tmp_path / "server", free_port()
+    server.mkdir()
+    with mlflow_server(server, port=port) as up:
+        environment = up.environment | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+        run = AlignProcess(settings, environment=environment)
+        run.until("update 3/6")
+    with run:
+        output = run.finish(code=1)
+    assert "sdo align stopped: MLflow: " in output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    with mlflow_server(server, port=port), AlignProcess(settings, environment=environment) as again:
+        again.finish()
+    client = mlflow.MlflowClient(f"sqlite:///{server}/mlflow.db")
+    run_id = json.loads((tmp_path / "runs/tiny/mlflow.json").read_text())["run_id"]
+    assert [m.step for m in client.get_metric_history(run_id, "reward/mean")] == [1, 2, 3, 4, 5, 6]
+    assert client.get_run(run_id).info.status == "FINISHED"
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def mlflow_server(
     authenticated: bool = False,
     backend: str | None = None,
     artifacts: str | None = None,
+    port: int | None = None,
 ) -> Iterator[MlflowServer]:
     """Serve until the block ends.
 
@@ -44,6 +45,7 @@ def mlflow_server(
         authenticated: whether it asks for user and password (MLflow's basic-auth app).
         backend: database URI; a SQLite file if not given.
         artifacts: where it stores artifacts, served by it over HTTP; a directory if not given.
+        port: where it listens; a free one if not given.
     """
     environment, options = {}, list[str]()
     password = secrets.token_urlsafe(16)
@@ -60,7 +62,7 @@ def mlflow_server(
             "MLFLOW_AUTH_ADMIN_PASSWORD": password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(16),
         }
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", backend or f"sqlite:///{directory}/mlflow.db"]
     command += ["--artifacts-destination", artifacts or str(directory / "artifacts"), *options]
