@@ -1,12 +1,13 @@
 # make demo      align the embedded emoji model and show before/after pictures
 # make test      lint, types and tests
 # make test-all  the slow tests too
+# make docs      the documentation as a site, in build/site
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/emoji-glossy
 
-.PHONY: demo test test-all lint tests-quick tests-all install clean
+.PHONY: demo test test-all docs lint tests-quick tests-all install clean
 .NOTPARALLEL:
 
 demo: install
@@ -16,6 +17,9 @@ demo: install
 test: lint tests-quick
 
 test-all: lint tests-all
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # the theme's authors announce its successor
 
 lint: install
 	$(BIN)/ruff check .
