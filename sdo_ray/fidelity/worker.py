@@ -65,26 +65,29 @@ class GradientMaker:
 
     Args:
         config: what to do.
-        reward_actors: handles by reward name.
     """
 
-    def __init__(self, config: GradientConfig, reward_actors: Mapping[str, Any]) -> None:
+    def __init__(self, config: GradientConfig) -> None:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
-        terms = [RewardTerm(term.name, term.weight, term.cap) for term in config.mix.terms]
-        rewards = RewardClient(reward_actors, [term.name for term in terms if term.weight])
-        self._judged = Judged(config.seed, config.sampling, rewards, terms, config.mix.normalize)
         device = "cuda" if config.samplers.num_gpus else "cpu"
         self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
         trained = attach(self._pipeline.components, config.model)
         set_adapter(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
         self._parameters = adapter_parameters(trained)
 
-    def measure(self, work: Work) -> Done:
-        """Do it."""
+    def measure(self, work: Work, reward_actors: Mapping[str, Any]) -> Done:
+        """Do it.
+
+        Args:
+            work: what to do.
+            reward_actors: handles by reward name. They come with each call, as Ray could not start an actor again whose
+                constructor was given references that it may have lost.
+        """
+        judged = self._judged(reward_actors)
         if work.plan is None:
             steps = step_gradients(
-                self._pipeline, self._parameters, work.batch, self._judged, checkpoint=self._config.checkpoint
+                self._pipeline, self._parameters, work.batch, judged, checkpoint=self._config.checkpoint
             )
             return Done(work, [], steps)
         draws: list[MeasuredGradient] = []
@@ -103,8 +106,14 @@ class GradientMaker:
             if plan in plans[: len(draws)]:
                 draws.append(draws[plans.index(plan)])
             else:
-                draws.append(plan_gradient(self._pipeline, self._parameters, work.batch, plan, self._judged))
+                draws.append(plan_gradient(self._pipeline, self._parameters, work.batch, plan, judged))
         return Done(work, draws, [])
+
+    def _judged(self, reward_actors: Mapping[str, Any]) -> Judged:
+        config = self._config
+        terms = [RewardTerm(term.name, term.weight, term.cap) for term in config.mix.terms]
+        rewards = RewardClient(reward_actors, [term.name for term in terms if term.weight])
+        return Judged(config.seed, config.sampling, rewards, terms, config.mix.normalize)
 
 
 def measure_all(work: Sequence[Work], config: GradientConfig, reward_actors: Mapping[str, Any]) -> Iterator[Done]:
@@ -124,5 +133,5 @@ def measure_all(work: Sequence[Work], config: GradientConfig, reward_actors: Map
     maker = ray.remote(GradientMaker).options(
         num_cpus=samplers.num_cpus, num_gpus=samplers.num_gpus, max_restarts=-1, max_task_retries=-1
     )
-    makers = [maker.remote(config, reward_actors) for _ in range(min(samplers.count, len(work)))]
-    yield from ActorPool(makers).map(lambda actor, piece: actor.measure.remote(piece), work)
+    makers = [maker.remote(config) for _ in range(min(samplers.count, len(work)))]
+    yield from ActorPool(makers).map(lambda actor, piece: actor.measure.remote(piece, reward_actors), work)

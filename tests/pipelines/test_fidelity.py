@@ -48,6 +48,7 @@ def command(path: Path) -> str:
         timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "actor restart will fail" not in done.stderr
     return done.stdout
 
 
