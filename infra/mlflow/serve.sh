@@ -20,5 +20,5 @@ AWS_SHARED_CREDENTIALS_FILE=$SECRETS/s3_credentials
 export PGPASSWORD MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY AWS_SHARED_CREDENTIALS_FILE
 # Clients send artifacts to the server, so they need no S3 credentials.
 exec mlflow server --app-name basic-auth --host 0.0.0.0 --port "${PORT:-5000}" --workers "${WORKERS:-2}" \
-    --backend-store-uri postgresql:/// --artifacts-destination "$ARTIFACTS" \
+    --backend-store-uri postgresql+psycopg2:/// --artifacts-destination "$ARTIFACTS" \
     --allowed-hosts "$ALLOWED_HOSTS"

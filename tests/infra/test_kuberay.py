@@ -13,7 +13,6 @@ import pytest
 import ray
 import yaml
 from ray.cluster_utils import Cluster
-from ray.util.state import list_actors
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
@@ -26,6 +25,12 @@ KUBERNETES = "1.34"
 BUILDS = ("run", "cluster", "schedule", "schedule-kuberay")
 
 Resource = dict[str, Any]
+REFUSALS = (
+    jsonschema.ValidationError,
+    kubernetes_validate.ValidationError,
+    kubernetes_validate.SchemaNotFoundError,
+)
+"""The last is for a kind or version that there is not."""
 
 
 def build(name: str) -> list[Resource]:
@@ -109,7 +114,7 @@ def test_mistakes_are_found(spoil: Callable[[Resource], Any]) -> None:
     validate(job)
     job = yaml.safe_load(yaml.dump(job, Dumper=_NoAnchors))
     spoil(job)
-    with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
+    with pytest.raises(REFUSALS):
         validate(job)
 
 
@@ -221,14 +226,15 @@ def test_the_versions_are_the_projects() -> None:
 
 @ray.remote
 class _Part:
-    def ping(self) -> None:
-        pass
+    def node(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
 
 
 def test_each_part_of_the_run_lands_on_its_group() -> None:
     """The manifest's groups as nodes of a real Ray cluster, and the demand of the manifest's run on it."""
     job = yaml.safe_load((DIRECTORY / "run/rayjob.yaml").read_text())
-    command, config, *rest = shlex.split(job["spec"]["entrypoint"].removeprefix("sdo "))
+    entrypoint = job["spec"]["entrypoint"].replace("$(date +%F)", "today")  # as the submitter's shell does
+    command, config, *rest = shlex.split(entrypoint.removeprefix("sdo "))
     assert command == "align"
     overrides = [value for option, value in zip(rest[::2], rest[1::2], strict=True) if option == "--set"]
     overrides = [value for value in overrides if not value.startswith("run.")]
@@ -245,15 +251,12 @@ def test_each_part_of_the_run_lands_on_its_group() -> None:
                 node = cluster.add_node(num_cpus=cpus, num_gpus=int(limits.get("nvidia.com/gpu", 0)))
                 groups[node.node_id] = group.get("groupName", "head")
         ray.init(address=cluster.address, log_to_driver=False)
-        parts = {}
+        parts, placed = [], set()
         for demand in settings.demands():
             options = {"num_cpus": demand.num_cpus, "num_gpus": demand.num_gpus}
             for _ in range(demand.count):
-                part = _Part.options(**options).remote()
-                ray.get(part.ping.remote(), timeout=60)
-                parts[part] = demand.what
-        nodes = {actor.actor_id: groups[actor.node_id] for actor in list_actors(detail=True)}
-        placed = {(what, nodes[part._actor_id.hex()]) for part, what in parts.items()}
+                parts.append(part := _Part.options(**options).remote())  # they stay, and hold what they ask for
+                placed.add((demand.what, groups[ray.get(part.node.remote(), timeout=120)]))
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -149,6 +149,7 @@ def test_the_server_keeps_runs_in_postgresql_and_artifacts_in_s3(server, tmp_pat
         mlflow.MlflowClient(uri).search_experiments()
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    mlflow.MlflowClient(uri).search_experiments()  # the first answer may take longer than a check waits
     check_server(uri)
     run = RunDirectory(str(tmp_path), "run")
     with TrackedRun(uri, "emoji", run, "run", {"training": {"updates": 1}}) as tracked:

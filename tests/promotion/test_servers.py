@@ -114,7 +114,7 @@ def test_a_lock_of_another_user(authenticated: MlflowServer, monkeypatch: pytest
     client = registered(authenticated.uri, "shared", 1)
     users = AuthServiceClient(authenticated.uri)
     users.create_user("bob", password := secrets.token_urlsafe(16))
-    users.create_registered_model_permission("shared", "bob", "EDIT")
+    users.grant_user_permission("bob", "registered_model", "shared", "EDIT")
     lock._acquire(client, "shared", "ann", 1.0, print)
 
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")

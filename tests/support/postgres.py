@@ -33,7 +33,7 @@ def _program(name: str) -> str | None:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Serve until the block ends; yields `postgresql://USER:PASSWORD@127.0.0.1:PORT/postgres`."""
+    """Serve until the block ends; yields `postgresql+psycopg2://USER:PASSWORD@127.0.0.1:PORT/postgres`."""
     prefix = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     directory = Path(tempfile.mkdtemp(prefix="sdo-postgres-"))
     try:
@@ -51,6 +51,6 @@ def postgres() -> Iterator[str]:
         command = [*prefix, _program("postgres"), "-F", "-D", str(data), "-p", str(port)]
         command += ["-h", "127.0.0.1", "-k", str(directory)]
         with serving(command, port, directory / "server.log", {}):
-            yield f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://{USER}:{password}@127.0.0.1:{port}/postgres"
     finally:
         shutil.rmtree(directory, ignore_errors=True)
