@@ -1,13 +1,18 @@
-"""Write the table of pipelines: `python -m tests.backprop.matrix docs/pipelines.md`."""
+"""Write the table of pipelines: `python -m tests.backprop.matrix docs/pipelines.md`.
+
+With names of classes after the path it runs those only.
+"""
 
 import inspect
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import diffusers
 import torch
 
-from .cases import CASES, REFUSED
+from .cases import CASES, NOT_RUN, REFUSED
 from .check import Passed
 from .run import run
 
@@ -34,31 +39,36 @@ def others() -> list[str]:
     return sorted(set(names) - set(CASES) - {"Diffusion"})
 
 
-def main(path: Path) -> None:
-    """Run every case and write the table."""
+def main(path: Path, names: Sequence[str]) -> None:
+    """Run the cases `names`, all if there are none, and write the table; it keeps its rows of the others."""
     torch.set_num_threads(1)
-    works, fails = [], []
-    for name in sorted(CASES):
+    rows = earlier(path) if names else {}
+    for name in sorted(names or CASES):
         try:
-            works.append((name, run(name)))
+            rows[name] = row(name, run(name))
         except Exception as error:
-            fails.append((name, REFUSED.get(name, f"UNEXPECTED: {type(error).__name__}: {error}")))
-        print(name, "fails" if fails and fails[-1][0] == name else "works", flush=True)
+            rows[name] = REFUSED.get(name, f"UNEXPECTED: {type(error).__name__}: {error}")
+        print(name, rows[name], flush=True)
+    fails = [name for name, text in rows.items() if name in REFUSED or text.startswith("UNEXPECTED")]
+    works = sorted(set(rows) - set(fails))
     lines = [HEAD.format(version=diffusers.__version__), f"## {len(works)} work", ""]
     lines += ["| pipeline | scheduler steps | returns |", "|---|---|---|"]
-    lines += [f"| {name} | {row(name, passed)} |" for name, passed in works]
+    lines += [f"| {name} | {rows[name]} |" for name in works]
     lines += ["", f"## {len(fails)} do not", "", "| pipeline | why |", "|---|---|"]
-    lines += [f"| {name} | {reason} |" for name, reason in fails]
+    lines += [f"| {name} | {rows[name]} |" for name in sorted(fails)]
     missing = others()
-    lines += [
-        "",
-        f"## {len(missing)} not run",
-        "",
-        "No small build of these is written here, so nothing is claimed:",
-        "",
-    ]
-    lines += [", ".join(missing) + "."]
+    lines += ["", f"## {len(missing)} not run", "", "| pipelines | why |", "|---|---|"]
+    reasons = {reason: set(classes.split()) for reason, classes in NOT_RUN.items()}
+    claimed = set().union(*reasons.values())
+    reasons["no small build of these is written here, so nothing is claimed"] = set(missing) - claimed
+    lines += [f"| {', '.join(sorted(classes))} | {reason} |" for reason, classes in reasons.items()]
     path.write_text("\n".join(lines) + "\n")
+
+
+def earlier(path: Path) -> dict[str, str]:
+    """Rows of the table by class, of those that have a case."""
+    found = re.findall(r"^\| (\w+) \| (.+) \|$", path.read_text(), re.MULTILINE)
+    return {name: text for name, text in found if name in CASES}
 
 
 def row(name: str, passed: Passed) -> str:
@@ -68,4 +78,4 @@ def row(name: str, passed: Passed) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

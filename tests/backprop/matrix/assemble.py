@@ -40,6 +40,8 @@ def component(name: str, parameter: inspect.Parameter) -> Any:
     if "tokenizer" in name:
         return tokenizer(77 if "CLIPTokenizer" in classes(parameter.annotation) else 16)
     for cls in classes(parameter.annotation):
+        if cls.endswith("Guidance"):
+            return getattr(diffusers, cls)()
         cls = {"Gemma2PreTrainedModel": "Gemma2Model", "GemmaPreTrainedModel": "GemmaModel"}.get(cls, cls)
         if cls in TINY:
             return part(cls)

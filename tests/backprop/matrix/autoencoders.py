@@ -15,7 +15,7 @@ VAE = {
 WAN_VAE = {"base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 HUNYUAN_15 = {
     "latent_channels": 4,
-    "block_out_channels": (32, 32, 32, 32, 32),
+    "block_out_channels": (8, 8, 8, 8, 8),
     "layers_per_block": 1,
     "scaling_factor": 0.5,
 }
@@ -100,13 +100,6 @@ AUTOENCODERS: dict[str, dict[str, Any]] = {
         "latents_mean": [0.1] * 4,
         "latents_std": [0.5] * 4,
     },
-    "AutoencoderKLCosmos": {
-        "encoder_block_out_channels": (8, 8, 8, 8),
-        "decode_block_out_channels": (8, 8, 8, 8),
-        "attention_resolutions": (8,),
-        "resolution": 64,
-        "num_layers": 1,
-    },
     "AutoencoderKLMochi": {
         "latent_channels": 12,
         "encoder_block_out_channels": (32, 32, 32, 32),
@@ -147,6 +140,15 @@ AUTOENCODERS: dict[str, dict[str, Any]] = {
         "decoder_input_channels": 3,
         "channel_multiples": [1, 2],
         "sampling_rate": 4,
+    },
+    "LongCatAudioDiTVae": {
+        "channels": 8,
+        "c_mults": [1, 1],
+        "strides": [2],
+        "latent_dim": 4,
+        "encoder_latent_dim": 8,
+        "downsampling_ratio": 2,
+        "sample_rate": 16,
     },
     "AutoencoderTiny": {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
     | {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)},

@@ -17,6 +17,7 @@ AT_HOME = {
     "WuerstchenDiffNeXt": "deprecated.wuerstchen",
     "LTX2TextConnectors": "ltx2",
     "LTX2Vocoder": "ltx2",
+    "AceStepConditionEncoder": "ace_step",
 }
 """Classes that diffusers keeps with their pipeline only: the package."""
 

@@ -81,6 +81,12 @@ def _qwen_vl(config: Any, **more: Any) -> Any:
     return config(text_config=text, vision_config=vision | more, **MARK_IDS)
 
 
+def _qwen2_vl() -> Any:
+    text = _qwen_vl(transformers.Qwen2_5_VLConfig).text_config.to_dict() | {"model_type": "qwen2_vl_text"}
+    vision = {"depth": 1, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 2, "mlp_ratio": 1}
+    return transformers.Qwen2VLConfig(text_config=text, vision_config=vision, **MARK_IDS)
+
+
 def _qwen3_vl() -> Any:
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3], "mrope_interleaved": True}
     vision = {"depth": 1, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH}
@@ -134,13 +140,9 @@ def encoder(name: str, **changes: Any) -> torch.nn.Module:
         "Qwen3ForCausalLM": lambda: transformers.Qwen3Config(**_DECODER),
         "SmolLM3ForCausalLM": lambda: transformers.SmolLM3Config(**_DECODER),
         "Qwen2_5_VLForConditionalGeneration": lambda: _qwen_vl(transformers.Qwen2_5_VLConfig),
+        "Qwen2VLForConditionalGeneration": _qwen2_vl,
         "Qwen3VLForConditionalGeneration": _qwen3_vl,
         "Qwen3VLModel": _qwen3_vl,
-        "LlavaForConditionalGeneration": lambda: transformers.LlavaConfig(
-            text_config=transformers.LlamaConfig(**_DECODER),
-            vision_config=transformers.CLIPVisionConfig(**_CLIP, **_VISION),
-            image_token_index=MARK_IDS["image_token_id"],
-        ),
         "Mistral3ForConditionalGeneration": _mistral3,
         "Mistral3Model": _mistral3,
         "Siglip2VisionModel": lambda: transformers.Siglip2VisionConfig(**_CLIP, patch_size=8, num_patches=16),

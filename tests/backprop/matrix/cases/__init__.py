@@ -5,10 +5,11 @@ All pass the checks but those in `REFUSED`; the kept calls of those in `STAYS` c
 
 from . import image_transformers, kandinsky, others, stable_diffusion, video
 from .case import CASES, Case
-from .reasons import REFUSED, STAYS
+from .reasons import NOT_RUN, REFUSED, STAYS
 
 __all__ = [
     "CASES",
+    "NOT_RUN",
     "REFUSED",
     "STAYS",
     "Case",

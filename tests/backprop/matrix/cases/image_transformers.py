@@ -116,3 +116,5 @@ CLOZE = {"transformer": tiny("FluxTransformer2DModel", in_channels=48, out_chann
 family("VisualCloze VisualClozeGeneration", CLOZE, task_prompt="a task", content_prompt="a cat", prompt=...)
 family("VisualCloze VisualClozeGeneration", image=[[picture(1), picture(2)], [picture(3), None]])
 family("VisualCloze", upsampling_strength=0.0)
+
+# Cosmos without its safety checker, whose package is not here

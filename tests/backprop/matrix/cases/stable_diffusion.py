@@ -95,7 +95,6 @@ family(
     gligen_phrases=["a"],
     gligen_boxes=[[0.1, 0.1, 0.6, 0.6]],
 )
-family("StableDiffusionAttendAndExcite", token_indices=[1], attn_res=(8, 8))
 family(
     "StableDiffusionDiffEdit",
     {"inverse_scheduler": diffusers.DDIMInverseScheduler},
@@ -104,10 +103,7 @@ family(
     inpaint_strength=1.0,
 )
 family("StableDiffusionParadigms", {"scheduler": diffusers.DDIMParallelScheduler})
-family("TextToVideoZero", video_length=2, t0=0, t1=1)
-family("TextToVideoZeroSDXL", XL_PARTS, video_length=2, t0=0, t1=1)
 family("MarigoldIntrinsics", {"unet": unet(in_channels=12, out_channels=8)}, processing_resolution=SIZE)
-family("VersatileDiffusionImageVariation", {"image_unet": unet()})
 
 
 def xs(**changes: Any) -> Callable[[], torch.nn.Module]:

@@ -2,12 +2,13 @@
 
 from functools import partial
 
+import diffusers
 import torch
 
 from ..assemble import picture
 from ..convolutional import XL
 from ..parts import part
-from ..text import encoder, tokenizer
+from ..text import WIDTH, encoder, tokenizer
 from .case import EMBEDDED, FRAMES, family, tiny, unet
 
 # Video
@@ -51,21 +52,27 @@ family("LTX2DFR", KEYFRAMES, sigmas=[1.0, 0.5])
 family("LTXI2VLongMultiPrompt", num_inference_steps=3)
 
 # More of Wan, SkyReels and their relatives
-family("SkyReelsV2ImageToVideo", {"transformer": tiny("SkyReelsV2Transformer3DModel", in_channels=36)}, **EMBEDDED)
-family("SkyReelsV2DiffusionForcingVideoToVideo", **EMBEDDED)
+SKY_I2V = {"in_channels": 36, "image_dim": WIDTH, "added_kv_proj_dim": 24}
+family("SkyReelsV2ImageToVideo", {"transformer": tiny("SkyReelsV2Transformer3DModel", **SKY_I2V)}, **EMBEDDED)
+family("SkyReelsV2DiffusionForcingVideoToVideo", overlap_history=1, base_num_frames=5, num_frames=9, **EMBEDDED)
 family("WanAnimate", pose_video=FRAMES, face_video=FRAMES, segment_frame_length=5, **EMBEDDED)
-family("ChronoEdit AnyFlow AnyFlowFAR Helios HeliosPyramid", **EMBEDDED)
+family("ChronoEdit", **EMBEDDED)
+family("AnyFlow AnyFlowFAR", video=..., **EMBEDDED)
+family("Helios HeliosPyramid", image=..., video=..., **EMBEDDED)
+family("Helios", {"scheduler": partial(diffusers.HeliosScheduler, stages=1, stage_range=[0, 1], gamma=1 / 3)})
+family("HeliosPyramid", height=64, width=64, pyramid_num_inference_steps_list=[1, 1, 1])
 
 # Kandinsky 5
-K5 = {"tokenizer": partial(tokenizer, 1024)}
-family("Kandinsky5T2V Kandinsky5I2V", K5, max_sequence_length=256)
+K5 = {"tokenizer": partial(tokenizer, 2048)}
+family("Kandinsky5T2V Kandinsky5I2V", K5, max_sequence_length=1024)
 
 # Hunyuan
-family("HunyuanVideo15 HunyuanVideo15ImageToVideo HunyuanVideoFramepack HunyuanSkyreelsImageToVideo")
-family("HunyuanVideoImageToVideo")
-
-# Cosmos
-family("Cosmos2TextToImage Cosmos2VideoToWorld Cosmos2_5_PredictBase CosmosTextToWorld CosmosVideoToWorld")
-family(
-    "EasyAnimate EasyAnimateControl EasyAnimateInpaint CogVideoXFunControl I2VGenXL MotifVideo MotifVideoImage2Video"
-)
+family("HunyuanVideo15 HunyuanVideo15ImageToVideo HunyuanVideoFramepack")
+HUNYUAN_8 = {"transformer": tiny("HunyuanVideoTransformer3DModel", in_channels=8)}
+family("HunyuanSkyreelsImageToVideo", HUNYUAN_8)
+family("EasyAnimate EasyAnimateControl EasyAnimateInpaint", negative_prompt="a dog")
+VIDEO = torch.linspace(0, 1, 3 * 5 * 32 * 32).reshape(1, 3, 5, 32, 32)
+INPAINT = {"transformer": tiny("EasyAnimateTransformer3DModel", in_channels=9)}
+family("EasyAnimateInpaint", INPAINT, video=VIDEO, mask_video=VIDEO[:, :1].round())
+FUN = {"transformer": tiny("CogVideoXTransformer3DModel", in_channels=8)}
+family("CogVideoXFunControl", FUN, control_video=FRAMES)
