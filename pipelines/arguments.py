@@ -23,9 +23,11 @@ STOPPED = 1
 
 def quiet() -> None:
     """Leave the screen to the job: libraries speak of errors only, unless the user set them otherwise."""
+    for library in ("transformers", "diffusers"):
+        # They read the variable when they are imported, here and in other processes; they may have been already.
+        if os.environ.setdefault(f"{library.upper()}_VERBOSITY", "error") == "error":
+            logging.getLogger(library).setLevel(logging.ERROR)
     for variable, level in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DIFFUSERS_VERBOSITY": "error",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

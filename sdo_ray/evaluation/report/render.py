@@ -103,13 +103,10 @@ def _headlines(evaluation: Evaluation) -> Iterator[str]:
             pairs = [line.pairs[CANDIDATE, other] for line in members if (CANDIDATE, other) in line.pairs]
             if pairs:
                 higher, lower = sum(p.low > 0 for p in pairs), sum(p.high < 0 for p in pairs)
-                unclear = len(pairs) - higher - lower
-                rewards = f"{len(pairs)} reward{'s' * (len(pairs) > 1)}"
-                which = f"the {rewards} that it was {group}" if group else rewards
-                yield (
-                    f"Of {which}, the candidate scores higher than the {other} on {higher} and lower on {lower}; "
-                    f"{unclear} show{'s' * (unclear == 1)} no clear difference."
-                )
+                counts = {"higher": higher, "lower": lower, "no clear difference": len(pairs) - higher - lower}
+                said = ", ".join(f"{what} on {count}" for what, count in counts.items() if count)
+                rewards = " ".join((f"{len(pairs)} reward{'s' * (len(pairs) > 1)}", group)).rstrip()
+                yield f"{rewards}, candidate against {other}: {said}."
 
 
 def _tables(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def test_everything_is_in_it(good: Page) -> None:
     for said in (
         "12 held-out prompts, 12 pictures of each model",
         "models/candidate",
-        "Of the 1 reward that it was not trained on, the candidate scores",
+        "1 reward not trained on, candidate against base: ",
         "the first 12 of 12 pairs",
         "Fréchet distances from 12 pictures of each model are biased upwards",
         "The candidate's training",
