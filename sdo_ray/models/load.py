@@ -119,7 +119,7 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
             if torch_dtype != torch.float32:
                 pipeline.to(torch_dtype)
         else:
-            pipeline = DiffusionPipeline.from_pretrained(resolve(base), torch_dtype=torch_dtype, use_safetensors=True)
+            pipeline = DiffusionPipeline.from_pretrained(resolve(base), dtype=torch_dtype, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     for name, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
@@ -176,7 +176,7 @@ def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Modu
     for name, kind in denoiser_classes(base).items():
         with quiet_libraries(), reading(base):
             found[name] = getattr(diffusers, kind).from_pretrained(
-                location, subfolder=name, torch_dtype=getattr(torch, dtype), use_safetensors=True
+                location, subfolder=name, dtype=getattr(torch, dtype), use_safetensors=True
             )
         found[name].requires_grad_(False).eval()
     return found

@@ -131,7 +131,7 @@ def sheet(results: pa.Table, column: str) -> bytes:
         column: the text that is the prompt.
     """
     texts = [TEXT + column, *(name for name in results.column_names if name.startswith(TEXT) and name != TEXT + column)]
-    captions = [" → ".join(row.values()) for row in results.select(texts).to_pylist()]
+    captions = [" > ".join(row.values()) for row in results.select(texts).to_pylist()]
     shown = pa.table({"prompt": captions, "base": results["initial_picture"], "aligned": results["final_picture"]})
     buffer = io.BytesIO()
     before_after(shown, cell=160).save(buffer, format="PNG")
