@@ -15,9 +15,9 @@ import torch
 from benchmarks.models import BenchmarkModel
 from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
-from sdo_ray.models.adapter import adapter_parameters
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import autocast
+from sdo_ray.models.parameters import trained_parameters
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def costs(
 
 def update(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batch: int, seed: int) -> None:
     """Sample, decode, and take a gradient at the pictures back to the adapter; an empty plan only samples."""
-    for parameter in adapter_parameters(find_denoisers(model.pipeline)).values():
+    for parameter in trained_parameters(find_denoisers(model.pipeline)).values():
         parameter.grad = None
     with autocast(model.pipeline):
         images = differentiable_sample(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 
-from sdo_ray.models.adapter import set_adapter
 from sdo_ray.models.adapter_file import FILE, load_adapter
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach
 from sdo_ray.rollout.records import load_tensors
@@ -75,5 +75,5 @@ class PolicyModel:
         """See `ModelSource`."""
         pipeline = load_pipeline(self.model.base, self.model.dtype, device)
         _, [weights] = ray.get(self.store.newest.remote(self.version))
-        set_adapter(attach(pipeline.components, self.model), load_tensors(ray.get(weights)))
+        set_parameters(attach(pipeline.components, self.model), load_tensors(ray.get(weights)))
         return pipeline

@@ -13,8 +13,8 @@ from ray.util import ActorPool
 from rewards.mix import RewardTerm
 from sdo_ray.backprop import sampler_plan
 from sdo_ray.fidelity.gradients import Judged, MeasuredGradient, plan_gradient, step_gradients
-from sdo_ray.models.adapter import adapter_parameters, set_adapter
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach, initial_policy
 from sdo_ray.rollout.records import PromptBatch
@@ -73,8 +73,8 @@ class GradientMaker:
         device = "cuda" if config.samplers.num_gpus else "cpu"
         self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
         trained = attach(self._pipeline.components, config.model)
-        set_adapter(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
-        self._parameters = adapter_parameters(trained)
+        set_parameters(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
+        self._parameters = trained_parameters(trained)
 
     def measure(self, work: Work, reward_actors: Mapping[str, Any]) -> Done:
         """Do it.

@@ -1,4 +1,4 @@
-"""The LoRA adapter inside a pipeline: attach it, read and write its weights, switch it off."""
+"""The LoRA adapter inside a pipeline: attach it, start it, merge it, switch it off."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sdo_ray.models.denoisers import (
     find_text_encoders,
     text_encoder_skeletons,
 )
+from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.settings import SettingsError
 
@@ -81,17 +82,7 @@ def matching_layers(module: torch.nn.Module, endings: Sequence[str], whose: str,
     return [layer for name, layer in _layers(module) if any(_ends(name, ending) for ending in endings)]
 
 
-def adapter_parameters(denoisers: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
-    """The trained parameters, `{"unet.mid_block...lora_A...": [r, in]}`, in an order that is the same everywhere."""
-    return {
-        f"{component}.{name}": parameter
-        for component, denoiser in denoisers.items()
-        for name, parameter in sorted(denoiser.named_parameters())
-        if parameter.requires_grad
-    }
-
-
-def initial_adapter(base: str, settings: LoraSettings, seed: int) -> dict[str, torch.Tensor]:
+def initial_lora(base: str, settings: LoraSettings, seed: int) -> dict[str, torch.Tensor]:
     """Policy version 0, from the shapes of the base model alone: no weights are read, and every machine gets the same.
 
     Factor A is drawn uniformly from +-1/sqrt(fan in), B is zero, as PEFT starts them.
@@ -102,14 +93,14 @@ def initial_adapter(base: str, settings: LoraSettings, seed: int) -> dict[str, t
         seed: fixes A.
 
     Returns:
-        Name -> float32 tensor, named as in `adapter_parameters`.
+        Name -> float32 tensor, named as in `trained_parameters`.
 
     Raises:
         SettingsError: the base has no denoiser, or no layer's name ends with one of the targets.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, parameter in adapter_parameters(adapted_skeletons(base, settings)).items():
+    for name, parameter in trained_parameters(adapted_skeletons(base, settings)).items():
         weights[name] = torch.zeros(parameter.shape)
         if ".lora_A." in name:
             bound = parameter[0].numel() ** -0.5
@@ -126,21 +117,6 @@ def adapted_skeletons(base: str, settings: LoraSettings) -> dict[str, torch.nn.M
     text_encoders = text_encoder_skeletons(base)
     attach_text_lora(text_encoders, settings)
     return denoisers | text_encoders
-
-
-@torch.no_grad()
-def set_adapter(denoisers: Mapping[str, torch.nn.Module], state: Mapping[str, torch.Tensor]) -> None:
-    """Copy weights named as in `adapter_parameters` into the attached adapter.
-
-    Raises:
-        KeyError: if the names differ; both differences are listed.
-    """
-    parameters = adapter_parameters(denoisers)
-    if parameters.keys() != state.keys():
-        missing, unknown = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
-        raise KeyError(f"adapter weights do not fit the model: missing {missing[:3]}, unknown {unknown[:3]}")
-    for name, parameter in parameters.items():
-        parameter.copy_(state[name])
 
 
 def merge_lora(modules: Mapping[str, torch.nn.Module]) -> None:

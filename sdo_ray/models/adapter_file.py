@@ -42,7 +42,7 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
     Args:
         base: the base model's reference; only its configuration is read.
         settings: the adapter's, on the denoisers alone: diffusers reads adapters of few text encoders.
-        state: weights named as in `adapter_parameters`.
+        state: weights named as in `trained_parameters`.
         directory: where to.
 
     Returns:

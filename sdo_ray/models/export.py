@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from sdo_ray.models.adapter import merge_lora, set_adapter
+from sdo_ray.models.adapter import merge_lora
 from sdo_ray.models.adapter_file import export_adapter, has_adapter_file
 from sdo_ray.models.diffit import merge_diffit
 from sdo_ray.models.load import ZOO, load_pipeline
+from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach
@@ -36,7 +37,7 @@ def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, to
         directory: where to. Gets `ADAPTER`, for `load_lora_weights`, and perhaps `BASE`, for `from_pretrained`; or else
             `MODEL`, for `from_pretrained`, with what was trained in float32.
         model: the base, and what was trained.
-        weights: the policy, named as in `adapter_parameters`.
+        weights: the policy, named as in `trained_parameters`.
 
     Returns:
         `BASE` if it was written, else None.
@@ -50,7 +51,7 @@ def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, to
         return BASE
     pipeline = load_pipeline(model.base, model.dtype)
     trained = attach(pipeline.components, model)
-    set_adapter(trained, weights)
+    set_parameters(trained, weights)
     merge_lora(trained)
     merge_diffit(trained)
     with quiet_libraries():

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 import torch
 
 from sdo_ray.backprop.denoisers import denoiser_names
-from sdo_ray.models.adapter import (
-    adapter_parameters,
-    attach_lora,
-    attach_text_lora,
-    initial_adapter,
-)
+from sdo_ray.models.adapter import attach_lora, attach_text_lora, initial_lora
 from sdo_ray.models.denoisers import TEXT_ENCODERS
 from sdo_ray.models.diffit import attach_diffit
 from sdo_ray.models.load import load_denoisers
+from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.settings import ModelSettings
 
 
@@ -58,12 +54,12 @@ def initial_policy(model: ModelSettings, seed: int) -> dict[str, torch.Tensor]:
         seed: fixes a LoRA's factor A.
 
     Returns:
-        Name -> float32 tensor on the CPU, named as in `adapter_parameters`.
+        Name -> float32 tensor on the CPU, named as in `trained_parameters`.
 
     Raises:
         SettingsError: the base cannot be read, or no layer's name ends with one of the settings' endings.
     """
     if model.train == "lora":
-        return initial_adapter(model.base, model.lora, seed)
-    trained = adapter_parameters(attach(load_denoisers(model.base, model.dtype), model))
+        return initial_lora(model.base, model.lora, seed)
+    trained = trained_parameters(attach(load_denoisers(model.base, model.dtype), model))
     return {name: parameter.detach() for name, parameter in trained.items()}

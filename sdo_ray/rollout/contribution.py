@@ -10,9 +10,9 @@ import torch
 
 from rewards.mix import RewardTerm, mix
 from sdo_ray.backprop import GradientRecord, KeptCall, differentiable_sample, sampler_plan
-from sdo_ray.models.adapter import adapter_parameters
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.load import autocast
+from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.seeds import generator
@@ -65,7 +65,7 @@ def compute_contribution(
         back is not finite, the whole batch is.
     """
     began = time.monotonic()
-    parameters = adapter_parameters(find_denoisers(pipeline) | find_text_encoders(pipeline))
+    parameters = trained_parameters(find_denoisers(pipeline) | find_text_encoders(pipeline))
     for parameter in parameters.values():
         parameter.grad = None
     draws = generator(seed, "plan", batch.rows[0])

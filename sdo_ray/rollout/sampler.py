@@ -12,8 +12,8 @@ import ray
 import torch
 
 from rewards.mix import RewardTerm
-from sdo_ray.models.adapter import set_adapter
 from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.trained import attach
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.pictures import grid
@@ -65,7 +65,7 @@ class Sampler:
     def _adopt_newest_policy(self, update: int) -> None:
         version, [weights] = ray.get(self._store.newest.remote(update))
         if version != self._version:
-            set_adapter(self._trained, load_tensors(ray.get(weights)))
+            set_parameters(self._trained, load_tensors(ray.get(weights)))
             self._version = version
 
     def _preview(self) -> bytes:

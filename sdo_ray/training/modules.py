@@ -11,8 +11,8 @@ import torch
 from torch.utils import _pytree as tree
 
 from sdo_ray.backprop import surrogate
-from sdo_ray.models.adapter import adapter_parameters, set_adapter
 from sdo_ray.models.load import load_denoisers, mixed_precision
+from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach
 from sdo_ray.rollout.records import Contribution
@@ -55,11 +55,11 @@ class Denoisers(torch.nn.Module):
     def __init__(self, model: ModelSettings, weights: Weights) -> None:
         super().__init__()
         self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.base, model.dtype), model))
-        set_adapter(dict(self.denoisers.items()), weights)
+        set_parameters(dict(self.denoisers.items()), weights)
 
     def named(self) -> dict[str, torch.nn.Parameter]:
         """Parameter name -> weights."""
-        return adapter_parameters(dict(self.denoisers.items()))
+        return trained_parameters(dict(self.denoisers.items()))
 
     def forward(self, contribution: Contribution) -> torch.Tensor:
         """sum over the kept calls and their outputs of <output, gradient>, 0-dimensional."""

@@ -11,8 +11,8 @@ from rewards.mix import RewardTerm
 from rewards.scoring import score_with_gradient
 from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
 from sdo_ray.fidelity.gradients import Judged, plan_gradient, step_gradients
-from sdo_ray.models.adapter import adapter_parameters
 from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
@@ -36,7 +36,7 @@ JUDGED = Judged(3, SAMPLING, rewards, TERMS, normalize=False)
 def parts(scheduler: Any = None) -> tuple[Any, dict[str, torch.nn.Parameter]]:
     """In double precision: sums made in another order agree to the last digits."""
     pipeline = double(stable_diffusion(scheduler))
-    return pipeline, adapter_parameters(find_denoisers(pipeline))
+    return pipeline, trained_parameters(find_denoisers(pipeline))
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sdo_ray.models.adapter import initial_adapter
+from sdo_ray.models.adapter import initial_lora
 from sdo_ray.models.settings import LoraSettings
 
 LORA = LoraSettings(rank=2, alpha=6.0, targets=["to_q", "to_v", "conv1"])
@@ -14,5 +14,5 @@ LORA = LoraSettings(rank=2, alpha=6.0, targets=["to_q", "to_v", "conv1"])
 def trained_weights(base: Path | str, lora: LoraSettings = LORA, seed: int = 1) -> dict[str, torch.Tensor]:
     """Weights as after some training: B is not zero any more."""
     draw = torch.Generator().manual_seed(seed)
-    weights = initial_adapter(str(base), lora, seed)
+    weights = initial_lora(str(base), lora, seed)
     return {name: tensor + 0.3 * torch.randn(tensor.shape, generator=draw) for name, tensor in weights.items()}

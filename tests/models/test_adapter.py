@@ -6,10 +6,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
-from sdo_ray.models.adapter import adapter_off, adapter_parameters, attach_lora, initial_adapter, set_adapter
+from sdo_ray.models.adapter import adapter_off, attach_lora, initial_lora
 from sdo_ray.models.adapter_file import export_adapter, load_adapter
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.settings import SettingsError
 from tests.models.adapters import LORA, trained_weights
@@ -36,13 +37,13 @@ def adapted(tiny_base: Path) -> DiffusionPipeline:
 
 
 def test_a_new_adapter_changes_nothing(tiny_base: Path, adapted, plain) -> None:
-    set_adapter(find_denoisers(adapted), initial_adapter(str(tiny_base), LORA, 0))
+    set_parameters(find_denoisers(adapted), initial_lora(str(tiny_base), LORA, 0))
     assert torch.equal(draw(adapted), draw(plain))
 
 
 def test_the_initial_adapter_fits_and_depends_on_the_seed_alone(tiny_base: Path, adapted) -> None:
-    first, again, other = (initial_adapter(str(tiny_base), LORA, seed) for seed in (0, 0, 1))
-    parameters = adapter_parameters(find_denoisers(adapted))
+    first, again, other = (initial_lora(str(tiny_base), LORA, seed) for seed in (0, 0, 1))
+    parameters = trained_parameters(find_denoisers(adapted))
     assert list(first) == list(parameters)
     assert any("conv1" in name for name in first)
     for name, tensor in first.items():
@@ -62,12 +63,12 @@ def test_only_the_adapter_is_trained_and_always_in_float32(tiny_base: Path) -> N
     attach_lora(find_denoisers(pipeline), LORA)
     trained = {name: p for name, p in pipeline.unet.named_parameters() if p.requires_grad}
     assert all(".lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
-    assert len(trained) == len(adapter_parameters({"unet": pipeline.unet}))
+    assert len(trained) == len(trained_parameters({"unet": pipeline.unet}))
 
 
 def test_off_means_the_base_model(tiny_base: Path, adapted, plain) -> None:
     base = draw(plain)
-    set_adapter(find_denoisers(adapted), trained_weights(tiny_base))
+    set_parameters(find_denoisers(adapted), trained_weights(tiny_base))
     aligned = draw(adapted)
     assert not torch.equal(aligned, base)
     with adapter_off(adapted):
@@ -76,7 +77,7 @@ def test_off_means_the_base_model(tiny_base: Path, adapted, plain) -> None:
 
 
 def test_on_again_after_an_exception(tiny_base: Path, adapted) -> None:
-    set_adapter(find_denoisers(adapted), trained_weights(tiny_base))
+    set_parameters(find_denoisers(adapted), trained_weights(tiny_base))
     aligned = draw(adapted)
     with pytest.raises(KeyboardInterrupt), adapter_off(adapted):
         raise KeyboardInterrupt
@@ -87,7 +88,7 @@ def test_weights_of_another_adapter_are_refused(tiny_base: Path, adapted) -> Non
     weights = trained_weights(tiny_base)
     name, tensor = weights.popitem()
     with pytest.raises(KeyError, match="missing") as refused:
-        set_adapter(find_denoisers(adapted), weights | {"unet.other": tensor})
+        set_parameters(find_denoisers(adapted), weights | {"unet.other": tensor})
     assert name in str(refused.value)
     assert "unet.other" in str(refused.value)
 
@@ -96,7 +97,7 @@ def test_exported_weights_draw_the_same_bits_in_plain_diffusers(
     tiny_base: Path, tmp_path: Path, adapted, plain
 ) -> None:
     weights = trained_weights(tiny_base)
-    set_adapter(find_denoisers(adapted), weights)
+    set_parameters(find_denoisers(adapted), weights)
     assert LORA.alpha != LORA.rank
     assert export_adapter(str(tiny_base), LORA, weights, tmp_path).name == "pytorch_lora_weights.safetensors"
     plain.load_lora_weights(tmp_path)
@@ -105,7 +106,7 @@ def test_exported_weights_draw_the_same_bits_in_plain_diffusers(
 
 def test_our_loader_takes_a_directory_or_a_file(tiny_base: Path, tmp_path: Path, adapted) -> None:
     weights = trained_weights(tiny_base)
-    set_adapter(find_denoisers(adapted), weights)
+    set_parameters(find_denoisers(adapted), weights)
     file = export_adapter(str(tiny_base), LORA, weights, tmp_path)
     for location in (tmp_path, file):
         loaded = load_pipeline(str(tiny_base))
@@ -128,4 +129,4 @@ def test_an_adapter_with_layers_that_the_model_lacks_is_refused(tiny_base: Path,
 
 def test_unknown_layers_are_listed(tiny_base: Path) -> None:
     with pytest.raises(SettingsError, match=r"ends with to_z; its layers end with .*to_q"):
-        initial_adapter(str(tiny_base), LoraSettings(targets=["to_q", "to_z"]), 0)
+        initial_lora(str(tiny_base), LoraSettings(targets=["to_q", "to_z"]), 0)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from sdo_ray.models.adapter import attach_lora, merge_lora, set_adapter
+from sdo_ray.models.adapter import attach_lora, merge_lora
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.export import ADAPTER, BASE, MODEL, export_model, product
 from sdo_ray.models.load import load_denoisers, load_pipeline
+from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.settings import LoraSettings, ModelSettings
 from sdo_ray.models.trained import initial_policy
 from tests.backprop.matrix.assemble import assemble
@@ -64,7 +65,7 @@ def test_where_diffusers_has_no_adapter_file_the_complete_model_is_handed_out(
     assert base.keys() == aligned.keys()
     adapted = load_denoisers(model.base)
     attach_lora(adapted, lora)
-    set_adapter(adapted, weights)
+    set_parameters(adapted, weights)
     merge_lora(adapted)
     for name, module in aligned.items():
         expected = adapted[name].state_dict()

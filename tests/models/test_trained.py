@@ -7,9 +7,10 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 from sdo_ray import differentiable_sample, make_plan
-from sdo_ray.models.adapter import adapter_off, adapter_parameters, set_adapter
+from sdo_ray.models.adapter import adapter_off
 from sdo_ray.models.export import ADAPTER, MODEL, export_model, product
 from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import DiffFitSettings, LoraSettings, ModelSettings
 from sdo_ray.models.trained import attach, initial_policy
 from sdo_ray.settings import SettingsError
@@ -45,13 +46,13 @@ def test_at_first_nothing_changes_and_everything_learns(tiny_base: Path, kind: s
     before = draw(pipeline)
     trained = attach(pipeline.components, model)
     initial = initial_policy(model, 0)
-    set_adapter(trained, initial)
+    set_parameters(trained, initial)
     assert torch.equal(draw(pipeline), before)
-    parameters = adapter_parameters(trained)
+    parameters = trained_parameters(trained)
     assert list(parameters) == list(initial)
     assert all(p.dtype == torch.float32 for p in parameters.values())
     # B of a LoRA starts at zero, where A has no gradient.
-    set_adapter(trained, moved(initial))
+    set_parameters(trained, moved(initial))
     with autocast(pipeline):
         images = differentiable_sample(
             pipeline,
@@ -94,7 +95,7 @@ def test_a_diffit_scale_multiplies_the_branch(tiny_base: Path) -> None:
     trained = attach(pipeline.components, model)
     initial = initial_policy(model, 0)
     scaled = {name: 3 * tensor if name.endswith("diffit_scale") else tensor for name, tensor in initial.items()}
-    set_adapter(trained, scaled)
+    set_parameters(trained, scaled)
     torch.testing.assert_close(layer(x), 3 * plain)
 
 
@@ -104,7 +105,7 @@ def test_the_complete_model_draws_the_same_in_plain_diffusers(tiny_base: Path, t
     before = draw(pipeline)
     trained = attach(pipeline.components, model)
     weights = moved(initial_policy(model, 0))
-    set_adapter(trained, weights)
+    set_parameters(trained, weights)
     aligned = draw(pipeline)
     assert (aligned - before).abs().max() > 1e-3
     assert export_model(tmp_path, model, weights) is None
@@ -125,7 +126,7 @@ def test_a_lora_on_the_denoiser_is_handed_out_as_a_lora(tiny_base: Path, tmp_pat
 def test_off_means_the_base_model_with_a_text_encoder_too(tiny_base: Path) -> None:
     model, pipeline = settings(tiny_base, "text"), load_pipeline(str(tiny_base))
     before = draw(pipeline)
-    set_adapter(attach(pipeline.components, model), moved(initial_policy(model, 0)))
+    set_parameters(attach(pipeline.components, model), moved(initial_policy(model, 0)))
     assert not torch.equal(draw(pipeline), before)
     with adapter_off(pipeline):
         assert torch.equal(draw(pipeline), before)

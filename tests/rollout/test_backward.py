@@ -8,8 +8,8 @@ import torch
 
 from rewards.mix import RewardTerm
 from sdo_ray.backprop import TraceError
-from sdo_ray.models.adapter import set_adapter
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach, initial_policy
 from sdo_ray.rollout.contribution import compute_contribution
@@ -30,7 +30,7 @@ def policy(model: ModelSettings) -> dict[str, torch.Tensor]:
 
 def contribution(model: ModelSettings, backward: str, plan: str, options: dict, guidance: float = 2.0) -> Contribution:
     pipeline = load_pipeline(model.base, model.dtype)
-    set_adapter(attach(pipeline.components, model), policy(model))
+    set_parameters(attach(pipeline.components, model), policy(model))
     made = compute_contribution(
         pipeline,
         PromptBatch(0, (0, 1, 2), ("a", "b", "c")),

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from rewards.mix import RewardTerm
-from sdo_ray.models.adapter import adapter_parameters, attach_lora, initial_adapter, set_adapter
+from sdo_ray.models.adapter import attach_lora, initial_lora
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.rollout.contribution import RewardFunction, compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
@@ -24,9 +25,9 @@ def pipeline(tiny_base: Path) -> object:
     pipeline = load_pipeline(str(tiny_base))
     denoisers = find_denoisers(pipeline)
     attach_lora(denoisers, LORA)
-    weights = initial_adapter(str(tiny_base), LORA, seed=0)
+    weights = initial_lora(str(tiny_base), LORA, seed=0)
     # B starts at zero, where A has no gradient.
-    set_adapter(denoisers, {name: w + 0.1 * torch.ones_like(w) for name, w in weights.items()})
+    set_parameters(denoisers, {name: w + 0.1 * torch.ones_like(w) for name, w in weights.items()})
     return pipeline
 
 
@@ -122,7 +123,7 @@ def test_watching_changes_nothing(pipeline: object) -> None:
 def test_every_kind_of_plan_runs(pipeline: object, name: str) -> None:
     result = contribution(pipeline, good, plan=PlanSettings(name=name))
     assert result.num_samples == 3
-    assert set(result.gradient) == set(adapter_parameters(find_denoisers(pipeline)))
+    assert set(result.gradient) == set(trained_parameters(find_denoisers(pipeline)))
     assert all(gradient.isfinite().all() for gradient in result.gradient.values())
 
 

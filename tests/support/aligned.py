@@ -8,9 +8,9 @@ import mlflow
 import numpy as np
 
 from sdo_ray.evaluation.pictures import draw, open_picture, to_png
-from sdo_ray.models.adapter import adapter_parameters, set_adapter
 from sdo_ray.models.export import export_model
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach
 from sdo_ray.rollout.seeds import derive_seed
@@ -57,7 +57,7 @@ def aligned(base: Path | str, directory: Path, **changes: Any) -> Aligned:
     trained = attach(pipeline.components, model)
     weights = trained_weights(base, model.lora) if model.train == "lora" else _moved(trained)
     export_model(directory, model, weights)
-    set_adapter(trained, weights)
+    set_parameters(trained, weights)
     pictures = []
     for first in range(0, len(PROMPTS), BATCH):
         indices = range(first, min(first + BATCH, len(PROMPTS)))
@@ -72,4 +72,4 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _moved(modules: dict[str, Any]) -> dict[str, Any]:
-    return {name: p.detach() * 1.1 for name, p in adapter_parameters(modules).items()}
+    return {name: p.detach() * 1.1 for name, p in trained_parameters(modules).items()}
