@@ -13,9 +13,10 @@ import torch
 from rewards import create
 from rewards.mix import RewardTerm
 from rewards.scoring import score, score_with_gradient
-from sdo_ray.models.adapter import adapter_parameters, attach_lora
+from sdo_ray.models.adapter import attach_lora
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.settings import LoraSettings
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.pictures import grid
@@ -28,7 +29,7 @@ Mix = Mapping[str, float]
 """Reward -> weight."""
 
 LEARNED: Mapping[str, Mix] = {
-    "layout": {"layout": 1.0, "alignment": 3.0},
+    "layout": {"layout": 1.0, "alignment": 0.5},
     # Which is also had by drawing nothing but a bar at the top.
     "layout-alone": {"layout": 1.0},
     "texture": {"preference": 1.0},
@@ -37,7 +38,7 @@ LEARNED: Mapping[str, Mix] = {
 """What is learned: where things are, how they are drawn, or what is shown."""
 
 JUDGED: Mapping[str, Mix] = {
-    "layout": {"layout": 1.0, "heldout_alignment": 3.0},
+    "layout": {"layout": 1.0, "heldout_alignment": 0.5},
     "layout-alone": {"layout": 1.0},
     "texture": {"heldout_preference": 1.0},
     "text": {"heldout_alignment": 1.0},
@@ -113,7 +114,7 @@ def learn(
     torch.manual_seed(derive_seed(seed, "adapter", 0))
     pipeline = load_pipeline(task.base, task.dtype)
     attach_lora(find_denoisers(pipeline), LoraSettings(rank=task.rank, alpha=float(task.rank)))
-    parameters = adapter_parameters(find_denoisers(pipeline))
+    parameters = trained_parameters(find_denoisers(pipeline))
     optimizer = torch.optim.AdamW(parameters.values(), lr=task.learning_rate, weight_decay=0.0)
     sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
     teachers, judges = {name: create(name) for name in LEARNED[reward]}, judges_of(reward)
