@@ -25,7 +25,8 @@ at the adapter from every step whose output has a direct weight; single steps ad
 compared where a class decodes to numpy arrays, or makes no small pictures.
 
 Written by `python -m tests.backprop.matrix docs/pipelines.md` (2 CPU cores, Xeon with AMX, 2026-11-21), which with
-names of classes runs those only and keeps the other rows; `pytest tests/backprop -m "slow or not slow"` checks the same.
+names of classes runs those only and keeps the other rows. `pytest tests/backprop -m "slow or not slow"` checks the
+same.
 """
 
 
