@@ -104,13 +104,13 @@ def _train(
 
     if done < training.updates:
         print(f"{len(prompts)} prompts; update {done + 1} of {training.updates} comes next", flush=True)
-        lines, metrics = Progress(training.updates), RunMetrics(settings.run.name, training.updates)
-        parts = settings.contributions_per_update
+        lines, parts = Progress(training.updates), settings.contributions_per_update
         worker = WorkerConfig(settings.model, training, settings.trainers, parts, dump_tensors(initial), store)
-        for report in train(worker, stream, run):
-            tracked.log_updates([report])
-            metrics.update(report)
-            print(lines.line(report), flush=True)
+        with RunMetrics(settings.run.name, training.updates) as metrics:
+            for report in train(worker, stream, run):
+                tracked.log_updates([report])
+                metrics.update(report)
+                print(lines.line(report), flush=True)
         _, _, policy = progress(run)
     assert policy is not None
     return policy

@@ -6,7 +6,8 @@ MLflow keeps the whole history; these are for dashboards and alarms over many ru
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from typing import Any, Self
 
 from sdo_ray.training.records import UpdateReport
 
@@ -26,8 +27,12 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
 """Name -> description, tags besides `run`."""
 
 
+REPEATED = 5.0
+"""Seconds after which every gauge is set again: Ray drops one that was not for a while, and an update may take long."""
+
+
 class RunMetrics:
-    """The gauges of one run.
+    """The gauges of one run, as long as the block lasts.
 
     Args:
         run: the run's name, a tag of every gauge.
@@ -37,12 +42,22 @@ class RunMetrics:
     def __init__(self, run: str, updates: int) -> None:
         from ray.util.metrics import Gauge
 
+        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._ended = threading.Event()
+
         self._gauges: dict[str, Any] = {
             name: Gauge(name, description, ("run", *tags)).set_default_tags({"run": run})
             for name, (description, tags) in GAUGES.items()
         }
         self._samples = self._left_out = 0
         self._set("sdo_updates_planned", updates)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._repeat, name="run-metrics", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
 
     def update(self, report: UpdateReport) -> None:
         """Show an update that was just made."""
@@ -65,4 +80,10 @@ class RunMetrics:
     def _set(self, name: str, value: float | None, **tags: str) -> None:
         """Set a gauge; what has no value in this update keeps the last."""
         if value is not None:
+            self._values[name, tuple(tags.items())] = float(value)
             self._gauges[name].set(float(value), tags)
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(REPEATED):
+            for (name, tags), value in list(self._values.items()):
+                self._gauges[name].set(value, dict(tags))

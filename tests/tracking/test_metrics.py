@@ -39,21 +39,21 @@ def scrape() -> Iterator[Callable[[], Samples]]:
 
 
 def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
-    metrics = RunMetrics("emoji", updates=5)
-    # The base report left one sample of eight out; the reward "b" had no finite score.
-    metrics.update(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
-    metrics.update(dataclasses.replace(report(1), num_left_out=0, seconds={"waiting": 1.0, "update": 4.0}))
-    actor = ray.remote(RewardActor).remote("jpeg_compressibility", {}, num_threads=1, device="cpu")
-    images = np.full((2, 3, 16, 16), 0.5, np.float32)
-    for _ in range(3):
-        ray.get(actor.score.remote(images, ["a", "b"], False))
+    with RunMetrics("emoji", updates=5) as metrics:
+        # The base report left one sample of eight out; the reward "b" had no finite score.
+        metrics.update(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
+        metrics.update(dataclasses.replace(report(1), num_left_out=0, seconds={"waiting": 1.0, "update": 4.0}))
+        actor = ray.remote(RewardActor).remote("jpeg_compressibility", {}, num_threads=1, device="cpu")
+        images = np.full((2, 3, 16, 16), 0.5, np.float32)
+        for _ in range(3):
+            ray.get(actor.score.remote(images, ["a", "b"], False))
 
-    def arrived() -> bool:
+        def arrived() -> bool:
+            seen = scrape()
+            return ("sdo_reward_seconds_count", "jpeg_compressibility") in seen and ("sdo_policy_lag", None) in seen
+
+        wait_until(arrived, "the metrics to be exported", 60)
         seen = scrape()
-        return ("sdo_reward_seconds_count", "jpeg_compressibility") in seen and ("sdo_policy_lag", None) in seen
-
-    wait_until(arrived, "the metrics to be exported", 60)
-    seen = scrape()
     assert {name for name, _ in seen if not name.startswith("sdo_reward_seconds")} == GAUGES.keys()
     assert seen["sdo_updates_planned", None] == 5
     assert seen["sdo_updates_done", None] == 2
