@@ -23,6 +23,7 @@ from ray.train import TrainingFailedError
 from pipelines.align import align
 from pipelines.arguments import run_job
 from pipelines.evaluate import evaluate
+from sdo_ray.cluster import cause_of
 from sdo_ray.config.cycle import CycleSettings, check_cycle
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.cycle.alone import AlreadyRunning, alone
@@ -153,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{settings.run.name} was not started: {error}", file=sys.stderr)
             return 4
         except STOPPED as error:
-            # Of an error in a worker the last line is the cause; the lines before are where it passed through.
-            print(f"\n{settings.run.name} stopped: {redact(str(error).strip().splitlines()[-1])}", file=sys.stderr)
+            print(f"\n{settings.run.name} stopped: {redact(cause_of(error))}", file=sys.stderr)
             print("What is done is kept; once mended, the same command goes on from there.", file=sys.stderr)
             return 1
 

@@ -24,7 +24,7 @@ import ray
 
 from pipelines.arguments import run_job
 from pipelines.progress import clock
-from sdo_ray.cluster import connect
+from sdo_ray.cluster import cause_of, connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
 from sdo_ray.config.run import keep_settings, open_run
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             evaluation = evaluate(settings)
         except ray.exceptions.RayError as error:
-            print(f"\n{settings.run.name} stopped: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
             print("Its pictures so far are kept; once mended, the same command goes on.", file=sys.stderr)
             return 1
         finally:

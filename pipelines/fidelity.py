@@ -20,7 +20,7 @@ import ray
 import torch
 
 from pipelines.arguments import run_job
-from sdo_ray.cluster import connect
+from sdo_ray.cluster import cause_of, connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.fidelity.plot import plot
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\nnumbers  {place}/{NUMBERS}\npicture  {place}/{PICTURE}")
             return 0
         except ray.exceptions.RayTaskError as error:
-            print(f"\n{settings.run.name} stopped: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
             return 1
         finally:
             ray.shutdown()

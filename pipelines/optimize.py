@@ -21,7 +21,7 @@ import pyarrow as pa
 import ray
 
 from pipelines.arguments import run_job
-from sdo_ray.cluster import connect
+from sdo_ray.cluster import cause_of, connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.models.load import resolve
@@ -120,8 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{optimize(settings)}")
             return 0
         except ray.exceptions.RayError as error:
-            cause = str(error).strip().splitlines()[-1]
-            print(f"\n{settings.run.name} stopped: {cause}", file=sys.stderr)
+            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
             print("Finished rows are kept; once mended, the same command goes on from there.", file=sys.stderr)
             return 1
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -97,3 +98,13 @@ def stream_blocks(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
 def _blocks(dataset: ray.data.Dataset, context: ray.data.DataContext) -> Iterator[pa.Table]:
     ray.data.DataContext._set_current(context)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def cause_of(error: BaseException) -> str:
+    """What an actor or a task raised, in one line.
+
+    The text of Ray's errors has where the cause passed through, the cause, and at times advice. The cause is the last
+    line of the form `ValueError: what was wrong`, or the last line if there is none.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in reversed(lines) if re.match(r"[A-Za-z_][\w.]*: ", line)), lines[-1])

@@ -16,6 +16,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
+from sdo_ray.cluster import cause_of
 from sdo_ray.evaluation.settings import FeatureSettings
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import SettingsError
@@ -155,8 +156,7 @@ def start_features(settings: FeatureSettings) -> Any:
     try:
         ray.get(actor.ping.options(max_task_retries=0).remote())
     except ray.exceptions.RayActorError as error:
-        cause = str(error).strip().splitlines()[-1]
-        raise SettingsError(f"features: {settings.name!r} could not start: {cause}") from None
+        raise SettingsError(f"features: {settings.name!r} could not start: {cause_of(error)}") from None
     return actor
 
 

@@ -11,6 +11,7 @@ import torch
 
 from rewards.registry import import_path
 from rewards.service import RewardActor
+from sdo_ray.cluster import cause_of
 from sdo_ray.rollout.contribution import ImageGradients, Scores
 from sdo_ray.rollout.settings import RewardActorSettings
 from sdo_ray.settings import SettingsError
@@ -44,8 +45,7 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any
         try:
             ray.get(start)
         except ray.exceptions.RayActorError as error:
-            cause = str(error).strip().splitlines()[-1]
-            raise SettingsError(f"reward {name!r} could not start: {cause}") from None
+            raise SettingsError(f"reward {name!r} could not start: {cause_of(error)}") from None
     return actors
 
 

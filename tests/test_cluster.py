@@ -1,0 +1,33 @@
+"""What errors of Ray say of their cause."""
+
+import pytest
+import ray
+
+from sdo_ray.cluster import cause_of
+
+
+def test_the_cause_of_what_a_task_raised() -> None:
+    @ray.remote(max_retries=0)
+    def task() -> None:
+        raise ValueError("this reward cannot judge\nTo change that, give it eyes.")
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(ray.exceptions.RayTaskError) as raised:
+            ray.get(task.remote())
+    finally:
+        ray.shutdown()
+    assert "Traceback" in str(raised.value) or "ray::" in str(raised.value)
+    assert cause_of(raised.value) == "ValueError: this reward cannot judge"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (RuntimeError("no: line\n  indented: one\nof.this: form, and\nadvice"), "of.this: form, and"),
+        (RuntimeError("the first\nthe last"), "the last"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_the_cause_of_others(error: Exception, cause: str) -> None:
+    assert cause_of(error) == cause
