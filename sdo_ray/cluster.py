@@ -103,8 +103,10 @@ def _blocks(dataset: ray.data.Dataset, context: ray.data.DataContext) -> Iterato
 def cause_of(error: BaseException) -> str:
     """What an actor or a task raised, in one line.
 
-    The text of Ray's errors has where the cause passed through, the cause, and at times advice. The cause is the last
-    line of the form `ValueError: what was wrong`, or the last line if there is none.
+    The text of Ray's errors has where the cause passed through, what Ray made of it, and at times advice. The cause is
+    the last line of the form `ValueError: what was wrong` that is no error of Ray's own; without one, the last of those,
+    or the last line.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((line for line in reversed(lines) if re.match(r"[A-Za-z_][\w.]*: ", line)), lines[-1])
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)]
+    return [*lines[-1:], *named, *(line for line in named if not line.startswith("ray."))][-1]
