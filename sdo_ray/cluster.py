@@ -104,7 +104,7 @@ def cause_of(error: BaseException) -> str:
     """What an actor or a task raised, in one line.
 
     The text of Ray's errors has where the cause passed through, what Ray made of it, and at times advice. The cause is
-    the last line of the form `ValueError: what was wrong` that is no error of Ray's own; without one, the last of those,
+    the last line of the form `ValueError: what was wrong` that is no error of Ray's own; without one, the last that is,
     or the last line.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
