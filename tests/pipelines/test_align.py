@@ -199,6 +199,7 @@ def test_survives_dead_samplers_rewards_and_trainers(unbroken: Path, tiny_base: 
     assert_same_adapter(final_adapter(unbroken), final_adapter(tmp_path), tolerance=0)
 
 
+@pytest.mark.slow
 def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path: Path) -> None:
     settings = str(tiny_settings(tmp_path, tiny_base, rewards=SLOW))
     with AlignProcess(settings) as run:
