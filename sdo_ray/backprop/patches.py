@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sdo_ray.backprop.tensors import floating, map_floating
+from sdo_ray.backprop.tensors import detach_attributes
 
 _NO_GRAD = torch.no_grad()(lambda: None).__code__
 """What any function decorated with `torch.no_grad` runs."""
@@ -53,9 +53,7 @@ def replaced_step(scheduler: Any, around: Callable[..., Any]) -> Iterator[None]:
         with subclassed(scheduler, step=replacement):
             yield
     finally:
-        for name, value in vars(scheduler).items():
-            if any(x.requires_grad for x in floating(value)):
-                setattr(scheduler, name, map_floating(torch.Tensor.detach, value))
+        detach_attributes(scheduler)
 
 
 def attention_processors(module: torch.nn.Module) -> list[tuple[torch.nn.Module, Any]]:

@@ -7,17 +7,21 @@ import torch
 from torch.autograd.graph import Node
 
 
-def floating(tree: Any) -> Iterator[torch.Tensor]:
-    """The floating-point tensors in `tree`, through lists, tuples and mappings (diffusers' outputs are mappings)."""
-    if isinstance(tree, torch.Tensor):
-        if tree.is_floating_point():
-            yield tree
-    elif isinstance(tree, Mapping):
+def leaves(tree: Any) -> Iterator[Any]:
+    """What is in `tree`, through lists, tuples and mappings (diffusers' outputs are mappings)."""
+    if isinstance(tree, Mapping):
         for value in tree.values():
-            yield from floating(value)
+            yield from leaves(value)
     elif isinstance(tree, list | tuple):
         for value in tree:
-            yield from floating(value)
+            yield from leaves(value)
+    else:
+        yield tree
+
+
+def floating(tree: Any) -> Iterator[torch.Tensor]:
+    """The floating-point tensors in `tree`."""
+    return (leaf for leaf in leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point())
 
 
 def map_floating(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:
@@ -38,22 +42,23 @@ def own_lists(tree: Any) -> Any:
 
 def holders(tree: Any) -> Iterator[Any]:
     """The objects in `tree` that keep things of their own, such as a cache of keys and values."""
-    if isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from holders(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from holders(value)
-    elif hasattr(tree, "__dict__") and not isinstance(tree, torch.Tensor | torch.nn.Module) and not callable(tree):
-        yield tree
+    for leaf in leaves(tree):
+        if hasattr(leaf, "__dict__") and not isinstance(leaf, torch.Tensor | torch.nn.Module) and not callable(leaf):
+            yield leaf
+
+
+def detach_attributes(holder: Any) -> None:
+    """Take the graph from the tensors that an object keeps as attributes, in lists or dicts too."""
+    for name, value in vars(holder).items():
+        if any(x.requires_grad for x in floating(value)):
+            setattr(holder, name, map_floating(torch.Tensor.detach, value))
 
 
 def detach_held(tree: Any) -> None:
     """Take the graph from the tensors that the holders in `tree` keep, and those that they hold in turn."""
     for holder in holders(tree):
-        for name, value in vars(holder).items():
-            if any(x.requires_grad for x in floating(value)):
-                setattr(holder, name, map_floating(torch.Tensor.detach, value))
+        detach_attributes(holder)
+        for value in vars(holder).values():
             detach_held(value)
 
 
