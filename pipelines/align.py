@@ -39,6 +39,7 @@ from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.seeds import derive_seed
 from sdo_ray.rollout.stream import contribution_stream
+from sdo_ray.secrets import redact
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.metrics import RunMetrics
 from sdo_ray.tracking.provenance import environment, fingerprint
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{align(settings)}")
             return 0
         except (TrainingFailedError, RunGivenUp) as error:
-            print(f"\n{settings.run.name} stopped: {error}", file=sys.stderr)
+            print(f"\n{settings.run.name} stopped: {redact(str(error))}", file=sys.stderr)
             print("Its checkpoints are kept; once mended, the same command goes on from the newest.", file=sys.stderr)
             return 1
         finally:

@@ -32,7 +32,6 @@ from sdo_ray.preparation.prepare import Preparation, prepare
 from sdo_ray.promotion.aliases import read_aliases
 from sdo_ray.promotion.lock import LeaseOver
 from sdo_ray.promotion.promote import Promotion, promote
-from sdo_ray.secrets import redact
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.registry import CHAMPION, SCHEME
 from sdo_ray.tracking.run import TrackedRun
@@ -154,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{settings.run.name} was not started: {error}", file=sys.stderr)
             return 4
         except STOPPED as error:
-            print(f"\n{settings.run.name} stopped: {redact(cause_of(error))}", file=sys.stderr)
+            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
             print("What is done is kept; once mended, the same command goes on from there.", file=sys.stderr)
             return 1
 

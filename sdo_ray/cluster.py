@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from sdo_ray.secrets import redact
 from sdo_ray.settings import SettingsError
 
 
@@ -105,8 +106,8 @@ def cause_of(error: BaseException) -> str:
 
     The text of Ray's errors has where the cause passed through, what Ray made of it, and at times advice. The cause is
     the last line of the form `ValueError: what was wrong` that is no error of Ray's own; without one, the last that is,
-    or the last line.
+    or the last line. What looks like a secret is cut out of it.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)]
-    return [*lines[-1:], *named, *(line for line in named if not line.startswith("ray."))][-1]
+    return redact([*lines[-1:], *named, *(line for line in named if not line.startswith("ray."))][-1])
