@@ -26,7 +26,6 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name -> description, tags besides `run`."""
 
-
 REPEATED = 5.0
 """Seconds after which every gauge is set again: Ray drops one that was not for a while, and an update may take long."""
 
@@ -42,13 +41,12 @@ class RunMetrics:
     def __init__(self, run: str, updates: int) -> None:
         from ray.util.metrics import Gauge
 
-        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-        self._ended = threading.Event()
-
         self._gauges: dict[str, Any] = {
             name: Gauge(name, description, ("run", *tags)).set_default_tags({"run": run})
             for name, (description, tags) in GAUGES.items()
         }
+        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._ended = threading.Event()
         self._samples = self._left_out = 0
         self._set("sdo_updates_planned", updates)
 

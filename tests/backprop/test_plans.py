@@ -123,6 +123,7 @@ def test_a_plan_of_ones_own() -> None:
 
 
 def test_plans_and_errors_travel() -> None:
+    """Ray sends them between our own processes by pickle."""
     plan = make_plan("sdo", N, K=2)
     assert pickle.loads(pickle.dumps(plan)) == plan
     with pytest.raises(PlanError) as caught:
