@@ -56,10 +56,15 @@ def detach_attributes(holder: Any) -> None:
 
 def detach_held(tree: Any) -> None:
     """Take the graph from the tensors that the holders in `tree` keep, and those that they hold in turn."""
-    for holder in holders(tree):
-        detach_attributes(holder)
-        for value in vars(holder).values():
-            detach_held(value)
+    seen: set[int] = set()
+    stack = [tree]
+    while stack:
+        for holder in holders(stack.pop()):
+            # Objects may hold one another.
+            if id(holder) not in seen:
+                seen.add(id(holder))
+                detach_attributes(holder)
+                stack.extend(vars(holder).values())
 
 
 def depends_on(x: torch.Tensor, nodes: Collection[Node]) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.models.transformers.transformer_nucleusmoe_image import SwiGLUExperts
 
 from .autoencoders import AUTOENCODERS
 from .convolutional import CONVOLUTIONAL
@@ -29,4 +30,10 @@ def part(name: str, **changes: Any) -> torch.nn.Module:
         KeyError: no recipe for this class.
     """
     home = importlib.import_module(f"diffusers.pipelines.{AT_HOME[name]}") if name in AT_HOME else diffusers
-    return getattr(home, name)(**TINY[name] | changes)
+    made: torch.nn.Module = getattr(home, name)(**TINY[name] | changes)
+    for owner in made.modules():
+        # Its weights are whatever was in memory until a checkpoint is loaded.
+        if isinstance(owner, SwiGLUExperts):
+            for weight in owner.parameters():
+                torch.nn.init.normal_(weight, std=0.1)
+    return made

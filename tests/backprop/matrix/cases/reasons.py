@@ -9,7 +9,6 @@ REFUSED: dict[str, str] = {
     "Kandinsky5I2V": "normalises its first frames in place; autograd refuses the backward pass",
     "KarrasVe": "its scheduler's step takes noised latents as well",
     "MarigoldNormals": "normalises its prediction in place; autograd refuses the backward pass",
-    "NucleusMoEImage": "the gradient of its small build is not finite, for a reason not found yet",
     "PNDM": "returns numpy arrays whatever is asked for",
     "RePaint": "returns numpy arrays whatever is asked for",
     "ScoreSdeVe": "its scheduler has no `step` (predictor and corrector of its own)",
