@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.ray_cluster import RAY, ray_cluster
 from tests.support.runs import REPOSITORY, tiny_settings
 
 
+@pytest.mark.slow
 def test_a_run_is_submitted_as_a_job(tiny_base: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
