@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch.autograd.graph import Node
 from torch.utils.checkpoint import checkpoint
 
+from sdo_ray.backprop.copies import SavedCopies
 from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
 from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.kept import KeptCall, keep_call
@@ -86,10 +87,13 @@ def trace(
             stack.enter_context(replaced_forward(module, functools.partial(state.denoise, name)))
         for module in others:
             stack.enter_context(replaced_forward(module, state.aside))
+            for part in module.children():  # An autoencoder is called by `decode`.
+                stack.enter_context(replaced_forward(part, state.inside))
         stack.callback(setattr, pipeline, "scheduler", scheduler)  # Some pipelines go on with a copy of it.
         stack.enter_context(replaced_step(scheduler, state.integrate))
         for part in (pipeline, *(p for p in vars(pipeline).values() if isinstance(p, DiffusionPipeline))):
             stack.enter_context(undecorated(part))
+        stack.enter_context(state.copies)
         yield state
     if state.steps_taken != plan.num_steps:
         raise _wrong_count(plan, state.steps_taken)
@@ -110,6 +114,7 @@ class Trace:
         self.record = record
         self.shifts = dict(shifts)
         self.elsewhere = elsewhere
+        self.copies = SavedCopies()
         self._denoisers = denoisers
         self._processors = {name: attention_processors(module) for name, module in denoisers.items()}
         self.step = 0
@@ -142,7 +147,8 @@ class Trace:
             self._skipped += 1
             return self._calls[(self._skipped - 1) % len(self._calls)].output
         given_args, given_kwargs = own_lists((args, kwargs))
-        output = self._denoise(name, forward, args, kwargs)
+        with self.copies.paused():
+            output = self._denoise(name, forward, args, kwargs)
         if self.step in (self.plan.reward_at, self.plan.renoised_at):
             self._calls.append(DenoiserCall(forward, given_args, given_kwargs, output))
         return output
@@ -152,7 +158,12 @@ class Trace:
         if 0 < self.steps_taken < self.plan.num_steps and self.steps_taken not in self.plan.steps:
             with torch.no_grad():
                 return forward(*args, **kwargs)
-        return forward(*args, **kwargs)
+        return self.inside(forward, args, kwargs)
+
+    def inside(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a network that keeps its own tensors as they are."""
+        with self.copies.paused():
+            return forward(*args, **kwargs)
 
     def integrate(self, scheduler: Any, step: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
         """The scheduler makes a step; several without a denoiser call between them are one step."""
@@ -169,7 +180,8 @@ class Trace:
             self.record.watch(self.step, self.kept.scale, o)
         if self.step == self.plan.renoised_at:
             generator = torch.Generator().manual_seed(self.plan.seed)
-            given["model_output"] = with_renoised(self._calls, scheduler, o, t, z, self.plan.copies, generator)
+            with self.copies.paused():
+                given["model_output"] = with_renoised(self._calls, scheduler, o, t, z, self.plan.copies, generator)
         xhat = posterior_mean(scheduler, o, t, z) if self.step == self.plan.reward_at else None
         self._stepped = True
         if xhat is not None:

@@ -56,8 +56,8 @@ def component(name: str, parameter: inspect.Parameter) -> Any:
     raise LookupError(f"no tiny {name} of {parameter.annotation}")
 
 
-def scheduler(names: list[str]) -> Any:
-    """The first class that can be made without arguments; DDIM where any will do."""
+def scheduler(names: list[str], **changes: Any) -> Any:
+    """The first class that can be made without arguments; DDIM, with `changes`, where any will do."""
     for name in names:
         cls = getattr(diffusers, name, None)
         if cls is None or cls is SchedulerMixin or name == "KarrasDiffusionSchedulers":
@@ -66,7 +66,7 @@ def scheduler(names: list[str]) -> Any:
             break
         return cls()
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    return diffusers.DDIMScheduler(**betas, clip_sample=False, steps_offset=1)
+    return diffusers.DDIMScheduler(**betas, clip_sample=False, steps_offset=1, **changes)
 
 
 def assemble(name: str, given: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 
 from ..assemble import SIZE, picture
 from ..parts import part
@@ -67,11 +68,12 @@ def z_image_controlnet(**changes: Any) -> torch.nn.Module:
 Z_IMAGE = {"text_encoder": partial(encoder, "Qwen3Model")}
 family("ZImageControlNet", Z_IMAGE | {"controlnet": z_image_controlnet})
 family("ZImageControlNetInpaint", Z_IMAGE | {"controlnet": partial(z_image_controlnet, control_in_dim=9)})
-family(
-    "ZImageOmni",
-    Z_IMAGE | {"transformer": tiny("ZImageTransformer2DModel", siglip_feat_dim=WIDTH)},
-    image=[picture(size=64)],
-)
+OMNI = Z_IMAGE | {
+    "transformer": tiny("ZImageTransformer2DModel", siglip_feat_dim=WIDTH),
+    "vae": lambda: part("AutoencoderKL").to(torch.bfloat16),  # To which it casts its picture.
+    "siglip_processor": partial(transformers.Siglip2ImageProcessorPil, patch_size=8, max_num_patches=16),
+}
+family("ZImageOmni", OMNI, image=[picture(size=64)])
 family("Flux2KleinInpaint Flux2KleinKV", text_encoder_out_layers=(1,))
 family("Flux2KleinKV", image=picture(size=64))
 family("Flux2", text_encoder_out_layers=(1,), image=...)

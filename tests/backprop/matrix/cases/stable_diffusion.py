@@ -6,7 +6,7 @@ from typing import Any
 import diffusers
 import torch
 
-from ..assemble import SIZE, picture
+from ..assemble import SIZE, picture, scheduler
 from ..convolutional import XL
 from ..parts import part
 from ..text import WIDTH
@@ -26,7 +26,9 @@ family("StableDiffusionInstructPix2Pix", {"unet": unet(in_channels=8)})
 family("StableDiffusionAdapter", {"unet": unet(**CROSS_FIRST)}, output_type="latent")
 family("StableDiffusionUpscale", {"unet": unet(in_channels=7, num_class_embeds=1000), "max_noise_level": 350})
 family("StableDiffusionModelEditing SemanticStableDiffusion StableDiffusionLDM3D StableDiffusionPanorama")
-family("CycleDiffusion", source_prompt="a dog")
+# As published models have it; else the last step's variance, by which it divides, is zero.
+CYCLE = {"scheduler": lambda: scheduler(["DDIMScheduler"], set_alpha_to_one=False)}
+family("CycleDiffusion", CYCLE, source_prompt="a dog")
 LCM = {"unet": unet(time_cond_proj_dim=8), "scheduler": diffusers.LCMScheduler}
 family("LatentConsistencyModel LatentConsistencyModelImg2Img", LCM, original_inference_steps=8)
 family("MarigoldDepth MarigoldNormals", {"unet": unet(in_channels=8)}, processing_resolution=SIZE)

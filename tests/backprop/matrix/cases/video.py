@@ -65,6 +65,7 @@ family("HeliosPyramid", height=64, width=64, pyramid_num_inference_steps_list=[1
 # Kandinsky 5
 K5 = {"tokenizer": partial(tokenizer, 2048)}
 family("Kandinsky5T2V Kandinsky5I2V", K5, max_sequence_length=1024)
+family("Kandinsky5I2V", num_frames=21)  # It makes its first four latent frames like those after them.
 
 # Hunyuan
 family("HunyuanVideo15 HunyuanVideo15ImageToVideo HunyuanVideoFramepack")
