@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.contenders import CONTENDERS
 from benchmarks.models import BenchmarkModel
 from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
@@ -50,7 +51,7 @@ def costs(
 
     Args:
         model: see `benchmarks.models`.
-        plans: estimators, with default options; the plain call is measured beside them.
+        plans: of `CONTENDERS`; the plain call is measured beside them.
         steps: N.
         batch: pictures of an update.
         guidance: guidance scale.
@@ -65,7 +66,8 @@ def costs(
     def plan(name: str, i: int) -> BackpropPlan:
         if name == "plain":
             return BackpropPlan("plain", steps)
-        return sampler_plan(model.pipeline.scheduler, steps, name, generator=torch.Generator().manual_seed(i))
+        contender, draws = CONTENDERS[name], torch.Generator().manual_seed(i)
+        return sampler_plan(model.pipeline.scheduler, steps, contender.name, generator=draws, **contender.options)
 
     order, shuffle = list(names), random.Random(0).shuffle
     for i in range(rounds + 1):

@@ -29,11 +29,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.contenders import CONTENDERS
 from benchmarks.cost import as_table, costs
 from benchmarks.learning import LEARNED, Task, base_record, heldout_prompts, learn, record
 from benchmarks.models import MODELS, load_model
 from benchmarks.summary import plot, tables
-from sdo_ray.backprop import available
 from sdo_ray.rollout.prompts import read_prompts
 
 TRAIN = "pipelines/configs/prompts/emoji_train.parquet"
@@ -144,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     add = cost.add_argument
     add("--model", choices=list(MODELS), default="emoji", help="what to measure on (default: %(default)s)")
     add("--size", choices=("true", "tiny"), default="true", help="of a model with random weights")
-    add("--plans", nargs="+", choices=available(), default=list(available()), help="estimators, with default options")
-    add("--without", nargs="+", choices=available(), default=[], help="estimators to leave out")
+    add("--plans", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="estimators and variants")
+    add("--without", nargs="+", choices=CONTENDERS, default=[], help="those to leave out")
     add("--steps", type=int, default=50, help="sampling steps N (default: %(default)s)")
     add("--batch", type=int, default=8, help="pictures of an update (default: %(default)s)")
     add("--rank", type=int, default=8, help="of the LoRA (default: %(default)s)")
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     add = learning.add_argument
     add("--base", default="zoo://emoji", help="the model (default: %(default)s)")
     add("--rewards", nargs="+", choices=list(LEARNED), default=list(LEARNED), help="what to learn, one at a time")
-    add("--plans", nargs="+", choices=available(), default=list(available()), help="estimators, with default options")
+    add("--plans", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="estimators and variants")
     add("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
     add("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
     add("--steps", type=int, default=10, help="sampling steps N (default: %(default)s)")

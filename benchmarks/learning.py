@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.contenders import CONTENDERS
 from rewards import create
 from rewards.mix import RewardTerm
 from rewards.scoring import score, score_with_gradient
@@ -23,7 +24,7 @@ from sdo_ray.rollout.pictures import grid
 from sdo_ray.rollout.prompts import read_prompts, schedule
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.seeds import derive_seed, generator
-from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.rollout.settings import SamplingSettings
 
 Mix = Mapping[str, float]
 """Reward -> weight."""
@@ -101,7 +102,7 @@ def learn(
     Args:
         task: the setting.
         reward: one of `LEARNED`.
-        plan: the estimator, with its default options.
+        plan: of `CONTENDERS`.
         seed: of prompts, noise, kept steps and adapter.
         prompts: to learn on.
         heldout: to measure on.
@@ -141,7 +142,7 @@ def learn(
             update,
             seed=seed,
             sampling=sampling,
-            plan=PlanSettings(name=plan),
+            plan=CONTENDERS[plan],
             rewards=rewards,
             terms=[RewardTerm(name, weight) for name, weight in LEARNED[reward].items()],
             normalize=False,

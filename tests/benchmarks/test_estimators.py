@@ -9,9 +9,9 @@ import torch
 from accelerate import init_empty_weights
 
 from benchmarks import models
+from benchmarks.contenders import CONTENDERS
 from benchmarks.estimators import main
 from benchmarks.models import MODELS, BenchmarkModel
-from sdo_ray.backprop import available
 
 pytestmark = pytest.mark.slow
 
@@ -80,10 +80,10 @@ def test_learning_is_measured_resumed_and_shown(
 
 def test_every_plan_learns(tiny_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
-    costs = costs_file(tmp_path, **{plan.replace("-", "_"): 1.0 for plan in available()})
+    costs = costs_file(tmp_path, **{plan.replace("-", "_"): 1.0 for plan in CONTENDERS})
     size = ["--base", str(tiny_base), "--steps", "4", "--batch", "1", "--heldout", "2", "--dtype", "float32"]
     what = ["--updates", "1", "--costs", str(costs), "--rewards", "text", "--seeds", "1", "--out", str(out)]
     assert main(["learn", *size, *what]) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["plan"] for line in lines] == ["none", *available()]
+    assert [line["plan"] for line in lines] == ["none", *CONTENDERS]
     assert all(torch.tensor(line["points"][-1]["scores"]["heldout_alignment"]).isfinite().all() for line in lines)
