@@ -22,11 +22,12 @@ def make_engine(
     Args:
         module: what it holds.
         training: step size and clipping.
-        trainers: the ZeRO stage.
+        trainers: the ZeRO stage, and whether they have GPUs.
         contributions: that each worker gets an update.
     """
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # keeps DeepSpeed from probing for accelerators
+    if not trainers.num_gpus:
+        # Keeps DeepSpeed from probing, and from taking a GPU that belongs to samplers on the same node.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed  # starts threads and reads the environment, so only ever in a worker
 
     # Else DeepSpeed compiles a communication library for CPUs, which takes a compiler and half a minute, and a process
