@@ -32,6 +32,7 @@ PATHS = (
     "reference.path",
     "evaluation.prompts",
     "rows.path",
+    "data.path",
     "rewards.terms.*.options.picture",
     "align.config",
     "evaluate.config",

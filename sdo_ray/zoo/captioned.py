@@ -33,7 +33,7 @@ def read_captioned(settings: DataSettings) -> Captioned:
         ValueError: a column is missing, a picture cannot be decoded, or a row has no caption; the message names it.
     """
     if not Path(settings.path).is_file():
-        raise FileNotFoundError(f"data.path: no file at {settings.path} (relative paths start at {Path.cwd()})")
+        raise FileNotFoundError(f"data.path: no file at {settings.path}")
     columns = pq.read_schema(settings.path).names
     for field, column in (("image", settings.image), ("caption", settings.caption)):
         if column not in columns:

@@ -12,7 +12,7 @@ from sdo_ray.settings import Settings
 class DataSettings(Settings):
     """Where the captioned pictures are."""
 
-    path: str = Field(description="Parquet file; a relative path starts at the working directory.")
+    path: str = Field(description="Parquet file. A relative path starts at the settings file.")
     image: str = Field(
         "image", description="Column of encoded pictures: bytes that Pillow reads, or a struct with them in `bytes`."
     )
