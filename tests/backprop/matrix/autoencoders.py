@@ -141,6 +141,16 @@ AUTOENCODERS: dict[str, dict[str, Any]] = {
         "channel_multiples": [1, 2],
         "sampling_rate": 4,
     },
+    "AutoencoderSAME": {
+        "patch_size": 2,
+        "encoder_channels": 8,
+        "encoder_c_mults": (2,),
+        "encoder_strides": (2,),
+        "encoder_transformer_depths": (1,),
+        "latent_dim": 4,
+        "dim_heads": 8,
+        "sampling_rate": 16,
+    },
     "LongCatAudioDiTVae": {
         "channels": 8,
         "c_mults": [1, 1],

@@ -35,6 +35,7 @@ CONVOLUTIONAL: dict[str, dict[str, Any]] = {
         "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
         "attention_head_dim": 4,
     },
+    "AudioLDM2UNet2DConditionModel": UNET | {"cross_attention_dim": ((None, WIDTH, WIDTH),) * 2},
     "UNet3DConditionModel": UNET
     | {
         "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),

@@ -19,6 +19,9 @@ AT_HOME = {
     "LTX2TextConnectors": "ltx2",
     "LTX2Vocoder": "ltx2",
     "AceStepConditionEncoder": "ace_step",
+    "AudioLDM2ProjectionModel": "audioldm2",
+    "AudioLDM2UNet2DConditionModel": "audioldm2",
+    "StableAudio3DurationEmbedder": "stable_audio_3.modeling_stable_audio_3",
 }
 """Classes that diffusers keeps with their pipeline only: the package."""
 

@@ -273,6 +273,23 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
         "global_states_input_dim": 8,
         "cross_attention_input_dim": 4,
     },
+    "StableAudio3DiTModel": {
+        "io_channels": 4,
+        "embed_dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "cond_token_dim": WIDTH,
+        "global_cond_dim": WIDTH,
+        "local_add_cond_dim": 5,
+        "timestep_features_dim": 8,
+        "num_memory_tokens": 2,
+    },
+    "StableAudio3DurationEmbedder": {"output_dim": WIDTH, "fourier_dim": 8},
+    "AudioLDM2ProjectionModel": {
+        "text_encoder_dim": WIDTH,
+        "text_encoder_1_dim": WIDTH,
+        "langauge_model_dim": WIDTH,
+    },
     "AceStepTransformer1DModel": {
         "hidden_size": 32,
         "intermediate_size": 32,

@@ -3,7 +3,7 @@
 All pass the checks but those in `REFUSED`; the kept calls of those in `STAYS` cannot travel.
 """
 
-from . import image_transformers, kandinsky, others, stable_diffusion, video
+from . import audio, image_transformers, kandinsky, others, stable_diffusion, video
 from .case import CASES, Case
 from .reasons import NOT_RUN, REFUSED, STAYS
 
@@ -13,6 +13,7 @@ __all__ = [
     "REFUSED",
     "STAYS",
     "Case",
+    "audio",
     "image_transformers",
     "kandinsky",
     "others",
