@@ -42,6 +42,23 @@ CONVOLUTIONAL: dict[str, dict[str, Any]] = {
         "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
         "attention_head_dim": 4,
     },
+    "DreamLiteUNetModel": UNET
+    | {
+        "addition_embed_type": "time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 16,
+        "use_linear_projection": True,
+        "attention_head_dim": 2,
+    },
+    "I2VGenXLUNet": {
+        "block_out_channels": (16, 32),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
+        "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
+        "cross_attention_dim": WIDTH,
+        "attention_head_dim": 8,
+    },
     "UNetSpatioTemporalConditionModel": {
         "sample_size": 8,
         "block_out_channels": (32, 64),

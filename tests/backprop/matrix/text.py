@@ -111,6 +111,16 @@ def _t5_gemma() -> Any:
     return transformers.T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False)
 
 
+def _t5_gemma_2() -> Any:
+    encoder = transformers.T5Gemma2EncoderConfig(
+        text_config=_DECODER, vision_config=_CLIP | _VISION, mm_tokens_per_image=4
+    )
+    decoder = transformers.T5Gemma2DecoderConfig(**_DECODER)
+    return transformers.T5Gemma2Config(
+        encoder=encoder, decoder=decoder, image_token_index=WORDS.index(MARKS[2])
+    ).encoder
+
+
 def encoder(name: str, **changes: Any) -> torch.nn.Module:
     """A tiny model of the transformers class `name`, with `changes` to its configuration.
 
@@ -148,6 +158,7 @@ def encoder(name: str, **changes: Any) -> torch.nn.Module:
         "Siglip2VisionModel": lambda: transformers.Siglip2VisionConfig(**_CLIP, patch_size=8, num_patches=16),
         "Qwen2_5_VLTextModel": lambda: _qwen_vl(transformers.Qwen2_5_VLConfig).text_config,
         "T5GemmaEncoderModel": _t5_gemma,
+        "T5Gemma2Encoder": _t5_gemma_2,
     }[name]()
     config.get_text_config().update(changes)
     return getattr(transformers, name)(config)

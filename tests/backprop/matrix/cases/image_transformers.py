@@ -10,7 +10,7 @@ import transformers
 from ..assemble import SIZE, picture
 from ..parts import part
 from ..processors import qwen_vl_processor
-from ..text import WIDTH, encoder, t5_gemma_encoder
+from ..text import WIDTH, encoder, t5_gemma_encoder, tokenizer
 from .case import EMBEDDED, family, tiny
 
 # Flux and its relatives
@@ -104,7 +104,9 @@ family("LongCatImage", SIXTEEN | LONG_CAT, enable_prompt_rewrite=False)
 family("LongCatImageEdit", SMALL_AT_1024 | LONG_CAT, **LATENT)
 BUNDLES = torch.linspace(-1, 1, 2 * 8 * WIDTH).reshape(1, 2, 8, WIDTH)
 family("BriaFibo2", prompt=None, prompt_embeds=BUNDLES, negative_prompt_embeds=-BUNDLES)
-family("HiDreamImage HunyuanImage HunyuanImageRefiner ErnieImage JoyImageEditPlus")
+family("HiDreamImage HunyuanImage HunyuanImageRefiner ErnieImage JoyImageEdit JoyImageEditPlus")
+DEEP_WAN = {"vae": tiny("AutoencoderKLWan", **DEEP_QWEN, scale_factor_spatial=32)}
+family("JoyImageEdit", DEEP_WAN, **LATENT)
 REFINED = {"in_channels": 16, "out_channels": 8, "text_embed_2_dim": None}
 REFINED |= {"patch_size": (1, 1, 1), "rope_axes_dim": (4, 4, 8)}
 REFINER = {"transformer": tiny("HunyuanImageTransformer2DModel", **REFINED)}
@@ -120,3 +122,7 @@ family("VisualCloze VisualClozeGeneration", image=[[picture(1), picture(2)], [pi
 family("VisualCloze", upsampling_strength=0.0)
 
 # Cosmos without its safety checker, whose package is not here
+
+# DreamLite, a small convolutional one with a vision-language model's prompts
+LITE = {"processor": partial(qwen_vl_processor, "Qwen3VLProcessor", 1000), "tokenizer": partial(tokenizer, 1000)}
+family("DreamLite DreamLiteMobile", LITE, image=...)

@@ -4,8 +4,11 @@ from functools import partial
 
 import torch
 
+from ..processors import qwen_vl_processor
 from ..text import WIDTH, WORDS, tokenizer
 from .case import IMAGE_EMBEDS, family, tiny, unet
+
+BLOCKS_4 = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 
 # Kandinsky
 
@@ -47,6 +50,13 @@ family(
     **IMAGE_EMBEDS,
 )
 family("Kandinsky5T2I", {"tokenizer": partial(tokenizer, 1024)}, max_sequence_length=128)
+# It makes pictures of a million pixels only: what it returns is compared before it is decoded.
+EDIT = {
+    "tokenizer": partial(qwen_vl_processor, "Qwen2VLProcessor", 2048),
+    "transformer": tiny("Kandinsky5Transformer3DModel", visual_cond=True),
+    "vae": tiny("AutoencoderKL", block_out_channels=(8,) * 4, **BLOCKS_4),
+}
+family("Kandinsky5I2I", EDIT, max_sequence_length=1024, output_type="latent")
 
 # Wuerstchen and Stable Cascade
 family("WuerstchenPrior")

@@ -29,6 +29,7 @@ REFUSED: dict[str, Refused] = {
         "no attribute 'cache_mag_vae'",
     ),
     "KarrasVe": Refused("its scheduler's step takes noised latents as well", "a step with model_output and sample"),
+    "LDM": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
     "PNDM": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
     "RePaint": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
     "ScoreSdeVe": Refused(
@@ -37,6 +38,10 @@ REFUSED: dict[str, Refused] = {
     "StableDiffusionLDM3D": Refused("has no tensor output", "type pt is not supported"),
     "StableDiffusionParadigms": Refused(
         "steps through windows in parallel, without its scheduler's `step`", "num_steps: got 0"
+    ),
+    **dict.fromkeys(
+        ("TextToVideoZero", "TextToVideoZeroSDXL"),
+        Refused("detaches the latents that its loop ends with", "without a gradient at its pictures"),
     ),
 }
 

@@ -9,7 +9,7 @@ import torch
 from ..assemble import SIZE, picture, scheduler
 from ..convolutional import XL
 from ..parts import part
-from ..text import WIDTH
+from ..text import WIDTH, encoder
 from .case import family, tiny, unet
 
 CROSS_FIRST = {
@@ -85,6 +85,21 @@ family("IFSuperResolution", UP)
 family("IFImg2ImgSuperResolution IFInpaintingSuperResolution", UP, original_image=picture())
 
 # Older ones
+
+
+def image_projection() -> torch.nn.Module:
+    from diffusers.pipelines.stable_diffusion.clip_image_project_model import CLIPImageProjection
+
+    return CLIPImageProjection(hidden_size=WIDTH)
+
+
+def example_encoder() -> torch.nn.Module:
+    from diffusers.pipelines.deprecated.paint_by_example.image_encoder import PaintByExampleImageEncoder
+
+    return PaintByExampleImageEncoder(encoder("CLIPVisionModel").config, proj_size=WIDTH)
+
+
+family("PaintByExample", {"image_encoder": example_encoder, "unet": unet(in_channels=9)}, example_image=picture(2))
 family(
     "StableDiffusionDepth2Img",
     {"unet": unet(in_channels=5), "depth_estimator": None, "feature_extractor": None},
@@ -95,6 +110,13 @@ family(
     "StableDiffusionGLIGEN",
     {"unet": unet(attention_type="gated")},
     gligen_phrases=["a"],
+    gligen_boxes=[[0.1, 0.1, 0.6, 0.6]],
+)
+family(
+    "StableDiffusionGLIGENTextImage",
+    {"unet": unet(attention_type="gated-text-image"), "image_project": image_projection},
+    gligen_phrases=["a"],
+    gligen_images=[picture(1)],
     gligen_boxes=[[0.1, 0.1, 0.6, 0.6]],
 )
 family(

@@ -9,7 +9,7 @@ from ..assemble import picture
 from ..convolutional import XL
 from ..parts import part
 from ..text import WIDTH, encoder, tokenizer
-from .case import EMBEDDED, FRAMES, family, tiny, unet
+from .case import EMBEDDED, FRAMES, ROW, family, tiny, unet
 
 # Video
 family("AnimateDiff AnimateDiffVideoToVideo AnimateDiffPAG")
@@ -42,6 +42,19 @@ def tiled() -> torch.nn.Module:
 family("Allegro", {"vae": tiled}, num_frames=24)
 family("Latte", video_length=2)
 family("SanaVideo SanaImageToVideo", {"vae": tiny("AutoencoderKLWan")}, frames=5, use_resolution_binning=False)
+family("I2VGenXL", clip_skip=None)
+family("TextToVideoZero TextToVideoZeroSDXL", video_length=3, t0=0, t1=1, output_type="latent")
+family("TextToVideoZeroSDXL", {"unet": unet(**XL)})
+
+# Motif
+MOTIF = {"text_encoder": partial(encoder, "T5Gemma2Encoder"), "guider": diffusers.ClassifierFreeGuidance}
+MOTIF |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler}
+family("MotifVideo MotifVideoImage2Video", MOTIF)
+MOTIF_I2V = {"transformer": tiny("MotifVideoTransformer3DModel", image_embed_dim=WIDTH)}
+family("MotifVideoImage2Video", MOTIF_I2V)
+
+# Sana's world model, whose camera moves forward
+family("SanaWM", action="w-4", intrinsics=[32.0, 32.0, 16.0, 16.0])
 
 # LTX 2: pictures and sound, denoised together
 LTX2 = {"spatio_temporal_guidance_blocks": [1], "frame_rate": 25.0}
@@ -71,6 +84,13 @@ family("Kandinsky5I2V", num_frames=21)  # It makes its first four latent frames 
 family("HunyuanVideo15 HunyuanVideo15ImageToVideo HunyuanVideoFramepack")
 HUNYUAN_8 = {"transformer": tiny("HunyuanVideoTransformer3DModel", in_channels=8)}
 family("HunyuanSkyreelsImageToVideo", HUNYUAN_8)
+HUNYUAN_I2V = {
+    "transformer": tiny("HunyuanVideoTransformer3DModel", in_channels=9, image_condition_type="latent_concat")
+}
+HUNYUAN_I2V |= dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+HUNYUAN_PROMPT = {"prompt": None, "prompt_embeds": EMBEDDED["prompt_embeds"], "pooled_prompt_embeds": ROW}
+HUNYUAN_PROMPT |= {"prompt_attention_mask": torch.ones(1, 16)}
+family("HunyuanVideoImageToVideo", HUNYUAN_I2V, num_frames=9, **HUNYUAN_PROMPT)
 family("EasyAnimate EasyAnimateControl EasyAnimateInpaint", negative_prompt="a dog")
 VIDEO = torch.linspace(0, 1, 3 * 5 * 32 * 32).reshape(1, 3, 5, 32, 32)
 INPAINT = {"transformer": tiny("EasyAnimateTransformer3DModel", in_channels=9)}
