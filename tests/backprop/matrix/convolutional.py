@@ -36,6 +36,22 @@ CONVOLUTIONAL: dict[str, dict[str, Any]] = {
         "attention_head_dim": 4,
     },
     "AudioLDM2UNet2DConditionModel": UNET | {"cross_attention_dim": ((None, WIDTH, WIDTH),) * 2},
+    "UNetFlatConditionModel": UNET
+    | {
+        "down_block_types": ("DownBlockFlat", "CrossAttnDownBlockFlat"),
+        "up_block_types": ("CrossAttnUpBlockFlat", "UpBlockFlat"),
+        "mid_block_type": "UNetMidBlockFlatCrossAttn",
+    },
+    "UNet1DModel": {
+        "block_out_channels": (32, 32),
+        "in_channels": 2,
+        "out_channels": 2,
+        "extra_in_channels": 64,
+        "sample_size": 64,
+        "sample_rate": 16,
+        "down_block_types": ("DownBlock1DNoSkip", "AttnDownBlock1D"),
+        "up_block_types": ("AttnUpBlock1D", "UpBlock1DNoSkip"),
+    },
     "UNet3DConditionModel": UNET
     | {
         "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),

@@ -18,9 +18,13 @@ AT_HOME = {
     "WuerstchenDiffNeXt": "deprecated.wuerstchen",
     "LTX2TextConnectors": "ltx2",
     "LTX2Vocoder": "ltx2",
+    "LTX2LatentUpsamplerModel": "ltx2",
     "AceStepConditionEncoder": "ace_step",
     "AudioLDM2ProjectionModel": "audioldm2",
     "AudioLDM2UNet2DConditionModel": "audioldm2",
+    "UNetFlatConditionModel": "deprecated.versatile_diffusion.modeling_text_unet",
+    "UniDiffuserModel": "deprecated.unidiffuser",
+    "UniDiffuserTextDecoder": "deprecated.unidiffuser",
     "StableAudio3DurationEmbedder": "stable_audio_3.modeling_stable_audio_3",
 }
 """Classes that diffusers keeps with their pipeline only: the package."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .text import WIDTH
+from .text import WIDTH, WORDS
 
 ROPE = {"attention_head_dim": 16, "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 1}
 FLUX = ROPE | {
@@ -189,6 +189,13 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
                 "num_learnable_registers": 16,
             }.items()
         },
+    },
+    "LTX2LatentUpsamplerModel": {
+        "in_channels": 4,
+        "mid_channels": 32,
+        "num_blocks_per_stage": 1,
+        "spatial_upsample": False,
+        "temporal_upsample": True,
     },
     "HunyuanVideoTransformer3DModel": HUNYUAN_VIDEO | {"patch_size": 1},
     "HunyuanVideo15Transformer3DModel": {
@@ -525,6 +532,56 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
         "num_visual_blocks": 1,
         "axes_dims": (4, 4, 8),
     },
+    "Kandinsky6Transformer3DModel": {
+        "in_visual_dim": 4,
+        "out_visual_dim": 4,
+        "in_text_dim": WIDTH,
+        "in_text_dim2": WIDTH,
+        "time_dim": 16,
+        "model_dim": 32,
+        "ff_dim": 32,
+        "num_text_blocks": 1,
+        "num_visual_blocks": 1,
+        "axes_dims": (4, 4, 8),
+        "in_audio_dim": 2,
+        "out_audio_dim": 2,
+        "model_dim_a": 32,
+        "time_dim_a": 16,
+        "ff_dim_a": 32,
+        "axes_dims_a": (4, 4, 8),
+        "visual_token_type_num_embeddings": 2,
+    },
+    "Kandinsky6SRTransformer3DModel": {
+        "in_visual_dim": 4,
+        "out_visual_dim": 4,
+        "time_dim": 16,
+        "model_dim": 32,
+        "ff_dim": 32,
+        "num_visual_blocks": 1,
+        "axes_dims": (4, 4, 8),
+        "tile_sizes": ((128, 128),),
+    },
+    "UniDiffuserModel": {
+        "text_dim": WIDTH,
+        "clip_img_dim": WIDTH,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "sample_size": 16,
+        "patch_size": 2,
+        "activation_fn": "gelu",
+        "num_embeds_ada_norm": 1000,
+    },
+    "UniDiffuserTextDecoder": {
+        "prefix_length": 77,
+        "prefix_inner_dim": WIDTH,
+        "vocab_size": len(WORDS),
+        "n_positions": 128,
+        "n_embd": WIDTH,
+        "n_layer": 1,
+        "n_head": 2,
+    },
     "CosmosTransformer3DModel": {
         "in_channels": 16,
         "out_channels": 16,
@@ -535,6 +592,18 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
         "text_embed_dim": WIDTH,
         "adaln_lora_dim": 4,
         "max_size": (4, 32, 32),
+    },
+    "Cosmos3OmniTransformer": {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "head_dim": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "latent_channel": 16,
+        "patch_latent_dim": 64,
+        "rope_axes_dim": (4, 2, 2),
+        "vocab_size": len(WORDS),
     },
     "EasyAnimateTransformer3DModel": {
         "num_attention_heads": 2,

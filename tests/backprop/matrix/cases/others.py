@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import diffusers
 import torch
 
 from ..text import WIDTH, WORDS, tokenizer
@@ -27,3 +28,19 @@ family(
 )
 SUPER = {"unet": tiny("UNet2DModel", in_channels=6), "vqvae": tiny("VQModel", latent_channels=3, vq_embed_dim=3)}
 family("LDMSuperResolution", SUPER)
+
+# Sound without prompts
+family("DanceDiffusion", {"unet": tiny("UNet1DModel"), "scheduler": diffusers.IPNDMScheduler}, audio_length_in_s=4.0)
+
+# Shapes, compared before they are rendered
+SHAPE = {
+    "num_embeddings": 8,
+    "additional_embeddings": 0,
+    "clip_embed_dim": 2 * WIDTH,
+    "encoder_hid_proj_type": None,
+    "added_emb_type": None,
+    "embedding_proj_norm_type": "layer",
+}
+family(
+    "ShapE ShapEImg2Img", {"prior": tiny("PriorTransformer", **SHAPE), "shap_e_renderer": None}, output_type="latent"
+)

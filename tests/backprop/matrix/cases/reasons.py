@@ -28,7 +28,13 @@ REFUSED: dict[str, Refused] = {
         "fails by itself in diffusers 0.42: reads `cache_mag_vae` of a config without it",
         "no attribute 'cache_mag_vae'",
     ),
+    "Kandinsky6SR": Refused(
+        "its attention, FlexAttention, has no backward pass on the CPU", "FlexAttention does not support backward"
+    ),
     "KarrasVe": Refused("its scheduler's step takes noised latents as well", "a step with model_output and sample"),
+    "DanceDiffusion": Refused(
+        "returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"
+    ),
     "LDM": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
     "PNDM": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
     "RePaint": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
@@ -38,6 +44,14 @@ REFUSED: dict[str, Refused] = {
     "StableDiffusionLDM3D": Refused("has no tensor output", "type pt is not supported"),
     "StableDiffusionParadigms": Refused(
         "steps through windows in parallel, without its scheduler's `step`", "num_steps: got 0"
+    ),
+    "VersatileDiffusionDualGuided": Refused(
+        "fails by itself in diffusers 0.42: gives its attention an argument that it lacks",
+        "unexpected keyword argument 'encoder_attention_mask'",
+    ),
+    **dict.fromkeys(
+        ("VersatileDiffusionImageVariation", "VersatileDiffusionTextToImage"),
+        Refused("its denoiser is `image_unet`", "legal: a pipeline with a scheduler and one of unet"),
     ),
     **dict.fromkeys(
         ("TextToVideoZero", "TextToVideoZeroSDXL"),
@@ -68,9 +82,14 @@ NOT_RUN = {
     "VQDiffusion",
     "make no denoising steps": "FluxPriorRedux LTX2LatentUpsample LTXLatentUpsample",
     "cannot be made without the package cosmos_guardrail": "Cosmos2TextToImage Cosmos2VideoToWorld "
-    "Cosmos2_5_PredictBase CosmosTextToWorld CosmosVideoToWorld",
+    "Cosmos2_5_PredictBase Cosmos2_5_Transfer CosmosTextToWorld CosmosVideoToWorld",
     "cannot be made without torchvision": "OmniGen",
-    "have several schedulers and none of them is `scheduler`": "RFD4Proteina UnCLIP UnCLIPImageVariation",
+    "have several schedulers and none of them is `scheduler`": "RFD4Proteina",
+    "have several schedulers, and return numpy arrays whatever is asked for": "UnCLIP UnCLIPImageVariation",
+    "denoises inside its decoder, without its scheduler": "LTX2VideoDiffusionDecode",
+    "has no call of its own, but one method for each of the other three": "VersatileDiffusion",
+    "fail by themselves with transformers 5: their Q-Former uses a method that is gone": "BlipDiffusion "
+    "BlipDiffusionControlNet",
     "follow a gradient of their own while they sample": "StableDiffusionAttendAndExcite StableDiffusionPix2PixZero",
 }
 """Reason -> classes without a case. Of others no small build is written, and nothing is claimed."""

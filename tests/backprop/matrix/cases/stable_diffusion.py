@@ -1,6 +1,7 @@
 """Stable Diffusion 1, 2, XL, unCLIP and 3, and DeepFloyd IF."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -9,7 +10,7 @@ import torch
 from ..assemble import SIZE, picture, scheduler
 from ..convolutional import XL
 from ..parts import part
-from ..text import WIDTH, encoder
+from ..text import WIDTH, WORDS, encoder, tokenizer
 from .case import family, tiny, unet
 
 CROSS_FIRST = {
@@ -141,3 +142,23 @@ def xs(**changes: Any) -> Callable[[], torch.nn.Module]:
 
 family("StableDiffusionControlNetXS", {"unet": unet(layers_per_block=2), "controlnet": xs()})
 family("StableDiffusionXLControlNetXS", XL_PARTS | {"unet": unet(**XL, layers_per_block=2), "controlnet": xs(**XL)})
+
+# UniDiffuser, which can make words as well
+family("UniDiffuser", image=...)
+
+
+def roberta_series() -> torch.nn.Module:
+    from diffusers.pipelines.deprecated.alt_diffusion import modeling_roberta_series as roberta
+
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = roberta.RobertaSeriesConfig(vocab_size=len(WORDS), project_dim=WIDTH, pad_token_id=0, **sizes)
+    return roberta.RobertaSeriesModelWithTransformation(config)
+
+
+# AltDiffusion, with prompts in several languages
+family("AltDiffusion AltDiffusionImg2Img", {"text_encoder": roberta_series, "tokenizer": partial(tokenizer, 77)})
+
+# Versatile Diffusion
+FLAT = {"text_unet": tiny("UNetFlatConditionModel")}
+family("VersatileDiffusionTextToImage VersatileDiffusionDualGuided", FLAT)
+family("VersatileDiffusionImageVariation")

@@ -8,6 +8,7 @@ import torch
 from ..assemble import picture
 from ..convolutional import XL
 from ..parts import part
+from ..processors import qwen_vl_processor
 from ..text import WIDTH, encoder, tokenizer
 from .case import EMBEDDED, FRAMES, ROW, family, tiny, unet
 
@@ -62,6 +63,10 @@ family("LTX2 LTX2ImageToVideo LTX2Condition LTX2InContext LTX2HDR", **LTX2)
 family("LTX2ImageToVideo", image_crf=0)
 KEYFRAMES = {"transformer": tiny("LTX2VideoTransformer3DModel", use_keyframes_abs_pos_embedding=True)}
 family("LTX2DFR", KEYFRAMES, sigmas=[1.0, 0.5])
+KNOWN = {"latents": 4, "keyframes_latents": 1}
+KNOWN = {name: torch.linspace(-1, 1, 256 * n).reshape(1, 4, n, 8, 8) for name, n in KNOWN.items()}
+KNOWN |= {"audio_latents": torch.linspace(-1, 1, 28).reshape(1, 2, 7, 2)}
+family("LTX2DFRTemporalRefine", KEYFRAMES, sigmas=[1.0, 0.5], num_frames=7, keyframe_positions=[6], **KNOWN)
 family("LTXI2VLongMultiPrompt", num_inference_steps=3)
 
 # More of Wan, SkyReels and their relatives
@@ -80,6 +85,12 @@ K5 = {"tokenizer": partial(tokenizer, 2048)}
 family("Kandinsky5T2V Kandinsky5I2V", K5, max_sequence_length=1024)
 family("Kandinsky5I2V", num_frames=21)  # It makes its first four latent frames like those after them.
 
+# Kandinsky 6: pictures and sound, and tiles made larger
+K6 = {"tokenizer": partial(qwen_vl_processor, "Qwen2_5_VLProcessor", 1000)}
+K6 |= {"audio_vae": tiny("MMAudioVAE"), "vocoder": tiny("MMAudioVocoder")}
+family("Kandinsky6TI2VA", K6, frame_rate=8.0)
+family("Kandinsky6SR", video=[picture(i, size=64) for i in range(5)], resolution_scale=2)
+
 # Hunyuan
 family("HunyuanVideo15 HunyuanVideo15ImageToVideo HunyuanVideoFramepack")
 HUNYUAN_8 = {"transformer": tiny("HunyuanVideoTransformer3DModel", in_channels=8)}
@@ -97,3 +108,7 @@ INPAINT = {"transformer": tiny("EasyAnimateTransformer3DModel", in_channels=9)}
 family("EasyAnimateInpaint", INPAINT, video=VIDEO, mask_video=VIDEO[:, :1].round())
 FUN = {"transformer": tiny("CogVideoXTransformer3DModel", in_channels=8)}
 family("CogVideoXFunControl", FUN, control_video=FRAMES)
+
+# Cosmos 3 without its safety checker, whose package is not here
+COSMOS_3 = {"vae": tiny("AutoencoderKLWan"), "text_tokenizer": partial(tokenizer, 512), "enable_safety_checker": False}
+family("Cosmos3Omni", COSMOS_3, video=..., enable_safety_check=False)
