@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import diffusers
 import torch
 
 from ..parts import part
@@ -12,6 +13,9 @@ from .case import ROW, family, tiny, unet
 family("StableAudio")
 family("AceStep", {"text_encoder": partial(encoder, "Qwen3Model")}, audio_duration=4.0)
 family("LongCatAudioDiT", audio_duration_s=1.0)
+
+# Without prompts
+family("DanceDiffusion", {"unet": tiny("UNet1DModel"), "scheduler": diffusers.IPNDMScheduler}, audio_length_in_s=4.0)
 
 # AudioLDM and its relatives: spectra, and a vocoder
 MEL = {"vae": tiny("AutoencoderKL", in_channels=1, out_channels=1), "vocoder": vocoder}

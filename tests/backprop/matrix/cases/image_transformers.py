@@ -11,7 +11,7 @@ from ..assemble import SIZE, picture
 from ..parts import part
 from ..processors import qwen_vl_processor
 from ..text import WIDTH, encoder, t5_gemma_encoder, tokenizer
-from .case import EMBEDDED, family, tiny
+from .case import EMBEDDED, VAE_8, family, tiny
 
 # Flux and its relatives
 family("Flux FluxImg2Img FluxInpaint FluxControlNet FluxControlNetImg2Img FluxControlNetInpaint")
@@ -31,8 +31,6 @@ family("PixArtAlpha PixArtSigma Sana SanaPAG SanaControlNet", **NO_BINS)
 family("PixArtSigmaPAG", {"pag_applied_layers": ["blocks.0"]}, **NO_BINS)
 SPRINT = {"scheduler": diffusers.SCMScheduler, "transformer": tiny("SanaTransformer2DModel", guidance_embeds=True)}
 family("SanaSprint SanaSprintImg2Img", SPRINT, **NO_BINS)
-BLOCKS_4 = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-VAE_8 = {"vae": tiny("AutoencoderKL", block_out_channels=(8,) * 4, **BLOCKS_4)}
 family("HunyuanDiT HunyuanDiTPAG HunyuanDiTControlNet", VAE_8, height=128, width=128, **NO_BINS)
 family("HunyuanDiTControlNet", control_image=picture(size=128))
 family("AuraFlow CogView3Plus CogView4 Lumina Lumina2")

@@ -6,9 +6,7 @@ import torch
 
 from ..processors import qwen_vl_processor
 from ..text import WIDTH, WORDS, tokenizer
-from .case import IMAGE_EMBEDS, family, tiny, unet
-
-BLOCKS_4 = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+from .case import IMAGE_EMBEDS, VAE_8, family, tiny, unet
 
 # Kandinsky
 
@@ -54,9 +52,8 @@ family("Kandinsky5T2I", {"tokenizer": partial(tokenizer, 1024)}, max_sequence_le
 EDIT = {
     "tokenizer": partial(qwen_vl_processor, "Qwen2VLProcessor", 2048),
     "transformer": tiny("Kandinsky5Transformer3DModel", visual_cond=True),
-    "vae": tiny("AutoencoderKL", block_out_channels=(8,) * 4, **BLOCKS_4),
 }
-family("Kandinsky5I2I", EDIT, max_sequence_length=1024, output_type="latent")
+family("Kandinsky5I2I", VAE_8 | EDIT, max_sequence_length=1024, output_type="latent")
 
 # Wuerstchen and Stable Cascade
 family("WuerstchenPrior")

@@ -1,8 +1,7 @@
-"""Pictures without prompts, and the first latent diffusion."""
+"""Pictures without prompts, the first latent diffusion, and shapes."""
 
 from functools import partial
 
-import diffusers
 import torch
 
 from ..text import WIDTH, WORDS, tokenizer
@@ -28,9 +27,6 @@ family(
 )
 SUPER = {"unet": tiny("UNet2DModel", in_channels=6), "vqvae": tiny("VQModel", latent_channels=3, vq_embed_dim=3)}
 family("LDMSuperResolution", SUPER)
-
-# Sound without prompts
-family("DanceDiffusion", {"unet": tiny("UNet1DModel"), "scheduler": diffusers.IPNDMScheduler}, audio_length_in_s=4.0)
 
 # Shapes, compared before they are rendered
 SHAPE = {

@@ -63,10 +63,12 @@ family("LTX2 LTX2ImageToVideo LTX2Condition LTX2InContext LTX2HDR", **LTX2)
 family("LTX2ImageToVideo", image_crf=0)
 KEYFRAMES = {"transformer": tiny("LTX2VideoTransformer3DModel", use_keyframes_abs_pos_embedding=True)}
 family("LTX2DFR", KEYFRAMES, sigmas=[1.0, 0.5])
-KNOWN = {"latents": 4, "keyframes_latents": 1}
-KNOWN = {name: torch.linspace(-1, 1, 256 * n).reshape(1, 4, n, 8, 8) for name, n in KNOWN.items()}
-KNOWN |= {"audio_latents": torch.linspace(-1, 1, 28).reshape(1, 2, 7, 2)}
-family("LTX2DFRTemporalRefine", KEYFRAMES, sigmas=[1.0, 0.5], num_frames=7, keyframe_positions=[6], **KNOWN)
+FEW = {
+    "latents": torch.linspace(-1, 1, 4 * 4 * 8 * 8).reshape(1, 4, 4, 8, 8),
+    "keyframes_latents": torch.linspace(-1, 1, 4 * 8 * 8).reshape(1, 4, 1, 8, 8),
+    "audio_latents": torch.linspace(-1, 1, 2 * 7 * 2).reshape(1, 2, 7, 2),
+}
+family("LTX2DFRTemporalRefine", KEYFRAMES, sigmas=[1.0, 0.5], num_frames=7, keyframe_positions=[6], **FEW)
 family("LTXI2VLongMultiPrompt", num_inference_steps=3)
 
 # More of Wan, SkyReels and their relatives
