@@ -5,7 +5,13 @@ from typing import Any
 
 import torch
 
-DENOISERS = (("unet",), ("transformer", "transformer_2", "unconditional_transformer"), ("decoder",), ("prior",))
+DENOISERS = (
+    ("unet",),
+    ("image_unet",),
+    ("transformer", "transformer_2", "unconditional_transformer"),
+    ("decoder",),
+    ("prior",),
+)
 """Where diffusers pipelines keep what they denoise with: the first of these groups that a pipeline has is its denoiser.
 One with experts for two noise ranges has both transformers, one with a model of its own for guidance that one too."""
 

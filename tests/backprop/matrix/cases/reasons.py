@@ -50,10 +50,6 @@ REFUSED: dict[str, Refused] = {
         "unexpected keyword argument 'encoder_attention_mask'",
     ),
     **dict.fromkeys(
-        ("VersatileDiffusionImageVariation", "VersatileDiffusionTextToImage"),
-        Refused("its denoiser is `image_unet`", "legal: a pipeline with a scheduler and one of unet"),
-    ),
-    **dict.fromkeys(
         ("TextToVideoZero", "TextToVideoZeroSDXL"),
         Refused("detaches the latents that its loop ends with", "without a gradient at its pictures"),
     ),
