@@ -66,11 +66,16 @@ def _rows(lines: Sequence[Line], reward: str) -> list[str]:
     b, content = judged(base["points"][0], reward), np.array(base["points"][0]["scores"][CONTENT])
     terms = " + ".join(f"{weight:g} {name}" for name, weight in LEARNED[reward].items())
     judges = " + ".join(f"{weight:g} {name}" for name, weight in JUDGED[reward].items())
+    # Of a mix, what is not content, which has its own column.
+    parts = [name for name in JUDGED[reward] if name != CONTENT and len(JUDGED[reward]) > 1]
+    own = {name: np.array(base["points"][0]["scores"][name]) for name in parts}
+    columns = ["plan", "seeds", "gain at equal updates", "updates in the time", "gain at equal time"]
+    columns += [*(f"of which `{name}`" for name in parts), "less `full`'s", "content"]
     rows = [
         f"**{reward}**: learned {terms}; judged by {judges}, base {b.mean():.3f}; its content {content.mean():.3f}",
         "",
-        "| plan | seeds | gain at equal updates | updates in the time | gain at equal time | less `full`'s | content |",
-        "|---|---|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
     ]
     full = {line["seed"]: judged(at_time(line), reward) for line in by_plan.get("full", [])}
     ranked = sorted(by_plan.items(), key=lambda item: -np.mean([judged(at_time(line), reward) for line in item[1]]))
@@ -84,6 +89,7 @@ def _rows(lines: Sequence[Line], reward: str) -> list[str]:
             _said(early),
             f"{np.mean([at_time(line)['updates'] for line in runs]):.0f}",
             _said(late),
+            *(_said([np.array(at_time(line)["scores"][name]) - own[name] for line in runs]) for name in parts),
             "" if plan == "full" else _said(beside),
             f"{np.mean([at_time(line)['scores'][CONTENT] for line in runs]):.3f}",
         ]
