@@ -7,8 +7,8 @@ import torch
 
 DENOISERS = (
     ("unet",),
-    ("image_unet",),
     ("transformer", "transformer_2", "unconditional_transformer"),
+    ("image_unet",),
     ("decoder",),
     ("prior",),
 )
