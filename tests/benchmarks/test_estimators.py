@@ -25,7 +25,8 @@ def test_cost_of_models_in_miniature(model: str, tmp_path: Path, capsys: pytest.
     assert [cost["plan"] for cost in (plain, sdo, full)] == ["plain", "sdo", "full"]
     assert plain["saved"] == 0
     decoder = sdo["saved_decoder"]
-    assert full["saved"] - decoder == pytest.approx(6 * (sdo["saved"] - decoder), rel=0.05)
+    # Six times as much, and what the nested path needs of the layers before the first that is adapted.
+    assert 1 <= (full["saved"] - decoder) / (6 * (sdo["saved"] - decoder)) < 1.1
     assert statistics.median(full["seconds"]) > statistics.median(plain["seconds"])
     assert "| `full` |" in capsys.readouterr().out
 
@@ -81,7 +82,7 @@ def test_learning_is_measured_resumed_and_shown(
 def test_every_plan_learns(tiny_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     costs = costs_file(tmp_path, **{plan.replace("-", "_"): 1.0 for plan in CONTENDERS})
-    size = ["--base", str(tiny_base), "--steps", "4", "--batch", "1", "--heldout", "2", "--dtype", "float32"]
+    size = ["--base", str(tiny_base), "--steps", "6", "--batch", "1", "--heldout", "2", "--dtype", "float32"]
     what = ["--updates", "1", "--costs", str(costs), "--rewards", "text", "--seeds", "1", "--out", str(out)]
     assert main(["learn", *size, *what]) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
