@@ -12,21 +12,30 @@ from benchmarks import models
 from benchmarks.contenders import CONTENDERS
 from benchmarks.estimators import main
 from benchmarks.models import MODELS, BenchmarkModel
+from sdo_ray.rollout.settings import PlanSettings
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("model", ["sd15", "sdxl", "sd35-medium"])
-def test_cost_of_models_in_miniature(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("model", "nested"), [("sd15", 0.039), ("sdxl", 0.074), ("sd35-medium", 0.052)])
+def test_cost_of_models_in_miniature(
+    model: str,
+    nested: float,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CONTENDERS, "all", PlanSettings(name="sdo", options={"K": 6}))  # type: ignore[arg-type]
     out = tmp_path / "costs.json"
     what = ["--model", model, "--size", "tiny", "--steps", "6", "--batch", "1", "--guidance", "2.0"]
-    assert main(["cost", *what, "--plans", "sdo", "full", "--rounds", "1", "--out", str(out)]) == 0
-    plain, sdo, full = json.loads(out.read_text())["costs"]
-    assert [cost["plan"] for cost in (plain, sdo, full)] == ["plain", "sdo", "full"]
+    assert main(["cost", *what, "--plans", "sdo", "all", "full", "--rounds", "1", "--out", str(out)]) == 0
+    plain, sdo, every, full = json.loads(out.read_text())["costs"]
+    assert [cost["plan"] for cost in (plain, sdo, every, full)] == ["plain", "sdo", "all", "full"]
     assert plain["saved"] == 0
     decoder = sdo["saved_decoder"]
-    # Six times as much, and what the nested path needs of the layers before the first that is adapted.
-    assert 1 <= (full["saved"] - decoder) / (6 * (sdo["saved"] - decoder)) < 1.1
+    assert every["saved"] - decoder == 6 * (sdo["saved"] - decoder)
+    # As much, and what the nested path needs of the layers before the first adapted one.
+    assert (full["saved"] - decoder) / (every["saved"] - decoder) - 1 == pytest.approx(nested, abs=0.002)
     assert statistics.median(full["seconds"]) > statistics.median(plain["seconds"])
     assert "| `full` |" in capsys.readouterr().out
 
