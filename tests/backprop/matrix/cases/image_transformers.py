@@ -119,8 +119,6 @@ family("VisualCloze VisualClozeGeneration", CLOZE, task_prompt="a task", content
 family("VisualCloze VisualClozeGeneration", image=[[picture(1), picture(2)], [picture(3), None]])
 family("VisualCloze", upsampling_strength=0.0)
 
-# Cosmos without its safety checker, whose package is not here
-
 # DreamLite, a small convolutional one with a vision-language model's prompts
 LITE = {"processor": partial(qwen_vl_processor, "Qwen3VLProcessor", 1000), "tokenizer": partial(tokenizer, 1000)}
 family("DreamLite DreamLiteMobile", LITE, image=...)

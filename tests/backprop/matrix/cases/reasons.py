@@ -12,10 +12,14 @@ class Refused(NamedTuple):
     """What its error says, a regular expression."""
 
 
+_FLEX = Refused(
+    "its attention, FlexAttention, has no backward pass on the CPU", "FlexAttention does not support backward"
+)
+_NUMPY = Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor")
+_DETACHED = Refused("detaches the latents that its loop ends with", "without a gradient at its pictures")
+
 REFUSED: dict[str, Refused] = {
-    "AnyFlowFAR": Refused(
-        "its attention, FlexAttention, has no backward pass on the CPU", "FlexAttention does not support backward"
-    ),
+    "AnyFlowFAR": _FLEX,
     "ChromaInpaint": Refused(
         "fails by itself in diffusers 0.42: reads `guidance_embeds`, which its transformer's config lacks",
         "no attribute 'guidance_embeds'",
@@ -28,16 +32,12 @@ REFUSED: dict[str, Refused] = {
         "fails by itself in diffusers 0.42: reads `cache_mag_vae` of a config without it",
         "no attribute 'cache_mag_vae'",
     ),
-    "Kandinsky6SR": Refused(
-        "its attention, FlexAttention, has no backward pass on the CPU", "FlexAttention does not support backward"
-    ),
+    "Kandinsky6SR": _FLEX,
     "KarrasVe": Refused("its scheduler's step takes noised latents as well", "a step with model_output and sample"),
-    "DanceDiffusion": Refused(
-        "returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"
-    ),
-    "LDM": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
-    "PNDM": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
-    "RePaint": Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor"),
+    "DanceDiffusion": _NUMPY,
+    "LDM": _NUMPY,
+    "PNDM": _NUMPY,
+    "RePaint": _NUMPY,
     "ScoreSdeVe": Refused(
         "its scheduler has no `step` (predictor and corrector of its own)", "legal: a pipeline with a scheduler"
     ),
@@ -49,10 +49,8 @@ REFUSED: dict[str, Refused] = {
         "fails by itself in diffusers 0.42: gives its attention an argument that it lacks",
         "unexpected keyword argument 'encoder_attention_mask'",
     ),
-    **dict.fromkeys(
-        ("TextToVideoZero", "TextToVideoZeroSDXL"),
-        Refused("detaches the latents that its loop ends with", "without a gradient at its pictures"),
-    ),
+    "TextToVideoZero": _DETACHED,
+    "TextToVideoZeroSDXL": _DETACHED,
 }
 
 STAYS = {
