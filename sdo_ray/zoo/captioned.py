@@ -33,7 +33,10 @@ def read_captioned(settings: DataSettings) -> Captioned:
         ValueError: a column is missing, a picture cannot be decoded, or a row has no caption; the message names it.
     """
     if not Path(settings.path).is_file():
-        raise FileNotFoundError(f"data.path: no file at {settings.path}")
+        raise FileNotFoundError(
+            f"data.path: no file at {settings.path}; give a parquet file of pictures and captions. A relative path "
+            "starts at the directory of the settings file."
+        )
     columns = pq.read_schema(settings.path).names
     for field, column in (("image", settings.image), ("caption", settings.caption)):
         if column not in columns:
