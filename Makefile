@@ -1,4 +1,4 @@
-# make demo      align the embedded emoji model and show before/after pictures
+# make demo      align the embedded emoji model and show before/after images
 # make test      lint, types and tests
 # make test-all  the slow tests too
 # make docs      the documentation as a site, in build/site

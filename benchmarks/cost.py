@@ -23,7 +23,7 @@ from sdo_ray.models.parameters import trained_parameters
 
 @dataclass(frozen=True)
 class Cost:
-    """One plan's update: sampling, decoding, and the backward pass from the pictures to the adapter."""
+    """One plan's update: sampling, decoding, and the backward pass from the images to the adapter."""
 
     plan: str
     """The estimator; "plain" is the pipeline call alone."""
@@ -53,7 +53,7 @@ def costs(
         model: see `benchmarks.models`.
         plans: of `CONTENDERS`; the plain call is measured beside them.
         steps: N.
-        batch: pictures of an update.
+        batch: images of an update.
         guidance: guidance scale.
         rounds: at least 1; one before them is not counted.
     """
@@ -83,7 +83,7 @@ def costs(
 
 
 def update(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batch: int, seed: int) -> None:
-    """Sample, decode, and take a gradient at the pictures back to the adapter; an empty plan only samples."""
+    """Sample, decode, and take a gradient at the images back to the adapter; an empty plan only samples."""
     for parameter in trained_parameters(find_denoisers(model.pipeline)).values():
         parameter.grad = None
     with autocast(model.pipeline):

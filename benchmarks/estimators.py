@@ -34,7 +34,7 @@ from benchmarks.cost import as_table, costs
 from benchmarks.learning import LEARNED, Task, base_record, heldout_prompts, learn, record
 from benchmarks.models import MODELS, load_model
 from benchmarks.summary import plot, tables
-from sdo_ray.rollout.prompts import read_prompts
+from sdo_ray.prompts.read import read_prompts
 
 TRAIN = "pipelines/configs/prompts/emoji_train.parquet"
 HELDOUT = "pipelines/configs/prompts/emoji_heldout.parquet"
@@ -104,7 +104,7 @@ def updates_in_equal_time(costs: dict, updates: int) -> dict[str, int]:
 
 
 def show(given: argparse.Namespace) -> None:
-    """Print the tables, and draw the picture if asked for."""
+    """Print the tables, and draw the image if asked for."""
     lines: list[dict] = []
     for file in given.files:
         known = [(line["task"], line["reward"], line["plan"], line["seed"]) for line in lines]
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--plans", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="estimators and variants")
     add("--without", nargs="+", choices=CONTENDERS, default=[], help="those to leave out")
     add("--steps", type=int, default=50, help="sampling steps N (default: %(default)s)")
-    add("--batch", type=int, default=8, help="pictures of an update (default: %(default)s)")
+    add("--batch", type=int, default=8, help="images of an update (default: %(default)s)")
     add("--rank", type=int, default=8, help="of the LoRA (default: %(default)s)")
     add("--guidance", type=float, default=1.0, help="guidance scale (default: %(default)s)")
     add("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"), help="(default: %(default)s)")
@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
     add("--first-seed", type=int, default=0, help="the first of them (default: %(default)s)")
     add("--steps", type=int, default=10, help="sampling steps N (default: %(default)s)")
-    add("--batch", type=int, default=4, help="pictures of an update (default: %(default)s)")
+    add("--batch", type=int, default=4, help="images of an update (default: %(default)s)")
     add("--rank", type=int, default=8, help="of the LoRA (default: %(default)s)")
     add("--learning-rate", type=float, default=5e-3, help="of AdamW (default: %(default)s)")
     add("--guidance", type=float, default=1.0, help="guidance scale (default: %(default)s)")
@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompts", default=HELDOUT, help="parquet with the held-out prompts (default: %(default)s)")
     add("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     add("--out", required=True, help="results file, JSON lines")
-    add("--sheets", help="directory for pictures of held-out prompts after each run")
+    add("--sheets", help="directory for images of held-out prompts after each run")
 
     table = commands.add_parser("table", help="show what results files have")
     table.set_defaults(run=show, threads=1)

@@ -19,12 +19,12 @@ from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.settings import LoraSettings
+from sdo_ray.prompts.read import read_prompts, schedule
+from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
-from sdo_ray.rollout.pictures import grid
-from sdo_ray.rollout.prompts import read_prompts, schedule
 from sdo_ray.rollout.records import PromptBatch
-from sdo_ray.rollout.seeds import derive_seed, generator
 from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.seeds import derive_seed, generator
 
 Mix = Mapping[str, float]
 """Reward -> weight."""
@@ -38,16 +38,16 @@ LEARNED: Mapping[str, Mix] = {
 }
 """What is learned: where things are, how they are drawn, or what is shown."""
 
-JUDGED: Mapping[str, Mix] = {
+EVALUATED: Mapping[str, Mix] = {
     "layout": {"layout": 1.0, "heldout_alignment": 0.5},
     "layout-alone": {"layout": 1.0},
     "texture": {"heldout_preference": 1.0},
     "text": {"heldout_alignment": 1.0},
 }
-"""What judges it on held-out prompts: the same mix with each reward's judge; a layout needs none but itself."""
+"""What evaluators it on held-out prompts: the same mix with each reward's evaluator; a layout needs none but itself."""
 
 CONTENT = "heldout_alignment"
-"""Whether pictures still show what was asked for, measured whatever is learned."""
+"""Whether images still show what was asked for, measured whatever is learned."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Task:
     steps: int
     """Sampling steps N."""
     batch: int
-    """Pictures of an update."""
+    """Images of an update."""
     rank: int
     """Of the LoRA on the attention layers; alpha is the same number."""
     learning_rate: float
@@ -83,7 +83,7 @@ class Point:
     seconds: float
     """CPU seconds that they took, measuring not counted; on a shared machine they depend on what else it does."""
     scores: dict[str, list[float]]
-    """Judge -> a score for each held-out prompt, the noise of each the same at every measurement of all plans."""
+    """Evaluator -> a score for each held-out prompt, the noise of each the same at every measurement of all plans."""
 
 
 def learn(
@@ -107,7 +107,7 @@ def learn(
         prompts: to learn on.
         heldout: to measure on.
         updates: how many the plan makes.
-        sheet: PNG to write with pictures of the first held-out prompts at the end.
+        sheet: PNG to write with images of the first held-out prompts at the end.
 
     Returns:
         The measurements in order of time.
@@ -118,7 +118,7 @@ def learn(
     parameters = trained_parameters(find_denoisers(pipeline))
     optimizer = torch.optim.AdamW(parameters.values(), lr=task.learning_rate, weight_decay=0.0)
     sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
-    teachers, judges = {name: create(name) for name in LEARNED[reward]}, judges_of(reward)
+    teachers, evaluators = {name: create(name) for name in LEARNED[reward]}, evaluators_of(reward)
 
     def rewards(images: torch.Tensor, prompts: Sequence[str]) -> Any:
         both = {name: score_with_gradient(teacher, images, list(prompts)) for name, teacher in teachers.items()}
@@ -152,32 +152,32 @@ def learn(
         optimizer.step()
         seconds += time.process_time() - began
         if update + 1 in (task.updates, updates):
-            points.append(Point(update + 1, seconds, measured(pipeline, sampling, heldout, judges)))
+            points.append(Point(update + 1, seconds, measured(pipeline, sampling, heldout, evaluators)))
     if sheet is not None:
-        pictures = draw(pipeline, sampling, heldout, 0)
-        grid(pipeline.image_processor.numpy_to_pil(pictures.permute(0, 2, 3, 1).numpy()), columns=8).save(sheet)
+        images = draw(pipeline, sampling, heldout, 0)
+        grid(pipeline.image_processor.numpy_to_pil(images.permute(0, 2, 3, 1).numpy()), columns=8).save(sheet)
     return points
 
 
-def judges_of(reward: str) -> dict[str, Any]:
+def evaluators_of(reward: str) -> dict[str, Any]:
     """What is measured on held-out prompts, by name."""
-    return {name: create(name) for name in dict.fromkeys((*LEARNED[reward], *JUDGED[reward], CONTENT))}
+    return {name: create(name) for name in dict.fromkeys((*LEARNED[reward], *EVALUATED[reward], CONTENT))}
 
 
 def measured(
-    pipeline: Any, sampling: SamplingSettings, heldout: Sequence[str], judges: dict[str, Any]
+    pipeline: Any, sampling: SamplingSettings, heldout: Sequence[str], evaluators: dict[str, Any]
 ) -> dict[str, list[float]]:
-    """Judge -> its score of a picture of each held-out prompt; prompt i has noise of its own, always the same."""
-    scores: dict[str, list[float]] = {name: [] for name in judges}
+    """Evaluator -> its score of an image of each held-out prompt; prompt i has noise of its own, always the same."""
+    scores: dict[str, list[float]] = {name: [] for name in evaluators}
     for first in range(0, len(heldout), 8):
         images = draw(pipeline, sampling, heldout, first)
-        for name, judge in judges.items():
-            scores[name] += score(judge, images, list(heldout[first : first + 8])).tolist()
+        for name, evaluator in evaluators.items():
+            scores[name] += score(evaluator, images, list(heldout[first : first + 8])).tolist()
     return scores
 
 
 def draw(pipeline: Any, sampling: SamplingSettings, heldout: Sequence[str], first: int) -> torch.Tensor:
-    """Pictures of the held-out prompts from `first` on, at most eight, [B, 3, H, W] in [0, 1]."""
+    """Images of the held-out prompts from `first` on, at most eight, [B, 3, H, W] in [0, 1]."""
     batch = list(heldout[first : first + 8])
     noise = [generator(0, "held-out noise", first + i) for i in range(len(batch))]
     with torch.no_grad(), autocast(pipeline):
@@ -200,7 +200,7 @@ def base_record(task: Task, reward: str, heldout: Sequence[str]) -> dict[str, An
     """The line of the base model, plan "none": measured once, before any update."""
     pipeline = load_pipeline(task.base, task.dtype)
     sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
-    scores = measured(pipeline, sampling, heldout, judges_of(reward))
+    scores = measured(pipeline, sampling, heldout, evaluators_of(reward))
     return record(task, reward, "none", 0, [Point(0, 0.0, scores)])
 
 

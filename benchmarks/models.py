@@ -36,7 +36,7 @@ class BenchmarkModel:
 
     pipeline: Any
     call: Callable[[int], dict[str, Any]]
-    """Number of pictures -> the call's arguments that say what to draw."""
+    """Number of images -> the call's arguments that say what to draw."""
 
 
 def load_model(name: str, *, rank: int, dtype: str, device: str, tiny: bool = False) -> BenchmarkModel:

@@ -1,4 +1,4 @@
-"""What a gradient costs on top of the pictures.
+"""What a gradient costs on top of the images.
 
     python benchmarks/overhead.py [--steps 20] [--batch 8] [--rounds 9] [--guidance 1.0]
 
@@ -6,11 +6,11 @@ On the embedded model with a LoRA adapter, everything in one process, the varian
 drawn order, so that whatever else the machine does hits all of them; medians of the rounds' ratios to the plain call of
 the same round.
 
-    plain      pipeline(...), pictures decoded
+    plain      pipeline(...), images decoded
     empty      the same through `differentiable_sample` with a plan that keeps nothing: the cost of the hooks
     sdo        one update with K = 1: sampling, decoding, and the backward pass from the final latents (the reward's and
                the decoder's backward apart: every method pays those); the target is 1.35 at N = 20
-    sdo image  the same with the backward pass starting at the pictures, through the decoder
+    sdo image  the same with the backward pass starting at the images, through the decoder
     draft 2    the last two steps coupled
     full       every step kept, for comparison
 
@@ -53,7 +53,7 @@ def update(pipe: Any, plan: BackpropPlan, call: dict[str, Any], seed: int) -> No
 
 
 def image_update(pipe: Any, plan: BackpropPlan, call: dict[str, Any], seed: int) -> None:
-    """The same, with the gradient given at the pictures."""
+    """The same, with the gradient given at the images."""
     images = differentiable_sample(pipe, plan, generator=_seeded(seed), **call)
     images.backward(torch.ones_like(images))
 
@@ -85,7 +85,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="N")
-    parser.add_argument("--batch", type=int, default=8, help="pictures per update")
+    parser.add_argument("--batch", type=int, default=8, help="images per update")
     parser.add_argument("--rounds", type=int, default=9, help="rounds, each with every variant once")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale; above 1 the denoiser works twice")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")

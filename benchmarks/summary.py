@@ -1,7 +1,7 @@
-"""Results of `learn` as tables and a picture.
+"""Results of `learn` as tables and an image.
 
 Notation
-    s[j][p]    judged score of held-out prompt p after seed j of a plan; b[p] that of the base model
+    s[j][p]    evaluated score of held-out prompt p after seed j of a plan; b[p] that of the base model
     gain       mean over seeds and prompts of s[j][p] - b[p]
 
 Intervals are percentile bootstraps (Efron 1979) that draw seeds with replacement, and prompts within them. With one
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learning import CONTENT, JUDGED, LEARNED
+from benchmarks.learning import CONTENT, EVALUATED, LEARNED
 
 Line = Mapping[str, Any]
 """A line of a results file, see `benchmarks.learning.record`."""
 
 
-def judged(point: Line, reward: str) -> np.ndarray:
-    """The mix of the judges' scores, [P]."""
-    return sum(weight * np.array(point["scores"][name]) for name, weight in JUDGED[reward].items())  # type: ignore[return-value]
+def evaluated(point: Line, reward: str) -> np.ndarray:
+    """The mix of the evaluators' scores, [P]."""
+    return sum(weight * np.array(point["scores"][name]) for name, weight in EVALUATED[reward].items())  # type: ignore[return-value]
 
 
 def at_updates(line: Line) -> Line | None:
@@ -63,26 +63,26 @@ def _rows(lines: Sequence[Line], reward: str) -> list[str]:
     base, by_plan = _sorted(lines)
     if base is None or not by_plan:
         return []
-    b, content = judged(base["points"][0], reward), np.array(base["points"][0]["scores"][CONTENT])
+    b, content = evaluated(base["points"][0], reward), np.array(base["points"][0]["scores"][CONTENT])
     terms = " + ".join(f"{weight:g} {name}" for name, weight in LEARNED[reward].items())
-    judges = " + ".join(f"{weight:g} {name}" for name, weight in JUDGED[reward].items())
+    evaluators = " + ".join(f"{weight:g} {name}" for name, weight in EVALUATED[reward].items())
     # Of a mix, what is not content, which has its own column.
-    parts = [name for name in JUDGED[reward] if name != CONTENT and len(JUDGED[reward]) > 1]
+    parts = [name for name in EVALUATED[reward] if name != CONTENT and len(EVALUATED[reward]) > 1]
     own = {name: np.array(base["points"][0]["scores"][name]) for name in parts}
     columns = ["plan", "seeds", "gain at equal updates", "updates in the time", "gain at equal time"]
     columns += [*(f"of which `{name}`" for name in parts), "less `full`'s", "content"]
     rows = [
-        f"**{reward}**: learned {terms}; judged by {judges}, base {b.mean():.3f}; its content {content.mean():.3f}",
+        f"**{reward}**: learned {terms}; measured by {evaluators}, base {b.mean():.3f}; content {content.mean():.3f}",
         "",
         f"| {' | '.join(columns)} |",
         "|---" * len(columns) + "|",
     ]
-    full = {line["seed"]: judged(at_time(line), reward) for line in by_plan.get("full", [])}
-    ranked = sorted(by_plan.items(), key=lambda item: -np.mean([judged(at_time(line), reward) for line in item[1]]))
+    full = {line["seed"]: evaluated(at_time(line), reward) for line in by_plan.get("full", [])}
+    ranked = sorted(by_plan.items(), key=lambda item: -np.mean([evaluated(at_time(line), reward) for line in item[1]]))
     for plan, runs in ranked:
-        early = [judged(p, reward) - b for line in runs if (p := at_updates(line)) is not None]
-        late = [judged(at_time(line), reward) - b for line in runs]
-        beside = [judged(at_time(line), reward) - full[line["seed"]] for line in runs if line["seed"] in full]
+        early = [evaluated(p, reward) - b for line in runs if (p := at_updates(line)) is not None]
+        late = [evaluated(at_time(line), reward) - b for line in runs]
+        beside = [evaluated(at_time(line), reward) - full[line["seed"]] for line in runs if line["seed"] in full]
         cells = [
             f"`{plan}`",
             str(len(runs)),
@@ -108,14 +108,16 @@ def plot(lines: Sequence[Line], file: Path) -> None:
     for axes, reward in zip(figure.subplots(1, len(rewards), squeeze=False)[0], rewards, strict=True):
         base, by_plan = _sorted([line for line in lines if line["reward"] == reward])
         assert base is not None
-        b = judged(base["points"][0], reward)
-        gains = {plan: np.stack([judged(at_time(line), reward) - b for line in runs]) for plan, runs in by_plan.items()}
+        b = evaluated(base["points"][0], reward)
+        gains = {
+            plan: np.stack([evaluated(at_time(line), reward) - b for line in runs]) for plan, runs in by_plan.items()
+        }
         plans = sorted(gains, key=lambda plan: gains[plan].mean())
         for place, plan in enumerate(plans):
             mean, low, high = interval(gains[plan])
             axes.barh(place, mean, color="#9ecae1" if plan != "full" else "#fdae6b")
             axes.plot([low, high], [place, place], color="#5a5a5a")
-            early = [judged(p, reward) - b for line in by_plan[plan] if (p := at_updates(line)) is not None]
+            early = [evaluated(p, reward) - b for line in by_plan[plan] if (p := at_updates(line)) is not None]
             if early:
                 axes.plot(np.mean(early), place, "o", color="#08519c")
         axes.set_yticks(range(len(plans)), [f"{plan} ({len(by_plan[plan])})" for plan in plans])

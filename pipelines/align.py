@@ -28,23 +28,23 @@ from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.evaluation.compare import compare_all
 from sdo_ray.evaluation.heldout import base_and_aligned
+from sdo_ray.evaluation.images import ImageConfig, choose_prompts
 from sdo_ray.evaluation.models import PolicyModel, WholeModel
-from sdo_ray.evaluation.outcome import PICTURES, SHEET, Outcome, read_outcome, write_outcome, write_pictures
-from sdo_ray.evaluation.pictures import PictureConfig, choose_prompts
+from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, read_outcome, write_images, write_outcome
 from sdo_ray.models.export import export_model, product
 from sdo_ray.models.load import resolve
 from sdo_ray.models.trained import initial_policy
-from sdo_ray.rollout.prompts import read_prompts
+from sdo_ray.prompts.read import read_prompts
+from sdo_ray.registry.recipe import Recipe
+from sdo_ray.registry.registration import examples_of, register_model
 from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
-from sdo_ray.rollout.seeds import derive_seed
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.secrets import redact
+from sdo_ray.seeds import derive_seed
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.metrics import RunMetrics
 from sdo_ray.tracking.provenance import environment, fingerprint
-from sdo_ray.tracking.recipe import Recipe
-from sdo_ray.tracking.registration import examples_of
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
 from sdo_ray.training.checkpoints import checkpoint_bytes
@@ -120,25 +120,25 @@ def _train(
 def _compare(
     settings: AlignSettings, run: RunDirectory, policy: Policy, store: Any, rewards: Actors, tracked: TrackedRun
 ) -> Outcome:
-    """Base against aligned model on held-out prompts; pictures, adapter and numbers to the run and to MLflow."""
+    """Base against aligned model on held-out prompts; images, adapter and numbers to the run and to MLflow."""
     print("comparing base and aligned model on held-out prompts", flush=True)
     updates, seed, evaluation = settings.training.updates, settings.run.seed, settings.evaluation
     ray.get(store.publish.remote(updates, dump_tensors(policy)))
-    judges = rewards | start_reward_actors(evaluation.evaluators)
+    evaluators = rewards | start_reward_actors(evaluation.evaluators)
     prompts = choose_prompts(read_prompts(evaluation.prompts, evaluation.column), evaluation.num_prompts, seed)
-    maker = PictureConfig(seed, settings.sampling, settings.samplers)
+    maker = ImageConfig(seed, settings.sampling, settings.samplers)
     models = WholeModel(settings.model.base, settings.model.dtype), PolicyModel(settings.model, store, updates)
-    pictures = base_and_aligned(prompts, maker, *models, judges)
-    comparisons = compare_all(pictures)
+    images = base_and_aligned(prompts, maker, *models, evaluators)
+    comparisons = compare_all(images)
     origin = environment() | reward_provenance(rewards)
     origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)
-        tracked.log_comparisons(comparisons, write_pictures(local, pictures))
+        tracked.log_comparisons(comparisons, write_images(local, images))
         base, trained = export_model(local, settings.model, policy), product(settings.model)
         places = {
             "before/after sheet": f"{run.uri}/{SHEET}",
-            "all pictures and scores": f"{run.uri}/{PICTURES}",
+            "all images and scores": f"{run.uri}/{IMAGES}",
             trained: f"{run.uri}/{trained}",
             "base model": f"{run.uri}/{base}" if base else settings.model.base,
             "MLflow": how_to_look(tracked.uri),
@@ -146,7 +146,20 @@ def _compare(
         run.copy_in(local)
         recipe = Recipe.of(settings.sampling, settings.model.dtype, settings.samplers.batch_size)
         examples = examples_of(prompts, seed)
-        model = tracked.register(local, settings.model.base, recipe, examples, settings.tracking, origin)
+        tracked.set_tags(origin)
+        model = None
+        if settings.tracking.register_as is not None:
+            model = register_model(
+                tracked.client,
+                tracked.run_id,
+                settings.tracking.register_as,
+                local,
+                settings.model.base,
+                recipe,
+                examples=examples,
+                provenance=origin,
+                copy_base=settings.tracking.copy_hub_base,
+            )
     return Outcome(tuple(comparisons), places | ({"registered model": model} if model else {}))
 
 

@@ -12,9 +12,9 @@ COMMANDS = {
     "promote": "make an evaluated model the champion, if it passes the rules; or take it back",
     "cycle": "prepare prompts, align, evaluate and promote, as one job",
     "evaluate": "compare models on held-out prompts, and make a page of it",
-    "optimize": "optimise single pictures against rewards, the model frozen",
-    "sample": "make pictures with a base or aligned model",
-    "pretrain": "train a small text-to-image model from a parquet of pictures and captions",
+    "optimize": "optimise single images against rewards, the model frozen",
+    "sample": "make images with a base or aligned model",
+    "pretrain": "train a small text-to-image model from a parquet of images and captions",
     "submit": "run a command as a job of a Ray cluster",
     "doctor": "check this machine and say how to mend what is found",
 }

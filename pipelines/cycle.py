@@ -26,14 +26,14 @@ from pipelines.evaluate import evaluate
 from sdo_ray.cluster import cause_of
 from sdo_ray.config.cycle import CycleSettings, check_cycle
 from sdo_ray.config.run import keep_settings, open_run
-from sdo_ray.cycle.alone import AlreadyRunning, alone
+from sdo_ray.cycle.lock import AlreadyRunning, driver_lock
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
-from sdo_ray.preparation.prepare import Preparation, prepare
 from sdo_ray.promotion.aliases import read_aliases
 from sdo_ray.promotion.lock import LeaseOver
 from sdo_ray.promotion.promote import Promotion, promote
+from sdo_ray.prompts.prepare import Preparation, prepare
+from sdo_ray.registry.versions import CHAMPION, SCHEME
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.registry import CHAMPION, SCHEME
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, tracking_uri
 from sdo_ray.training.group import RunGivenUp
@@ -68,7 +68,7 @@ def cycle(settings: CycleSettings) -> Summary:
         return summary
     run.check_space(0)
     check_server(uri := tracking_uri(run))
-    with alone(run):
+    with driver_lock(run):
         prompts = prepare(settings.prompts, run)
         print(f"{settings.run.name}: {prompts}", flush=True)
         keep_settings(run, settings)
@@ -136,8 +136,8 @@ def _promote(
         if promotion.decision != "outdated":
             return promotion
     raise ChampionKeepsChanging(
-        f"{candidate} was evaluated {ATTEMPTS} times, and each time the champion had changed before it was judged; the "
-        "same command tries again"
+        f"{candidate} was evaluated {ATTEMPTS} times, and each time the champion had changed before the rules were "
+        "applied; the same command tries again"
     )
 
 

@@ -1,11 +1,11 @@
 """Compare models on held-out prompts: `sdo evaluate CONFIG` or `python -m pipelines.evaluate CONFIG [--set a.b=c]`.
 
-    prompts -> Ray Data -> picture makers, each holding one model at a time  <-> reward actors, feature actor
+    prompts -> Ray Data -> image makers, each holding one model at a time  <-> reward actors, feature actor
                              |
                              v parts, kept as they come
                            this driver -> metrics -> pictures.parquet, evaluation.json, report.html -> MLflow
 
-The same command again makes the pictures that are missing, or shows the outcome of a complete evaluation.
+The same command again makes the images that are missing, or shows the outcome of a complete evaluation.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
-from sdo_ray.evaluation.metrics import frechet_between_halves, picture_metrics, set_metrics
+from sdo_ray.evaluation.images import ImageConfig, make_images
+from sdo_ray.evaluation.metrics import frechet_between_halves, image_metrics, set_metrics
 from sdo_ray.evaluation.parts import Parts
-from sdo_ray.evaluation.pictures import PictureConfig, make_pictures
 from sdo_ray.evaluation.reference import reference_features
 from sdo_ray.evaluation.report import REPORT, render_report
 from sdo_ray.evaluation.result import CANDIDATE, Evaluation, read_evaluation, write_evaluation
@@ -88,21 +88,21 @@ def _make_missing(
     blocks = parts.missing(list(roles), questions, settings.samplers.batch_size)
     done = total - sum(map(len, blocks))
     models = ", ".join(f"{name} {role.where}" for name, role in roles.items())
-    print(f"{total} pictures, {done} of them there already: {models}", flush=True)
+    print(f"{total} images, {done} of them there already: {models}", flush=True)
     if blocks:
-        config = PictureConfig(settings.run.seed, settings.sampling, settings.samplers)
+        config = ImageConfig(settings.run.seed, settings.sampling, settings.samplers)
         sources = {name: role.source for name, role in roles.items()}
         arrivals: list[tuple[float, int]] = []
-        for part in make_pictures(blocks, config, sources, rewards, features):
+        for part in make_images(blocks, config, sources, rewards, features):
             parts.add(part)
             done += len(part)
             arrivals.append((time.monotonic(), done))
-            print(f"pictures {done}/{total}  {part['role'][0]}  left {_left(arrivals, total)}", flush=True)
+            print(f"images {done}/{total}  {part['role'][0]}  left {_left(arrivals, total)}", flush=True)
     return parts.read()
 
 
 def _left(arrivals: Sequence[tuple[float, int]], total: int) -> str:
-    """Time left, from (seconds, pictures done) of each arrival; the first also waited for everything to start."""
+    """Time left, from (seconds, images done) of each arrival; the first also waited for everything to start."""
     (begin, first), (now, done) = arrivals[0], arrivals[-1]
     return "?" if done == first else clock((now - begin) / (done - first) * (total - done))
 
@@ -115,22 +115,22 @@ def _measure(
     rewards: Actors,
     features: Any,
 ) -> Evaluation:
-    """Everything that is known about the pictures."""
+    """Everything that is known about the images."""
     reference = None
     if settings.reference is not None:
-        print(f"measuring reference pictures of {settings.reference.path}", flush=True)
+        print(f"measuring reference images of {settings.reference.path}", flush=True)
         reference = reference_features(settings.reference, settings.run.seed, features)
     history = roles[CANDIDATE].history
     evaluation = Evaluation(
         name=settings.run.name,
         models={name: role.where for name, role in roles.items()},
-        pictures=picture_metrics(parts, list(roles), questions),
+        images=image_metrics(parts, list(roles), questions),
         set_metrics=set_metrics(parts, list(roles), reference),
         details={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "sha256": {name: role.sha256 for name, role in roles.items()},
             "frechet_between_halves_of_base": frechet_between_halves(parts),
-            "reference_pictures": 0 if reference is None else len(reference),
+            "reference_images": 0 if reference is None else len(reference),
             "history": {} if history is None else dict(history.curves),
             "settings": settings.to_dict(),
             "provenance": environment() | reward_provenance(rewards),
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evaluation = evaluate(settings)
         except ray.exceptions.RayError as error:
             print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
-            print("Its pictures so far are kept; once mended, the same command goes on.", file=sys.stderr)
+            print("Its images so far are kept; once mended, the same command goes on.", file=sys.stderr)
             return 1
         finally:
             ray.shutdown()

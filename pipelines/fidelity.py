@@ -28,18 +28,18 @@ from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
 from sdo_ray.fidelity.table import as_table
 from sdo_ray.fidelity.worker import Work, measure_all
 from sdo_ray.models.trained import initial_policy
-from sdo_ray.rollout.prompts import read_prompts, schedule
+from sdo_ray.prompts.read import read_prompts, schedule
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, tracking_uri
 
-NUMBERS, PICTURE = "fidelity.json", "fidelity.png"
+NUMBERS, IMAGE = "fidelity.json", "fidelity.png"
 
 
 def compare(settings: FidelityRunSettings) -> Fidelity:
-    """Measure what the settings describe, saying what happens; numbers and picture go to the run and to MLflow.
+    """Measure what the settings describe, saying what happens; numbers and image go to the run and to MLflow.
 
     Raises:
         SettingsError: before anything starts, if it cannot work.
@@ -61,9 +61,9 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary)
             (local / NUMBERS).write_text(json.dumps(fidelity.to_dict(), indent=2))
-            plot(fidelity, local / PICTURE, _title(settings))
-            tracked.log_results(fidelity.metrics(), [local / NUMBERS, local / PICTURE])
-            run.write(PICTURE, (local / PICTURE).read_bytes())
+            plot(fidelity, local / IMAGE, _title(settings))
+            tracked.log_results(fidelity.metrics(), [local / NUMBERS, local / IMAGE])
+            run.write(IMAGE, (local / IMAGE).read_bytes())
             # The numbers last: they say that the run is complete.
             run.write(NUMBERS, (local / NUMBERS).read_bytes())
     return fidelity
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             print(f"\n{as_table(compare(settings))}")
             place = f"{settings.run.storage}/{settings.run.name}"
-            print(f"\nnumbers  {place}/{NUMBERS}\npicture  {place}/{PICTURE}")
+            print(f"\nnumbers  {place}/{NUMBERS}\nimage  {place}/{IMAGE}")
             return 0
         except ray.exceptions.RayTaskError as error:
             print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)

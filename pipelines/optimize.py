@@ -1,4 +1,4 @@
-"""Optimise single pictures against rewards, the model frozen: `sdo optimize CONFIG [--set a.b=c]`.
+"""Optimise single images against rewards, the model frozen: `sdo optimize CONFIG [--set a.b=c]`.
 
     rows (prompt, target) -> Ray Data -> optimizers: the gradient of one sampling step   <-> reward actors
                                           to each row's latents, prompt embeddings or guidance scale
@@ -24,10 +24,9 @@ from pipelines.arguments import run_job
 from sdo_ray.cluster import cause_of, connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.config.run import keep_settings, open_run
-from sdo_ray.models.load import resolve
-from sdo_ray.optimization.optimizer import optimize_rows
-from sdo_ray.optimization.records import RowBatch
-from sdo_ray.optimization.results import (
+from sdo_ray.input_optimization.optimizer import optimize_rows
+from sdo_ray.input_optimization.records import RowBatch
+from sdo_ray.input_optimization.results import (
     RESULTS,
     SHEET,
     Outcome,
@@ -39,7 +38,8 @@ from sdo_ray.optimization.results import (
     sheet,
     write_outcome,
 )
-from sdo_ray.optimization.rows import batches
+from sdo_ray.input_optimization.rows import batches
+from sdo_ray.models.load import resolve
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment, fingerprint
@@ -47,7 +47,7 @@ from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
 
 BYTES_A_ROW = 4_000_000
-"""Room for two pictures and what was optimised."""
+"""Room for two images and what was optimised."""
 
 
 def optimize(settings: OptimizeSettings) -> Outcome:
@@ -106,7 +106,7 @@ def _finish(
         run.copy_in(Path(temporary))
     places = {
         "before/after sheet": f"{run.uri}/{SHEET}",
-        "pictures, scores, variables": f"{run.uri}/{RESULTS}",
+        "images, scores, variables": f"{run.uri}/{RESULTS}",
         "MLflow": how_to_look(tracked.uri),
     }
     return Outcome(len(results), tuple(changes(results)), places)

@@ -1,4 +1,4 @@
-"""Make a small text-to-image model of captioned pictures: `sdo pretrain CONFIG`, `python -m pipelines.pretrain CONFIG`.
+"""Make a small text-to-image model of captioned images: `sdo pretrain CONFIG`, `python -m pipelines.pretrain CONFIG`.
 
     parquet -> autoencoder -> latents, text embeddings -> UNet -> a directory that diffusers loads
 

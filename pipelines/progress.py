@@ -32,13 +32,13 @@ class Progress:
         typical = statistics.median(self._seconds[1:]) if len(self._seconds) > 1 else None
         done = report.update + 1
         scores = "  ".join(f"{name} {_number(spread)}" for name, spread in report.scores.items())
-        left_out = f"  {report.num_left_out} LEFT OUT" if report.num_left_out else ""
+        skipped = f"  {report.num_skipped} SKIPPED" if report.num_skipped else ""
         since = f" (from {self._first:.2f})" if self._first is not None else ""
         left = "?" if typical is None else clock(typical * (self._updates - done))
         return (
             f"update {done:>{len(str(self._updates))}}/{self._updates}  "
             f"reward {_number(report.reward)}{since}  {scores}  "
-            f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{left_out}"
+            f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{skipped}"
         )
 
 

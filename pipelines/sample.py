@@ -1,4 +1,4 @@
-"""Make pictures with a base or aligned model: `sdo sample --model MODEL [--adapter DIR] --prompt TEXT --out DIR`.
+"""Make images with a base or aligned model: `sdo sample --model MODEL [--adapter DIR] --prompt TEXT --out DIR`.
 
 Plain diffusers in one process, without Ray: what this draws, so does any program that loads the same files. A model of
 MLflow's registry, such as `models:/emoji-glossy@champion`, is drawn with as it was evaluated, unless told otherwise.
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.arguments import BAD_INPUT, quiet
+from sdo_ray.registry.recipe import Recipe
 from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
 from sdo_ray.settings import SettingsError
-from sdo_ray.tracking.recipe import Recipe
 
 DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
 """How a model is called that says nothing about it."""
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sample(given: argparse.Namespace) -> list[Path]:
-    """Draw and write the pictures.
+    """Draw and write the images.
 
     Args:
         given: the parsed command line.
@@ -51,7 +51,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
 
     from sdo_ray.models.adapter_file import load_adapter
     from sdo_ray.models.load import autocast, load_pipeline
-    from sdo_ray.rollout.pictures import grid
+    from sdo_ray.rollout.contact_sheet import grid
     from sdo_ray.rollout.settings import SamplingSettings
 
     model, adapter, recipe = _find(given)
@@ -67,24 +67,24 @@ def sample(given: argparse.Namespace) -> list[Path]:
     if adapter is not None:
         load_adapter(pipeline, adapter)
 
-    pictures = []
+    images = []
     for first in range(0, len(prompts), batch_size):
         batch = prompts[first : first + batch_size]
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
         with autocast(pipeline):
-            pictures += pipeline(generator=noise, **sampling.pipeline_call(batch)).images
+            images += pipeline(generator=noise, **sampling.pipeline_call(batch)).images
 
     out = Path(given.out).expanduser()
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        grid(pictures).save(out)
+        grid(images).save(out)
         return [out]
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{i:03d}_{_readable(prompt)}.png" for i, prompt in enumerate(prompts)]
-    for file, picture in zip(files, pictures, strict=True):
-        picture.save(file)
-    grid(pictures).save(out / "sheet.png")
+    for file, image in zip(files, images, strict=True):
+        image.save(file)
+    grid(images).save(out / "sheet.png")
     return [*files, out / "sheet.png"]
 
 
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="DIR_OR_PNG",
         help="directory for one PNG a prompt and a contact sheet; or a .png file for the sheet alone, "
-        "which for one prompt is the picture",
+        "which for one prompt is the image",
     )
     add(
         "--seed", type=int, default=0, help="prompt i, counted from 0, has noise of its own, from seed + i (default: 0)"
@@ -118,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--guidance", type=float, help=f"classifier-free guidance (default: {DEFAULTS.guidance_scale})")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help=f"precision (default: {DEFAULTS.dtype})")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
-    add("--batch-size", type=int, help=f"pictures made at once (default: {DEFAULTS.batch_size})")
+    add("--batch-size", type=int, help=f"images made at once (default: {DEFAULTS.batch_size})")
     return parser
 
 
 def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
     """Where the pipeline is, its adapter, and how it is called unless told otherwise."""
-    from sdo_ray.tracking.registry import adapter_beside, is_registered, recipe_beside, resolve_model
+    from sdo_ray.registry.versions import adapter_beside, is_registered, recipe_beside, resolve_model
     from sdo_ray.tracking.server import check_server, registry_uri
 
     if not is_registered(given.model):
@@ -143,7 +143,7 @@ def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
 
 
 def _prompts(given: argparse.Namespace) -> list[str]:
-    from sdo_ray.rollout.prompts import read_prompts
+    from sdo_ray.prompts.read import read_prompts
 
     if empty := [text for text in given.texts if not text.strip()]:
         raise SettingsError(f"--prompt: got {empty[0]!r}, which says nothing; give words.")

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 from pipelines.arguments import BAD_INPUT, quiet
 from sdo_ray.config.loading import load_settings, read_settings, relative_paths
 from sdo_ray.config.reference import COMMANDS
-from sdo_ray.jobs.environment import job_environment
-from sdo_ray.jobs.identity import JobName
-from sdo_ray.jobs.package import pack
-from sdo_ray.jobs.server import JobServer, ServerLost, exit_code
 from sdo_ray.secrets import redact
 from sdo_ray.settings import SettingsError
+from sdo_ray.submission.environment import job_environment
+from sdo_ray.submission.identity import JobName
+from sdo_ray.submission.package import pack
+from sdo_ray.submission.server import JobServer, ServerLost, exit_code
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -53,7 +53,7 @@ def submit(options: argparse.Namespace) -> int:
     if not (options.status or options.stop):
         load_settings(COMMANDS[options.command], config, options.overrides)
         working, entrypoint, variables = _prepare(options, config, settings)
-    server = JobServer(options.address, options.patience, _say)
+    server = JobServer(options.address, options.timeout, _say)
     known = server.attempts(run)
     mine = [(name, job) for name, job in known.items() if name.same_settings(run)]
     name, job = mine[-1] if mine else (run, None)
@@ -176,7 +176,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--python", default="python", help="the nodes' Python that has sdo-ray")
     parser.add_argument(
-        "--patience", metavar="SECONDS", type=float, default=120.0, help="for a cluster that does not answer"
+        "--timeout",
+        "--patience",
+        metavar="SECONDS",
+        type=float,
+        default=120.0,
+        help="for a cluster that does not answer",
     )
     then = parser.add_mutually_exclusive_group()
     then.add_argument("--follow", action="store_true", help="print the job's output until it ends")

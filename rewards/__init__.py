@@ -1,6 +1,6 @@
-"""Rewards: scores for pictures, with their gradients where there are any.
+"""Rewards: scores for images, with their gradients where there are any.
 
-A reward is a class. Its keyword arguments are its settings, and calling it with pictures and prompts gives scores::
+A reward is a class. Its keyword arguments are its settings, and calling it with images and prompts gives scores::
 
     from rewards import create
 

@@ -1,4 +1,4 @@
-"""Whether a picture shows what its prompt says: image features, mapped into the space of caption embeddings.
+"""Whether an image shows what its prompt says: image features, mapped into the space of caption embeddings.
 
 Notation
     f      image features [1280]                  features.py
@@ -10,7 +10,7 @@ Notation
     score = cos(W f + b, q),    q = P (e - m)
 
 Plain cosine similarity to e hardly tells prompts apart, because captions share most of their length; hence m and P.
-`rewards.training.alignment` makes the weights.
+`rewards.fitting.alignment` makes the weights.
 """
 
 from pathlib import Path
@@ -27,11 +27,11 @@ _MAX_CACHED_PROMPTS = 100_000
 
 
 class Alignment:
-    """Cosine similarity of picture and prompt, in [-1, 1]; around 0 for a picture of something else.
+    """Cosine similarity of image and prompt, in [-1, 1]; around 0 for an image of something else.
 
     Args:
         device: where to compute.
-        weights: file of a head trained on other pictures; None for the one that comes with the package.
+        weights: file of a head trained on other images; None for the one that comes with the package.
 
     Raises:
         FileNotFoundError: no such weights.

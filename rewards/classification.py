@@ -1,13 +1,13 @@
-"""What a picture is taken for: zero-shot classification by the alignment network.
+"""What an image is taken for: zero-shot classification by the alignment network.
 
 Notation
     c          one of the classes, a text
-    a(x, c)    alignment of picture x with c, a cosine               alignment.py
+    a(x, c)    alignment of image x with c, a cosine               alignment.py
     T          temperature
 
     p(c | x) = softmax over the classes of a(x, c) / T,      score = log p(prompt | x)
 
-The prompt of a picture names the class it is to be taken for. Given a wrong one, this is the reward of an adversarial
+The prompt of an image names the class it is to be taken for. Given a wrong one, this is the reward of an adversarial
 sample.
 """
 
@@ -19,7 +19,7 @@ from rewards.alignment import Alignment
 
 
 class Classification:
-    """log p(prompt | picture), at most 0.
+    """log p(prompt | image), at most 0.
 
     Args:
         classes: the texts to choose from, two or more; every prompt is one of them.

@@ -23,14 +23,14 @@ class FeatureSettings:
     """Which features."""
 
     size: int
-    """Side in pixels to which pictures are resized; a multiple of 32, the network's stride."""
+    """Side in pixels to which images are resized; a multiple of 32, the network's stride."""
 
     pooling: Literal["average", "max"] = "average"
     """How the last feature map becomes one vector."""
 
 
 class ImageFeatures:
-    """Pictures to feature vectors, differentiable with respect to the pictures; the network itself is frozen.
+    """Images to feature vectors, differentiable with respect to the images; the network itself is frozen.
 
     Args:
         settings: which features.

@@ -1,4 +1,4 @@
-"""How near a picture's style is to that of another picture: Gram matrices of image features.
+"""How near an image's style is to that of another image: Gram matrices of image features.
 
 Gatys, Ecker and Bethge, "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016, with EfficientNet-Lite0
 in place of VGG.
@@ -6,11 +6,11 @@ in place of VGG.
 Notation
     F_l    feature map of layer l, [C, h w]                features.py
     G_l    F_l F_l^T / (h w): which features go together, wherever they are
-    s      the style picture
+    s      the style image
 
     score(x) = - mean over l of |G_l(x) - G_l(s)|^2 / |G_l(s)|^2        (Frobenius norms)
 
-0 for the style picture itself; a picture without any features scores -1, and one with other strong ones less.
+0 for the style image itself; an image without any features scores -1, and one with other strong ones less.
 """
 
 import hashlib
@@ -33,22 +33,22 @@ class GramStyle:
     """Minus the distance of styles, at most 0. The prompts do not matter.
 
     Args:
-        picture: file of the style picture, anything Pillow reads; transparency becomes white.
-        size: side in pixels at which pictures are looked at, and the style picture is cut square to.
+        image: file of the style image, anything Pillow reads; transparency becomes white.
+        size: side in pixels at which images are looked at, and the style image is cut square to.
         device: where to compute.
 
     Raises:
-        ValueError: the picture cannot be read, or the size is not a multiple of 32.
+        ValueError: the image cannot be read, or the size is not a multiple of 32.
         ImportError: the packages of the extra `emoji` are missing.
     """
 
     differentiable = True
 
-    def __init__(self, *, picture: str, size: int = 128, device: str = "cpu") -> None:
-        self.check_use((), picture=picture, size=size)
+    def __init__(self, *, image: str, size: int = 128, device: str = "cpu") -> None:
+        self.check_use((), image=image, size=size)
         self.device = device
         self._features = ImageFeatures(FeatureSettings(size=size), device)
-        pixels = _pixels(picture, size)
+        pixels = _pixels(image, size)
         style = torch.tensor(pixels).to(device).permute(2, 0, 1)[None].float() / 255
         digest = hashlib.sha256(pixels.tobytes() + features.weights_path().read_bytes())
         self.weights_hash = digest.hexdigest()
@@ -56,11 +56,11 @@ class GramStyle:
             self._style = self._grams(style)
 
     @classmethod
-    def check_use(cls, prompts: Sequence[str], *, picture: str, size: int = 128, **_: object) -> None:
-        """Refuse a picture that cannot be read, or a size that the network cannot halve five times."""
+    def check_use(cls, prompts: Sequence[str], *, image: str, size: int = 128, **_: object) -> None:
+        """Refuse an image that cannot be read, or a size that the network cannot halve five times."""
         if size < 32 or size % 32:
             raise ValueError(f"option 'size' must be a multiple of 32, got {size}")
-        _pixels(picture, size)
+        _pixels(image, size)
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores, float32 [B], of images, float32 [B, 3, H, W] in [0, 1]."""
@@ -76,15 +76,15 @@ class GramStyle:
         return [F_l @ F_l.mT / F_l.shape[2] for F_l in flat]
 
 
-def _pixels(picture: str, size: int) -> np.ndarray:
-    """The style picture's square middle, uint8 [size, size, 3]."""
+def _pixels(image: str, size: int) -> np.ndarray:
+    """The style image's square middle, uint8 [size, size, 3]."""
     try:
-        with Image.open(Path(picture).expanduser()) as file:
+        with Image.open(Path(image).expanduser()) as file:
             opened = file.convert("RGBA")
     except FileNotFoundError:
-        raise ValueError(f"option 'picture': there is no file {picture!r}; give the path of a picture") from None
+        raise ValueError(f"option 'image': there is no file {image!r}; give the path of an image") from None
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"option 'picture': {picture!r} cannot be read as a picture: {error}") from None
+        raise ValueError(f"option 'image': {image!r} cannot be read as an image: {error}") from None
     white = Image.new("RGBA", opened.size, "white")
     flat = Image.alpha_composite(white, opened).convert("RGB")
     side = min(flat.size)

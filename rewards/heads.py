@@ -19,7 +19,7 @@ def load_head(path: Path, device: str) -> dict[str, Tensor]:
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in WEIGHTS.glob("*.safetensors"))) or "none"
         raise FileNotFoundError(
-            f"no weights at {path}; there are {there} in {WEIGHTS}, and rewards.training makes new ones"
+            f"no weights at {path}; there are {there} in {WEIGHTS}, and rewards.fitting makes new ones"
         )
     with safe_open(path, framework="pt", device=device) as file:
         return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118, not a mapping

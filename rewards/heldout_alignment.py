@@ -1,4 +1,4 @@
-"""The judge of the alignment reward: other concepts, another pooling and another resolution of the frozen features."""
+"""Evaluates what the alignment reward teaches, by other concepts, pooling and resolution of the frozen features."""
 
 from rewards.alignment import Alignment
 from rewards.features import FeatureSettings

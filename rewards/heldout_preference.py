@@ -1,4 +1,4 @@
-"""The judge of the preference reward: other concepts, another pooling and another resolution of the frozen features."""
+"""Evaluates what the preference reward teaches, by other concepts, pooling and resolution of the frozen features."""
 
 from rewards.features import FeatureSettings
 from rewards.preference import Preference

@@ -1,7 +1,7 @@
-"""Where in the picture the drawing is: a reward for layout, which is settled in the first sampling steps.
+"""Where in the image the drawing is: a reward for layout, which is settled in the first sampling steps.
 
 Notation
-    x      picture, [3, H, W] in [0, 1]
+    x      image, [3, H, W] in [0, 1]
     d      darkness, 1 - mean of the channels, [H, W]
     m      ink, d^2 / (d^2 + h^2): 0 on white paper, 1/2 at d = h, near 1 wherever something is drawn
     p      position of a pixel along the wanted direction, from -1 at the far edge to +1 at the near one
@@ -30,7 +30,7 @@ class Layout:
     """Centre of mass of the ink towards one side, in [-1, 1]; 0 in the middle. The prompts do not matter.
 
     Args:
-        towards: the side of the picture where the ink should be.
+        towards: the side of the image where the ink should be.
     """
 
     differentiable = True
@@ -47,7 +47,7 @@ class Layout:
         darkness = (1 - images.mean(dim=1)).square()
         ink = darkness / (darkness + _HALF**2)
         size = ink.shape[self._dimension]
-        # Centres of the pixels: the edges of the picture are at -1 and +1.
+        # Centres of the pixels: the edges of the image are at -1 and +1.
         p = self._sign * (2 * torch.arange(size, device=images.device) + 1 - size) / size
         p = p[:, None] if self._dimension == -2 else p
         return (ink * p).mean(dim=(-2, -1)) / (ink.mean(dim=(-2, -1)) + _EMPTY)

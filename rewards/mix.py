@@ -43,7 +43,7 @@ class RewardTerm:
 
     @property
     def key(self) -> str:
-        """What its scores are called: `name`, or `name@text`, so that one reward can judge by several texts."""
+        """What its scores are called: `name`, or `name@text`, so that one reward can evaluator by several texts."""
         return self.name if self.text is None else f"{self.name}@{self.text}"
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ def check_terms(terms: Sequence[RewardTerm]) -> None:
         if is_heldout(term.name):
             raise ValueError(
                 f"reward {term.name!r} is held out for evaluation and has weight {term.weight}: trained on, it would "
-                "judge nothing. Give it weight 0 to watch it"
+                "evaluator nothing. Give it weight 0 to watch it"
             )
         if not reward_class(term.name).differentiable:  # type: ignore[attr-defined]
             raise ValueError(_no_gradient(term))

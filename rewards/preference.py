@@ -2,7 +2,7 @@
 
     P(a preferred to b) = sigmoid(score(a) - score(b)),    score(x) = <w, features(x)> + b
 
-Bradley & Terry 1952; as a reward for pictures, ImageReward (2304.05977). `rewards.training.preference` makes the
+Bradley & Terry 1952; as a reward for images, ImageReward (2304.05977). `rewards.fitting.preference` makes the
 weights.
 """
 
@@ -16,11 +16,11 @@ from rewards.heads import WEIGHTS, load_head, sha256
 
 
 class Preference:
-    """Logit of preference, about -3 for flat pictures, +3 for glossy ones, 0 half way. The prompts do not matter.
+    """Logit of preference, about -3 for flat images, +3 for glossy ones, 0 half way. The prompts do not matter.
 
     Args:
         device: where to compute.
-        weights: file of a head trained on other pictures; None for the one that comes with the package.
+        weights: file of a head trained on other images; None for the one that comes with the package.
 
     Raises:
         FileNotFoundError: no such weights.

@@ -1,4 +1,4 @@
-"""Scores of pictures and their gradients, one picture at a time in one backward."""
+"""Scores of images and their gradients, one image at a time in one backward."""
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ def score(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
 def score_with_gradient(reward: Reward, images: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
     """Scores and d score_b / d image_b, computed in float32 on the reward's own device.
 
-    One backward of the summed scores gives every picture its own gradient: d(sum_b s_b)/dx_b = ds_b/dx_b, because a
-    picture's score depends on that picture alone. For a reward that looks across the batch (batch normalisation in
+    One backward of the summed scores gives every image its own gradient: d(sum_b s_b)/dx_b = ds_b/dx_b, because a
+    image's score depends on that image alone. For a reward that looks across the batch (batch normalisation in
     training mode, a diversity measure) the cross terms would be in it; such a reward must not be used here.
 
     Args:

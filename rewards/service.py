@@ -53,7 +53,7 @@ class RewardActor:
 
         Args:
             images: float16 or float32 [B, 3, H, W] in [0, 1]. An array, because Ray hands arrays over without a copy
-                on one node. float16 halves what travels and is finer than the 8 bits of a picture file.
+                on one node. float16 halves what travels and is finer than the 8 bits of an image file.
             prompts: B prompts.
             want_gradient: whether to compute d score_b / d image_b.
 

@@ -13,17 +13,18 @@ FLOORS = (
     {"pipelines"},
     {"config", "doctor"},
     {"promotion"},
-    {"tracking", "optimization"},
+    {"registry", "input_optimization"},
+    {"tracking"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
-    {"models", "cluster", "jobs", "preparation", "cycle"},
+    {"models", "cluster", "submission", "prompts", "cycle"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
-    {"settings"},
+    {"settings", "seeds"},
 )
 """The rooms from top to bottom: each imports from floors below its own only. A new room needs a place here."""
 
 CLUSTER_PACKAGES = {"ray", "mlflow", "deepspeed"}
-ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage", "secrets"}
+ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage", "secrets", "seeds"}
 """Rooms that never import `CLUSTER_PACKAGES`."""
 
 

@@ -12,7 +12,7 @@ class SavedCopies:
     """Within the block autograd saves copies, except within `paused`.
 
     Without them the backward pass refuses what was written over. A pipeline's own arithmetic is on latents and
-    pictures, so its copies are small; those of what networks save would not be.
+    images, so its copies are small; those of what networks save would not be.
     """
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ class KeptCall:
     scale: float
 
     def gradients(self) -> list[torch.Tensor]:
-        """g, one for each floating-point tensor of the output; zeros before the backward pass of the pictures."""
+        """g, one for each floating-point tensor of the output; zeros before the backward pass of the images."""
         outputs = floating(self.output)
         return [torch.zeros_like(o) if o.grad is None else self.scale * o.grad for o in outputs]
 

@@ -1,4 +1,4 @@
-"""Pictures with a gradient, from any diffusers pipeline."""
+"""Images with a gradient, from any diffusers pipeline."""
 
 import inspect
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ def differentiable_sample(
     elsewhere: list[KeptCall] | None = None,
     **pipeline_call: Any,
 ) -> torch.Tensor:
-    """Call `pipeline` and return its pictures with the graph that `plan` keeps attached.
+    """Call `pipeline` and return its images with the graph that `plan` keeps attached.
 
-    The pictures are, to the bit, those of `pipeline(output_type="pt", **pipeline_call)`. Gradients reach whatever
+    The images are, to the bit, those of `pipeline(output_type="pt", **pipeline_call)`. Gradients reach whatever
     requires them: adapter parameters of the denoiser, `prompt_embeds`, `latents` or a 0-dimensional `guidance_scale`
     given in the call, `shifts`. Only what is trained should have `requires_grad=True`; anything else costs memory.
     Initial `latents`, and shifts of later ones, receive their direct term and the term of the first kept step after
@@ -36,7 +36,7 @@ def differentiable_sample(
         record: if given, its `norms` are filled while the backward pass runs.
         shifts: step k in 1 .. N -> tensor added to the latents z_k; see `sdo_ray.backprop.trace.trace`.
         elsewhere: if given, the denoiser's backward pass at kept steps is left to the caller: the calls run without a
-            graph and are appended here. After `backward` on the pictures they hold all that it needs; see
+            graph and are appended here. After `backward` on the images they hold all that it needs; see
             `sdo_ray.backprop.kept`. Parameters outside the denoiser get no gradient then.
         pipeline_call: the call's own keyword arguments (`prompt`, `num_inference_steps`, `generator`, ...).
 
@@ -65,7 +65,7 @@ def differentiable_sample(
     if plan.steps and not images.requires_grad:
         raise TraceError(
             "pipeline",
-            f"{type(pipeline).__name__} without a gradient at its pictures",
+            f"{type(pipeline).__name__} without a gradient at its images",
             "trained parameters, prompt embeddings or latents with requires_grad=True",
             "add an adapter to the denoiser (its other parameters frozen) before the call",
         )
@@ -86,7 +86,7 @@ def _stacked(output: Any) -> torch.Tensor | None:
 def _no_tensors(pipeline: Any, output_type: str) -> TraceError:
     return TraceError(
         "output_type",
-        f"{output_type!r}, and {type(pipeline).__name__} does not return its pictures as one tensor",
+        f"{output_type!r}, and {type(pipeline).__name__} does not return its images as one tensor",
         "'latent', for a pipeline that decodes to numpy arrays",
         "remove its safety checker if it has one; else call with 'latent' and decode with its autoencoder",
     )

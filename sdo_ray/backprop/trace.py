@@ -6,7 +6,7 @@ How: for the duration of the block
     the scheduler's `step`      is told apart from the next one: it ends a step (a subclass again, so that a pipeline
                                 which copies its scheduler copies a working one)
 What is left with a graph is the kept denoiser calls and the linear path from them through the scheduler and the decoder
-to the pictures. That path stores no activations as long as only the trained parameters require gradients.
+to the images. That path stores no activations as long as only the trained parameters require gradients.
 """
 
 import functools

@@ -12,7 +12,7 @@ from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.load import check_base
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.rollout.prompts import read_prompts
+from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Settings, SettingsError
@@ -41,16 +41,16 @@ class AlignSettings(Settings):
         return self.training.batch_size // self.samplers.batch_size
 
     def demands(self) -> list[Demand]:
-        """What runs at the same time; the judges start when the trainers are gone, so the larger of the two counts."""
+        """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""
         rewards = [Demand(f"reward {term.name}", 1, term.num_cpus, term.num_gpus) for term in self.rewards.terms]
-        judges = [Demand(f"judge {j.name}", 1, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
+        evaluators = [Demand(f"evaluator {j.name}", 1, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
         trainers = [Demand("trainers", self.trainers.count, self.trainers.num_cpus, self.trainers.num_gpus)]
         return [
             Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),
             *rewards,
             *max(
                 trainers,
-                judges,
+                evaluators,
                 key=lambda part: (sum(d.count * d.num_gpus for d in part), sum(d.count * d.num_cpus for d in part)),
             ),
         ]
@@ -133,7 +133,9 @@ def _check_backward(settings: AlignSettings) -> None:
 def _check_rewards(settings: AlignSettings) -> None:
     problems = []
     named = [("rewards.terms", term.name, term.options) for term in settings.rewards.terms]
-    named += [("evaluation.evaluators", judge.name, judge.options) for judge in settings.evaluation.evaluators]
+    named += [
+        ("evaluation.evaluators", evaluator.name, evaluator.options) for evaluator in settings.evaluation.evaluators
+    ]
     for place, name, options in named:
         try:
             check(name, options)
@@ -144,14 +146,14 @@ def _check_rewards(settings: AlignSettings) -> None:
             check_terms([RewardTerm(term.name, term.weight, term.cap) for term in settings.rewards.terms])
         except ValueError as error:
             problems.append(f"rewards.terms: {error}")
-    judges = [judge.name for judge in settings.evaluation.evaluators]
-    for name in sorted({name for name in judges if judges.count(name) > 1}):
-        problems.append(f"evaluation.evaluators: {name!r} is named {judges.count(name)} times; name it once.")
+    evaluators = [evaluator.name for evaluator in settings.evaluation.evaluators]
+    for name in sorted({name for name in evaluators if evaluators.count(name) > 1}):
+        problems.append(f"evaluation.evaluators: {name!r} is named {evaluators.count(name)} times; name it once.")
     for term in settings.rewards.terms:
-        if term.weight and term.name in judges:
+        if term.weight and term.name in evaluators:
             problems.append(
-                f"evaluation.evaluators: {term.name!r} is learned from, with weight {term.weight:g}, and so no judge; "
-                "the comparison shows its scores anyway. Name another reward."
+                f"evaluation.evaluators: {term.name!r} is learned from, with weight {term.weight:g}, and so no "
+                "evaluator; the comparison shows its scores anyway. Name another reward."
             )
     if problems:
         raise SettingsError(*problems)

@@ -14,7 +14,7 @@ OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_
 
 
 def check_call(base: str, sampling: SamplingSettings, setting: str) -> None:
-    """Refuse a pipeline that makes no pictures from prompts, and options that it does not take.
+    """Refuse a pipeline that makes no images from prompts, and options that it does not take.
 
     Args:
         base: the model's reference.

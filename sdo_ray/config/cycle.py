@@ -12,9 +12,9 @@ from sdo_ray.config.evaluate import EvaluateSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.result import CANDIDATE, CHAMPION
-from sdo_ray.preparation.prepare import Preparation
-from sdo_ray.preparation.settings import PreparationSettings
 from sdo_ray.promotion.settings import PromoteSettings
+from sdo_ray.prompts.prepare import Preparation
+from sdo_ray.prompts.settings import PreparationSettings
 from sdo_ray.settings import Settings, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.settings import ExperimentSettings

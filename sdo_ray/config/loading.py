@@ -33,7 +33,7 @@ PATHS = (
     "evaluation.prompts",
     "rows.path",
     "data.path",
-    "rewards.terms.*.options.picture",
+    "rewards.terms.*.options.image",
     "align.config",
     "evaluate.config",
     "promote.config",

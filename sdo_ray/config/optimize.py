@@ -12,11 +12,11 @@ from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_call, check_estimator
 from sdo_ray.config.run import RunSettings
+from sdo_ray.input_optimization.records import OptimizerConfig
+from sdo_ray.input_optimization.rows import Texts, read_rows
+from sdo_ray.input_optimization.settings import FrozenModelSettings, OptimizationSettings, RowSettings, TextMixSettings
+from sdo_ray.input_optimization.variables import LEAST_GUIDANCE
 from sdo_ray.models.load import check_base, pipeline_class
-from sdo_ray.optimization.records import OptimizerConfig
-from sdo_ray.optimization.rows import Texts, read_rows
-from sdo_ray.optimization.settings import FrozenModelSettings, OptimizationSettings, RowSettings, TextMixSettings
-from sdo_ray.optimization.variables import LEAST_GUIDANCE
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Settings, SettingsError
 from sdo_ray.tracking.settings import ExperimentSettings

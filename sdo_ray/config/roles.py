@@ -17,13 +17,13 @@ from sdo_ray.models.adapter_file import FILE as ADAPTER_FILE
 from sdo_ray.models.export import ADAPTER, MODEL, product
 from sdo_ray.models.load import ZOO, check_base, resolve
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.registry.history import History, history_of_run, history_of_version
+from sdo_ray.registry.registered_model import RegisteredModel
+from sdo_ray.registry.versions import find_version, is_registered, resolve_model
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.history import History, history_of_run, history_of_version
 from sdo_ray.tracking.provenance import fingerprint
-from sdo_ray.tracking.registered_model import RegisteredModel
-from sdo_ray.tracking.registry import find_version, is_registered, resolve_model
 
 ROLES = "models.json"
 """The file of an evaluation that says which models it is of."""
@@ -87,7 +87,7 @@ def check_roles(run: RunDirectory, roles: Mapping[str, Role]) -> None:
                 f"{known[name]['sha256'][:12]}; now it is {given[name]['where']}, sha256 {given[name]['sha256'][:12]}."
                 for name in changed
             ),
-            f"run.name: {run.uri} has pictures of other models; give this evaluation another name.",
+            f"run.name: {run.uri} has images of other models; give this evaluation another name.",
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import json
+from typing import Any, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from sdo_ray.settings import Settings, SettingsError
 from sdo_ray.storage import RunDirectory
@@ -35,6 +36,11 @@ class JobSettings(Protocol):
         """Name, storage and seed."""
         ...
 
+    @classmethod
+    def model_validate_json(cls, json_data: str) -> Self:
+        """Read them from JSON."""
+        ...
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         ...
@@ -49,7 +55,7 @@ def open_run(settings: JobSettings) -> RunDirectory:
     """
     run = RunDirectory(settings.run.storage, settings.run.name)
     try:
-        known, given = run.read_json(FILE), settings.to_dict()
+        known, given = _as_now(run.read_json(FILE), settings), settings.to_dict()
     except OSError as error:
         cause = str(error).splitlines()[0]
         raise SettingsError(
@@ -67,6 +73,14 @@ def open_run(settings: JobSettings) -> RunDirectory:
             f"run.name: {run.uri} was started with other settings, listed above; use them to resume, or another name.",
         )
     return run
+
+
+def _as_now(known: dict[str, Any] | None, settings: JobSettings) -> dict[str, Any] | None:
+    """Settings that a version before this one kept, by their names now, and with defaults for those that are new."""
+    try:
+        return known and type(settings).model_validate_json(json.dumps(known)).to_dict()
+    except ValidationError:
+        return known  # the differences will say why
 
 
 def keep_settings(run: RunDirectory, settings: JobSettings) -> None:

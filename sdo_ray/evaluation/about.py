@@ -12,7 +12,7 @@ from sdo_ray.evaluation.metrics import ABOUT
 
 def describe(metrics: Iterable[str], trained_on: Collection[str] | None) -> dict[str, dict[str, Any]]:
     """Metric -> `about`, a sentence or two; `trained_on`, whether the candidate was trained on it, None if unknown; and
-    `heldout`, whether it is a judge that must never be trained on.
+    `heldout`, whether it is an evaluator that must never be trained on.
 
     Args:
         metrics: names of rewards, and of other metrics.

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Comparison:
-    """One judge's scores of aligned against base pictures, same prompts and noise."""
+    """One evaluator's scores of aligned against base images, same prompts and noise."""
 
-    judge: str
+    evaluator: str
     """Name of the reward."""
     num_pairs: int
     """Pairs with two finite scores; the others are not in the numbers below."""
@@ -29,7 +29,7 @@ class Comparison:
     high: float
     """Upper end."""
     win_rate: float
-    """Share of pairs in which the aligned picture scores higher; ties count half."""
+    """Share of pairs in which the aligned image scores higher; ties count half."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def paired(
 ) -> Paired:
     """Mean paired difference with a percentile bootstrap (Efron 1979).
 
-    Pictures of one prompt are alike, so several of them say less than as many of different prompts: whole clusters are
+    Images of one prompt are alike, so several of them say less than as many of different prompts: whole clusters are
     resampled (Davison & Hinkley 1997, section 3.8), each resample's difference being the sum over its pairs by their
     number.
 
@@ -119,13 +119,13 @@ def _chunks(resamples: int, count: int) -> Iterator[int]:
         yield min(size, resamples - first)
 
 
-def compare(judge: str, base: Sequence[float], aligned: Sequence[float], *, resamples: int = 10_000) -> Comparison:
-    """`paired` over prompts, for one judge.
+def compare(evaluator: str, base: Sequence[float], aligned: Sequence[float], *, resamples: int = 10_000) -> Comparison:
+    """`paired` over prompts, for one evaluator.
 
     Args:
-        judge: name of the reward.
-        base: its scores of the base pictures.
-        aligned: its scores of the aligned pictures, in the same order.
+        evaluator: name of the reward.
+        base: its scores of the base images.
+        aligned: its scores of the aligned images, in the same order.
         resamples: bootstrap resamples.
 
     Raises:
@@ -134,25 +134,27 @@ def compare(judge: str, base: Sequence[float], aligned: Sequence[float], *, resa
     try:
         p = paired(base, aligned, resamples=resamples)
     except ValueError as error:
-        raise ValueError(f"{judge}: {error}") from None
-    return Comparison(judge, p.num_pairs, p.before, p.after, p.difference, p.low, p.high, p.win_rate)
+        raise ValueError(f"{evaluator}: {error}") from None
+    return Comparison(evaluator, p.num_pairs, p.before, p.after, p.difference, p.low, p.high, p.win_rate)
 
 
-def compare_all(pictures: pa.Table) -> list[Comparison]:
-    """Every judge in a table of `base_and_aligned`."""
-    judges = [name.removeprefix("base.") for name in pictures.column_names if name.startswith("base.")]
+def compare_all(images: pa.Table) -> list[Comparison]:
+    """Every evaluator in a table of `base_and_aligned`."""
+    evaluators = [name.removeprefix("base.") for name in images.column_names if name.startswith("base.")]
     return [
-        compare(judge, pictures.column(f"base.{judge}").to_pylist(), pictures.column(f"aligned.{judge}").to_pylist())
-        for judge in judges
+        compare(
+            evaluator, images.column(f"base.{evaluator}").to_pylist(), images.column(f"aligned.{evaluator}").to_pylist()
+        )
+        for evaluator in evaluators
     ]
 
 
 def as_table(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as text for a terminal."""
-    width = max(len(c.judge) for c in comparisons)
-    head = f"{'judge':<{width}}  {'base':>8}  {'aligned':>8}  {'difference [95 % interval]':>28}  {'wins':>5}"
+    width = max(len(c.evaluator) for c in comparisons)
+    head = f"{'evaluator':<{width}}  {'base':>8}  {'aligned':>8}  {'difference [95 % interval]':>28}  {'wins':>5}"
     rows = [
-        f"{c.judge:<{width}}  {c.base:8.3f}  {c.aligned:8.3f}  "
+        f"{c.evaluator:<{width}}  {c.base:8.3f}  {c.aligned:8.3f}  "
         f"{f'{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]':>28}  {c.win_rate:5.0%}"
         for c in comparisons
     ]

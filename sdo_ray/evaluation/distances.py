@@ -1,4 +1,4 @@
-"""Distances between pictures and between sets of pictures, from feature vectors and pixels.
+"""Distances between images and between sets of images, from feature vectors and pixels.
 
 Notation
     A      n feature vectors with their mean taken off, one a row: [n, d]
@@ -32,7 +32,7 @@ def mean_pairwise_distance(vectors: Array) -> float:
 
 
 def pixel_distance(a: Image.Image, b: Image.Image) -> float:
-    """Root mean square difference of two pictures' values in [0, 1]; NaN if their sizes differ."""
+    """Root mean square difference of two images' values in [0, 1]; NaN if their sizes differ."""
     if a.size != b.size:
         return float("nan")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)

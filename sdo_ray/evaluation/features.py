@@ -1,4 +1,4 @@
-"""Feature vectors of pictures, in which diversity and distances are measured, and the actor that computes them.
+"""Feature vectors of images, in which diversity and distances are measured, and the actor that computes them.
 
 A feature network is a class: keyword arguments are its options, and calling it with images, float32 [B, 3, H, W] in
 [0, 1], gives vectors, float32 [B, d]. An option `device` is filled in.
@@ -33,7 +33,7 @@ class EfficientNet:
 
     Args:
         device: where to compute.
-        size: side in pixels to which pictures are resized, a multiple of 32.
+        size: side in pixels to which images are resized, a multiple of 32.
         pooling: how the map becomes one vector.
 
     Raises:
@@ -58,7 +58,7 @@ class TransformersVision:
     Args:
         model: a directory or hub id; weights as safetensors.
         device: where to compute.
-        size: side in pixels to which pictures are resized.
+        size: side in pixels to which images are resized.
 
     Raises:
         ValueError: weights of other parts are missing.
@@ -90,7 +90,7 @@ class TransformersVision:
             images.to(self._device), (self._size, self._size), mode="bicubic", antialias=True
         )
         pixels = (images.clamp(0, 1) - self._mean) / self._std
-        # Networks that also read text, such as CLIP, have a method for the pictures alone.
+        # Networks that also read text, such as CLIP, have a method for the images alone.
         network = getattr(self._network, "get_image_features", self._network)
         output = network(pixel_values=pixels)
         if isinstance(output, Tensor):

@@ -1,4 +1,4 @@
-"""From finished parts to an evaluation: scores, diversity, distances and cost, by picture and by set."""
+"""From finished parts to an evaluation: scores, diversity, distances and cost, by image and by set."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from sdo_ray.evaluation.distances import (
     mean_pairwise_distance,
     pixel_distance,
 )
-from sdo_ray.evaluation.pictures import open_picture, side_by_side
+from sdo_ray.evaluation.images import open_image, side_by_side
 from sdo_ray.evaluation.result import BASE
 
 DIVERSITY, DISTANCE, PIXELS = "diversity", "distance_from_base", "pixel_distance_from_base"
-"""Metrics of pictures that are no rewards: mean pairwise feature distance of a prompt's pictures; feature distance and
-root mean square pixel difference of a picture from the base's of the same prompt and noise."""
+"""Metrics of images that are no rewards: mean pairwise feature distance of a prompt's images; feature distance and
+root mean square pixel difference of an image from the base's of the same prompt and noise."""
 
-FRECHET_BASE, FRECHET_REFERENCE, SECONDS = "frechet_to_base", "frechet_to_reference", "seconds_per_picture"
-"""Metrics of sets: Frechet distance of the features to those of the base's and of the reference's pictures; median
-seconds of the pipeline call for a picture."""
+FRECHET_BASE, FRECHET_REFERENCE, SECONDS = "frechet_to_base", "frechet_to_reference", "seconds_per_image"
+"""Metrics of sets: Frechet distance of the features to those of the base's and of the reference's images; median
+seconds of the pipeline call for an image."""
 
 ABOUT: Mapping[str, str] = {
-    DIVERSITY: "Mean feature distance (1 - cosine) between pictures of one prompt with different noise.",
-    DISTANCE: "Feature distance (1 - cosine) from the base's picture of the same prompt and noise.",
-    PIXELS: "Root mean square pixel difference, in [0, 1], from the base's picture of the same prompt and noise.",
-    FRECHET_BASE: "Fréchet distance of the pictures' features, as a set, from those of the base's pictures.",
-    FRECHET_REFERENCE: "Fréchet distance of the pictures' features, as a set, from those of the reference pictures.",
-    SECONDS: "Median seconds of the pipeline's call for one picture, on the machine that ran the evaluation.",
+    DIVERSITY: "Mean feature distance (1 - cosine) between images of one prompt with different noise.",
+    DISTANCE: "Feature distance (1 - cosine) from the base's image of the same prompt and noise.",
+    PIXELS: "Root mean square pixel difference, in [0, 1], from the base's image of the same prompt and noise.",
+    FRECHET_BASE: "Fréchet distance of the images' features, as a set, from those of the base's images.",
+    FRECHET_REFERENCE: "Fréchet distance of the images' features, as a set, from those of the reference images.",
+    SECONDS: "Median seconds of the pipeline's call for one image, on the machine that ran the evaluation.",
 }
 """What the metrics other than rewards say, for people."""
 
 
-def picture_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa.Table) -> pa.Table:
+def image_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa.Table) -> pa.Table:
     """The table of an `Evaluation`.
 
     Args:
-        parts: of `make_pictures`, every index of every role once.
+        parts: of `make_images`, every index of every role once.
         roles: the base first.
         questions: of `read_questions`.
     """
     table = side_by_side(parts, roles)
     columns: dict[str, Any] = {name: questions[name] for name in ("index", "prompt", "category")}
     columns |= {name: table[name] for name in table.column_names if name not in columns}
-    pictures = {role: [open_picture(png) for png in table[f"{role}.picture"].to_pylist()] for role in roles}
+    images = {role: [open_image(png) for png in table[f"{role}.picture"].to_pylist()] for role in roles}
     vectors = {role: features_of(parts, role) for role in roles}
     prompts = np.asarray(questions["prompt"].to_pylist(), dtype=object)
     several = len(prompts) > len(set(prompts))
@@ -59,7 +59,7 @@ def picture_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: 
             if several:
                 columns[f"{role}.{DIVERSITY}"] = _diversity(own, prompts)
             columns[f"{role}.{DISTANCE}"] = cosine_distances(own, base) if role != BASE else np.zeros(len(own))
-        pairs = zip(pictures[role], pictures[BASE], strict=True)
+        pairs = zip(images[role], images[BASE], strict=True)
         columns[f"{role}.{PIXELS}"] = np.array([pixel_distance(a, b) for a, b in pairs])
     return pa.table(columns)
 
@@ -70,9 +70,9 @@ def set_metrics(
     """Metric -> role -> value, of whole sets.
 
     Args:
-        parts: as for `picture_metrics`.
+        parts: as for `image_metrics`.
         roles: the base first.
-        reference: features of the reference pictures [n, d], if there are any.
+        reference: features of the reference images [n, d], if there are any.
     """
     vectors = {role: found for role in roles if (found := features_of(parts, role)) is not None}
     metrics: dict[str, dict[str, float]] = {}
@@ -89,8 +89,8 @@ def set_metrics(
 
 
 def frechet_between_halves(parts: Sequence[pa.Table]) -> float | None:
-    """Frechet distance between every other picture of the base and the rest: what two samples of one model, each half
-    as large, are apart by the bias of small samples alone. None without features or with fewer than four pictures."""
+    """Frechet distance between every other image of the base and the rest: what two samples of one model, each half
+    as large, are apart by the bias of small samples alone. None without features or with fewer than four images."""
     vectors = features_of(parts, BASE)
     return None if vectors is None else _frechet(vectors[::2], vectors[1::2])
 

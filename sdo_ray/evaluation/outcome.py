@@ -1,4 +1,4 @@
-"""What a finished run leaves: numbers, pictures, the adapter, and where each is."""
+"""What a finished run leaves: numbers, images, the adapter, and where each is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sdo_ray.evaluation.compare import Comparison, as_table
-from sdo_ray.evaluation.sheet import before_after
+from sdo_ray.evaluation.contact_sheet import before_after
 from sdo_ray.storage import RunDirectory
 
-FILE, SHEET, PICTURES = "outcome.json", "before_after.png", "heldout.parquet"
+FILE, SHEET, IMAGES = "outcome.json", "before_after.png", "heldout.parquet"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Outcome:
     """A finished run."""
 
     comparisons: tuple[Comparison, ...]
-    """Every judge, aligned against base on held-out prompts."""
+    """Every evaluator, aligned against base on held-out prompts."""
     places: Mapping[str, str]
     """In words -> path, URI or command."""
 
@@ -32,11 +32,11 @@ class Outcome:
         return f"{as_table(self.comparisons)}\n\n{where}"
 
 
-def write_pictures(directory: Path, pictures: pa.Table) -> list[Path]:
-    """Write the held-out pictures with their scores, and the before/after sheet; returns the two files."""
-    sheet, table = directory / SHEET, directory / PICTURES
-    before_after(pictures).save(sheet)
-    pyarrow.parquet.write_table(pictures, table, compression="zstd")
+def write_images(directory: Path, images: pa.Table) -> list[Path]:
+    """Write the held-out images with their scores, and the before/after sheet; returns the two files."""
+    sheet, table = directory / SHEET, directory / IMAGES
+    before_after(images).save(sheet)
+    pyarrow.parquet.write_table(images, table, compression="zstd")
     return [sheet, table]
 
 
@@ -50,4 +50,6 @@ def read_outcome(run: RunDirectory) -> Outcome | None:
     data = run.read_json(FILE)
     if data is None:
         return None
-    return Outcome(tuple(Comparison(**c) for c in data["comparisons"]), data["places"])
+    now = {"judge": "evaluator"}  # a name that earlier versions wrote
+    comparisons = ({now.get(key, key): value for key, value in c.items()} for c in data["comparisons"])
+    return Outcome(tuple(Comparison(**c) for c in comparisons), data["places"])

@@ -1,4 +1,4 @@
-"""Finished pictures of an evaluation that goes on, so that the same command again makes only those that are missing."""
+"""Finished images of an evaluation that goes on, so that the same command again makes only those that are missing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet
 from pyarrow import fs
 
-from sdo_ray.evaluation.pictures import picture_blocks
+from sdo_ray.evaluation.images import image_blocks
 from sdo_ray.storage import RunDirectory
 
 DIRECTORY = "parts"
 
 
 class Parts:
-    """The parts that `make_pictures` yields, a file each in the run's directory.
+    """The parts that `make_images` yields, a file each in the run's directory.
 
     Args:
         run: the evaluation's directory.
@@ -44,13 +44,13 @@ class Parts:
         Args:
             roles: the models.
             questions: of `read_questions`.
-            size: pictures made at once.
+            size: images made at once.
         """
         done = {pair for part in self.read(["role", "index"]) for pair in zip(*part.to_pydict().values(), strict=True)}
         blocks = []
         for role in roles:
             left = [(row["index"], row["prompt"]) for row in questions.to_pylist() if (role, row["index"]) not in done]
-            blocks += picture_blocks(role, [index for index, _ in left], [prompt for _, prompt in left], size)
+            blocks += image_blocks(role, [index for index, _ in left], [prompt for _, prompt in left], size)
         return blocks
 
     def remove(self) -> None:

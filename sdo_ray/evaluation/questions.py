@@ -1,4 +1,4 @@
-"""Which prompts an evaluation asks for, and under which number each picture's noise is drawn."""
+"""Which prompts an evaluation asks for, and under which number each image's noise is drawn."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from sdo_ray.evaluation.settings import HeldoutSettings
-from sdo_ray.rollout.prompts import read_prompts
+from sdo_ray.prompts.read import read_prompts
 from sdo_ray.settings import SettingsError
 
 
 def read_questions(settings: HeldoutSettings, seed: int) -> pa.Table:
     """One row a (prompt, noise) pair: `index` int64, `prompt`, `category` (null where there is none).
 
-    N different prompts are drawn, as `choose_prompts` draws them for the same seed. Picture j of prompt i has the index
-    j N + i, so that its first pictures are those of an evaluation with one picture a prompt.
+    N different prompts are drawn, as `choose_prompts` draws them for the same seed. Image j of prompt i has the index
+    j N + i, so that its first images are those of an evaluation with one image a prompt.
 
     Raises:
         SettingsError: the prompts cannot be read, there are too few, or the categories are not text.
@@ -31,7 +31,7 @@ def read_questions(settings: HeldoutSettings, seed: int) -> pa.Table:
             "ask for at most that many."
         )
     chosen = np.random.default_rng(seed).permutation(len(prompts))[: settings.num_prompts]
-    rows = np.tile(chosen, settings.pictures_per_prompt)
+    rows = np.tile(chosen, settings.images_per_prompt)
     return pa.table(
         {
             "index": pa.array(range(len(rows)), pa.int64()),

@@ -1,4 +1,4 @@
-"""Feature vectors of real pictures."""
+"""Feature vectors of real images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sdo_ray.evaluation.settings import ReferenceSettings
 from sdo_ray.settings import SettingsError
 
 AT_ONCE = 16
-"""Pictures handed to the feature network in one call."""
+"""Images handed to the feature network in one call."""
 
 
 def check_reference(settings: ReferenceSettings) -> None:
-    """Refuse what cannot be read, looking at the first picture.
+    """Refuse what cannot be read, looking at the first image.
 
     Raises:
-        SettingsError: no such file or column, nothing in it, or no picture.
+        SettingsError: no such file or column, nothing in it, or no image.
     """
     try:
         dataset = pyarrow.dataset.dataset(settings.path, format="parquet")
@@ -44,7 +44,7 @@ def check_reference(settings: ReferenceSettings) -> None:
 
 
 def reference_features(settings: ReferenceSettings, seed: int, features: Any) -> Array:
-    """Vectors [n, d] of at most `settings.num_pictures` pictures, the same ones for a seed.
+    """Vectors [n, d] of at most `settings.num_images` images, the same ones for a seed.
 
     Args:
         settings: where they are.
@@ -52,38 +52,38 @@ def reference_features(settings: ReferenceSettings, seed: int, features: Any) ->
         features: the `FeatureActor`.
 
     Raises:
-        SettingsError: a picture cannot be decoded; the message names its row.
+        SettingsError: an image cannot be decoded; the message names its row.
     """
     vectors = [ray.get(features.extract.remote(images)) for images in _batches(settings, seed)]
     return np.concatenate(vectors).astype(np.float64)
 
 
 def _batches(settings: ReferenceSettings, seed: int) -> Iterator[np.ndarray]:
-    """Pictures of one size each, float32 [b, 3, H, W] in [0, 1]."""
+    """Images of one size each, float32 [b, 3, H, W] in [0, 1]."""
     dataset = pyarrow.dataset.dataset(settings.path, format="parquet")
     count = dataset.count_rows()
-    rows = np.sort(np.random.default_rng(seed).permutation(count)[: settings.num_pictures])
+    rows = np.sort(np.random.default_rng(seed).permutation(count)[: settings.num_images])
     waiting: dict[tuple[int, int], list[np.ndarray]] = {}
     for first in range(0, len(rows), 256):
         chosen = rows[first : first + 256]
         column = dataset.take(chosen, columns=[settings.column])[settings.column]
         for row, value in zip(chosen, column.to_pylist(), strict=True):
-            picture = _open(value, settings, int(row))
-            group = waiting.setdefault(picture.size, [])
-            group.append(np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 255)
+            image = _open(value, settings, int(row))
+            group = waiting.setdefault(image.size, [])
+            group.append(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
             if len(group) == AT_ONCE:
-                yield np.stack(waiting.pop(picture.size))
+                yield np.stack(waiting.pop(image.size))
     for group in waiting.values():
         yield np.stack(group)
 
 
 def _open(value: Any, settings: ReferenceSettings, row: int) -> Image.Image:
-    """A picture on white, from the bytes of its file."""
+    """An image on white, from the bytes of its file."""
     encoded = value.get("bytes") if isinstance(value, dict) else value
     try:
-        picture = Image.open(io.BytesIO(encoded or b"")).convert("RGBA")
+        image = Image.open(io.BytesIO(encoded or b"")).convert("RGBA")
     except (TypeError, UnidentifiedImageError, OSError):
         raise SettingsError(
-            f"reference.column: row {row} of {settings.column!r} in {settings.path!r} is no picture that Pillow reads."
+            f"reference.column: row {row} of {settings.column!r} in {settings.path!r} is no image that Pillow reads."
         ) from None
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -1,4 +1,4 @@
-"""What an evaluation leaves for people, reports and promotion rules: every picture with every score."""
+"""What an evaluation leaves for people, reports and promotion rules: every image with every score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdo_ray.storage import RunDirectory
 BASE, CANDIDATE, CHAMPION = "base", "candidate", "champion"
 """The roles that models play in an evaluation; there need be no champion."""
 
-PICTURES, NUMBERS = "pictures.parquet", "evaluation.json"
+IMAGES, NUMBERS = "pictures.parquet", "evaluation.json"
 """The two files."""
 
 
@@ -26,35 +26,35 @@ class Evaluation:
     Attributes:
         name: of the evaluation.
         models: role -> where the model is: `zoo://NAME`, a path, a hub id, or `models:/NAME/VERSION`.
-        pictures: one row a (prompt, noise) pair: `index` int64, `prompt` and `category` text (`category` may be null),
+        images: one row a (prompt, noise) pair: `index` int64, `prompt` and `category` text (`category` may be null),
             and for every role `ROLE.picture` (PNG bytes) and `ROLE.METRIC` float64. A metric of a whole prompt, such as
             diversity, has the same value in all rows of that prompt.
-        set_metrics: metric -> role -> value, for what only a whole set of pictures has (Frechet distance).
+        set_metrics: metric -> role -> value, for what only a whole set of images has (Frechet distance).
         details: anything else worth keeping; JSON. `sdo evaluate` keeps `created` (ISO time), `sha256` (role -> of its
             files), `settings`, `provenance`, `metrics` (metric -> `about`, `trained_on`, `heldout`), `comparisons` (see
             `summary.as_records`), `history` (reward -> [update, mean, deviation] of the candidate's training),
-            `reference_pictures` and `frechet_between_halves_of_base`.
+            `reference_images` and `frechet_between_halves_of_base`.
     """
 
     name: str
     models: Mapping[str, str]
-    pictures: pa.Table
+    images: pa.Table
     set_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that every picture has, in the table's order."""
+        """Names of the metrics that every image has, in the table's order."""
         prefix = f"{BASE}."
-        names = (name.removeprefix(prefix) for name in self.pictures.column_names if name.startswith(prefix))
+        names = (name.removeprefix(prefix) for name in self.images.column_names if name.startswith(prefix))
         return tuple(name for name in names if name != "picture")
 
 
 def write_evaluation(run: RunDirectory, evaluation: Evaluation) -> None:
-    """Keep it as `PICTURES` and `NUMBERS`; the second is written last, and marks it as complete."""
+    """Keep it as `IMAGES` and `NUMBERS`; the second is written last, and marks it as complete."""
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(evaluation.pictures, buffer, compression="zstd")
-    run.write(PICTURES, buffer.getvalue())
+    pyarrow.parquet.write_table(evaluation.images, buffer, compression="zstd")
+    run.write(IMAGES, buffer.getvalue())
     numbers = {
         "name": evaluation.name,
         "models": dict(evaluation.models),
@@ -69,6 +69,6 @@ def read_evaluation(run: RunDirectory) -> Evaluation | None:
     numbers = run.read_json(NUMBERS)
     if numbers is None:
         return None
-    with run.filesystem.open_input_file(f"{run.path}/{PICTURES}") as file:
-        pictures = pyarrow.parquet.read_table(file)
-    return Evaluation(pictures=pictures, **numbers)
+    with run.filesystem.open_input_file(f"{run.path}/{IMAGES}") as file:
+        images = pyarrow.parquet.read_table(file)
+    return Evaluation(images=images, **numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,7 @@ class EvaluationSettings(Settings):
     column: str = Field("prompt", description="The column that holds them.")
     num_prompts: int = Field(64, ge=2, description="How many are used, the same at every run of one seed.")
     evaluators: list[RewardActorSettings] = Field(
-        min_length=1, description="The judges: rewards that training does not see."
+        min_length=1, description="The evaluators: rewards that training does not see."
     )
 
 
@@ -64,19 +64,21 @@ class ModelsSettings(Settings):
 class HeldoutSettings(Settings):
     """Prompts that no model was trained on."""
 
+    old_names: ClassVar[dict[str, str]] = {"pictures_per_prompt": "images_per_prompt"}
+
     heldout: str = Field(description="Parquet file or directory. Relative paths start at the settings file.")
     column: str = Field("prompt", description="The column that holds the prompts.")
     category: str = Field(
         "category", description="The column with their categories, for numbers by category; there need be none."
     )
     num_prompts: int = Field(64, ge=2, description="How many are used, the same ones for a seed.")
-    pictures_per_prompt: int = Field(
-        1, ge=1, description="Pictures of each prompt, with different noise; diversity takes two or more."
+    images_per_prompt: int = Field(
+        1, ge=1, description="Images of each prompt, with different noise; diversity takes two or more."
     )
 
 
 class FeatureSettings(Settings):
-    """The network whose feature vectors give diversity, distance from the base and the distance of picture sets."""
+    """The network whose feature vectors give diversity, distance from the base and the distance of image sets."""
 
     name: str = Field(
         "efficientnet",
@@ -90,19 +92,23 @@ class FeatureSettings(Settings):
 
 
 class ReferenceSettings(Settings):
-    """Real pictures that the models' picture sets are measured against."""
+    """Real images that the models' image sets are measured against."""
+
+    old_names: ClassVar[dict[str, str]] = {"num_pictures": "num_images"}
 
     path: str = Field(description="Parquet file or directory. Relative paths start at the settings file.")
-    column: str = Field("image", description="The column with the pictures' files as bytes, or as `{bytes: ...}`.")
-    num_pictures: int = Field(2000, ge=2, description="How many are used at most, the same ones for a seed.")
+    column: str = Field("image", description="The column with the images' files as bytes, or as `{bytes: ...}`.")
+    num_images: int = Field(2000, ge=2, description="How many are used at most, the same ones for a seed.")
 
 
 class ReportSettings(Settings):
     """The page for people."""
 
+    old_names: ClassVar[dict[str, str]] = {"picture_size": "image_size"}
+
     rows: int = Field(
         48,
         ge=1,
-        description="Prompts and noises whose pictures are in it, from the first on; all are in `pictures.parquet`.",
+        description="Prompts and noises whose images are in it, from the first on; all are in `pictures.parquet`.",
     )
-    picture_size: int = Field(256, ge=32, le=256, description="Longest side of a picture in it, in pixels.")
+    image_size: int = Field(256, ge=32, le=256, description="Longest side of an image in it, in pixels.")

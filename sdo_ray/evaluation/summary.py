@@ -25,7 +25,7 @@ NO_WINNER = (DISTANCE, PIXELS)
 
 @dataclass(frozen=True)
 class Line:
-    """One metric over all pictures, or those of a category."""
+    """One metric over all images, or those of a category."""
 
     metric: str
     means: Mapping[str, float]
@@ -41,18 +41,18 @@ def roles_of(evaluation: Evaluation) -> list[str]:
 
 def categories_of(evaluation: Evaluation) -> list[tuple[str, int]]:
     """Categories with their numbers of rows, the largest first."""
-    categories = Counter(name for name in evaluation.pictures["category"].to_pylist() if name is not None)
+    categories = Counter(name for name in evaluation.images["category"].to_pylist() if name is not None)
     return sorted(categories.items(), key=lambda item: (-item[1], item[0]))
 
 
 def summarize(evaluation: Evaluation, category: str | None = None) -> list[Line]:
-    """A line for each metric that every picture has.
+    """A line for each metric that every image has.
 
     Args:
-        evaluation: the pictures with their scores.
+        evaluation: the images with their scores.
         category: only of these prompts; None for all.
     """
-    table, roles = evaluation.pictures, roles_of(evaluation)
+    table, roles = evaluation.images, roles_of(evaluation)
     if category is not None:
         table = table.filter(pc.equal(table["category"], category))
     prompts = table["prompt"].to_pylist()
@@ -90,7 +90,7 @@ def as_numbers(evaluation: Evaluation) -> dict[str, float]:
 
 
 def as_text(evaluation: Evaluation) -> str:
-    """The numbers over all pictures, for a terminal."""
+    """The numbers over all images, for a terminal."""
     lines = summarize(evaluation)
     width = max(len(name) for name in (*evaluation.metrics, *evaluation.set_metrics))
     parts = []

@@ -22,19 +22,19 @@ from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.load import autocast
 from sdo_ray.rollout.contribution import RewardFunction
 from sdo_ray.rollout.records import PromptBatch
-from sdo_ray.rollout.seeds import generator
 from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """How a batch is sampled and what it learns from; the same for all that is compared."""
 
     seed: int
-    """The run's seed: (seed, row) fixes a picture's noise."""
+    """The run's seed: (seed, row) fixes an image's noise."""
     sampling: SamplingSettings
     rewards: RewardFunction
     terms: Sequence[RewardTerm]
@@ -72,7 +72,7 @@ def plan_gradient(
     trained: Mapping[str, torch.nn.Parameter],
     batch: PromptBatch,
     plan: BackpropPlan,
-    judged: Judged,
+    evaluated: Evaluated,
 ) -> MeasuredGradient:
     """The gradient that one update with `plan` learns from.
 
@@ -81,16 +81,16 @@ def plan_gradient(
         trained: the trained parameters; their order is that of the vector.
         batch: rows and prompts.
         plan: which steps keep their graph.
-        judged: how to sample and judge.
+        evaluated: how to sample and evaluator.
     """
     clock = _clock(pipeline)
     parameters = list(trained.values())
     began = clock()
     with saved_activations(*_modules(pipeline)) as saved:
-        images = _sample(pipeline, batch, plan, judged)
+        images = _sample(pipeline, batch, plan, evaluated)
     sampled, num_bytes = clock(), saved.bytes
     saved.clear()
-    reward, image_gradient = _reward(images, batch, judged)
+    reward, image_gradient = _reward(images, batch, evaluated)
     resumed = clock()
     gradients = torch.autograd.grad(images, parameters, image_gradient, allow_unused=True)
     seconds = sampled - began + clock() - resumed
@@ -101,7 +101,7 @@ def step_gradients(
     pipeline: DiffusionPipeline,
     trained: Mapping[str, torch.nn.Parameter],
     batch: PromptBatch,
-    judged: Judged,
+    evaluated: Evaluated,
     *,
     checkpoint: bool = False,
 ) -> list[torch.Tensor]:
@@ -110,14 +110,14 @@ def step_gradients(
     Every step's graph is kept, none coupled to another: one backward pass through the decoder gives all g_k, and one
     through each step its G_k. With `checkpoint` the activations of one step at a time are held, made again.
     """
-    num_steps = sampler_plan(pipeline.scheduler, judged.sampling.num_inference_steps, "full").num_steps
+    num_steps = sampler_plan(pipeline.scheduler, evaluated.sampling.num_inference_steps, "full").num_steps
     parameters = list(trained.values())
     plan = BackpropPlan(
         "direct", num_steps, {k: StepGradient(1.0, 0.0) for k in range(num_steps)}, checkpoint=checkpoint
     )
     record = StepOutputs()
-    images = _sample(pipeline, batch, plan, judged, record)
-    _, image_gradient = _reward(images, batch, judged)
+    images = _sample(pipeline, batch, plan, evaluated, record)
+    _, image_gradient = _reward(images, batch, evaluated)
     places = [(k, o) for k, outputs in record.outputs.items() for o in outputs]
     g = torch.autograd.grad(images, [o for _, o in places], image_gradient, allow_unused=True)
     G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
@@ -131,7 +131,7 @@ def _sample(
     pipeline: DiffusionPipeline,
     batch: PromptBatch,
     plan: BackpropPlan,
-    judged: Judged,
+    evaluated: Evaluated,
     record: GradientRecord | None = None,
 ) -> torch.Tensor:
     with autocast(pipeline):
@@ -139,15 +139,15 @@ def _sample(
             pipeline,
             plan,
             record=record,
-            generator=[generator(judged.seed, "noise", row) for row in batch.rows],
-            **judged.sampling.pipeline_call(batch.prompts),
+            generator=[generator(evaluated.seed, "noise", row) for row in batch.rows],
+            **evaluated.sampling.pipeline_call(batch.prompts),
         )
 
 
-def _reward(images: torch.Tensor, batch: PromptBatch, judged: Judged) -> tuple[float, torch.Tensor]:
+def _reward(images: torch.Tensor, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, torch.Tensor]:
     """Mean mixed reward, and its gradient at the images; a sample without a finite one counts as none."""
-    scores, gradients = judged.rewards(images.detach().float().cpu(), batch.prompts)
-    mixed = mix(scores, gradients, judged.terms, judged.normalize)
+    scores, gradients = evaluated.rewards(images.detach().float().cpu(), batch.prompts)
+    mixed = mix(scores, gradients, evaluated.terms, evaluated.normalize)
     count = max(1, int(mixed.valid.sum()))
     return mixed.score[mixed.valid].sum().item() / count, (mixed.gradient / count).to(images.device, images.dtype)
 

@@ -1,4 +1,4 @@
-"""The numbers as a picture."""
+"""The numbers as an image."""
 
 from __future__ import annotations
 

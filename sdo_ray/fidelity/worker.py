@@ -12,15 +12,15 @@ from ray.util import ActorPool
 
 from rewards.mix import RewardTerm
 from sdo_ray.backprop import sampler_plan
-from sdo_ray.fidelity.gradients import Judged, MeasuredGradient, plan_gradient, step_gradients
+from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, plan_gradient, step_gradients
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach, initial_policy
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient
-from sdo_ray.rollout.seeds import derive_seed, generator
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.seeds import derive_seed, generator
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class GradientMaker:
             reward_actors: handles by reward name. They come with each call, as Ray could not start an actor again whose
                 constructor was given references that it may have lost.
         """
-        judged = self._judged(reward_actors)
+        evaluated = self._evaluated(reward_actors)
         if work.plan is None:
             steps = step_gradients(
-                self._pipeline, self._parameters, work.batch, judged, checkpoint=self._config.checkpoint
+                self._pipeline, self._parameters, work.batch, evaluated, checkpoint=self._config.checkpoint
             )
             return Done(work, [], steps)
         draws: list[MeasuredGradient] = []
@@ -106,14 +106,14 @@ class GradientMaker:
             if plan in plans[: len(draws)]:
                 draws.append(draws[plans.index(plan)])
             else:
-                draws.append(plan_gradient(self._pipeline, self._parameters, work.batch, plan, judged))
+                draws.append(plan_gradient(self._pipeline, self._parameters, work.batch, plan, evaluated))
         return Done(work, draws, [])
 
-    def _judged(self, reward_actors: Mapping[str, Any]) -> Judged:
+    def _evaluated(self, reward_actors: Mapping[str, Any]) -> Evaluated:
         config = self._config
         terms = [RewardTerm(term.name, term.weight, term.cap) for term in config.mix.terms]
         rewards = RewardClient(reward_actors, [term.name for term in terms if term.weight])
-        return Judged(config.seed, config.sampling, rewards, terms, config.mix.normalize)
+        return Evaluated(config.seed, config.sampling, rewards, terms, config.mix.normalize)
 
 
 def measure_all(work: Sequence[Work], config: GradientConfig, reward_actors: Mapping[str, Any]) -> Iterator[Done]:

@@ -26,7 +26,7 @@ ADAPTER = "aligned"
 
 
 def attach_lora(denoisers: Mapping[str, torch.nn.Module], settings: LoraSettings) -> None:
-    """Add a trainable float32 LoRA to every denoiser; the pictures stay as they were, for B starts at zero.
+    """Add a trainable float32 LoRA to every denoiser; the images stay as they were, for B starts at zero.
 
     Args:
         denoisers: frozen denoisers by component name, with weights or on the meta device.

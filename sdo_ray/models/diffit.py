@@ -19,7 +19,7 @@ SCALE = "diffit_scale"
 
 
 def attach_diffit(denoisers: Mapping[str, torch.nn.Module], settings: DiffFitSettings) -> None:
-    """Make every one-dimensional parameter (biases, norms) trainable, and add the scales; the pictures stay.
+    """Make every one-dimensional parameter (biases, norms) trainable, and add the scales; the images stay.
 
     Args:
         denoisers: frozen denoisers by component name.

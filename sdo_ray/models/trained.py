@@ -16,7 +16,7 @@ from sdo_ray.models.settings import ModelSettings
 
 
 def attach(components: Mapping[str, object], model: ModelSettings) -> dict[str, torch.nn.Module]:
-    """Make trainable, in float32, what `model.train` says; the pictures stay as they were.
+    """Make trainable, in float32, what `model.train` says; the images stay as they were.
 
     Args:
         components: a frozen pipeline's, by name.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sdo_ray.promotion.lock import Lease, LeaseOver
+from sdo_ray.registry.versions import CHAMPION, PREVIOUS, SCHEME
 from sdo_ray.settings import SettingsError
-from sdo_ray.tracking.registry import CHAMPION, PREVIOUS, SCHEME
 from sdo_ray.tracking.server import without_password
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sdo_ray.evaluation.result import CANDIDATE, NUMBERS, PICTURES, Evaluation, read_evaluation
+from sdo_ray.evaluation.result import CANDIDATE, IMAGES, NUMBERS, Evaluation, read_evaluation
 from sdo_ray.evaluation.result import CHAMPION as CHAMPION_ROLE
 from sdo_ray.promotion.aliases import crown, read_aliases, step_back
 from sdo_ray.promotion.lock import lease
 from sdo_ray.promotion.settings import PromoteSettings
-from sdo_ray.promotion.verdict import Verdict, judge
+from sdo_ray.promotion.verdict import Verdict, evaluator
+from sdo_ray.registry.versions import CHAMPION, PREVIOUS, SCHEME, RegisteredVersion, find_version
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.registry import CHAMPION, PREVIOUS, SCHEME, RegisteredVersion, find_version
 from sdo_ray.tracking.server import impatient
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RULES, EVALUATION, EVALUATION_SHA256 = "sdo.rules", "sdo.evaluation", "sdo.evaluation.sha256"
 CHAMPION_BEFORE, PROMOTED = "sdo.champion_before", "sdo.promoted"
 REFUSED, ROLLED_BACK = "sdo.refused", "sdo.rolled_back"
-"""Tags of a version: what it was judged by, what it replaced, and what was done with it, by whom, when and why."""
+"""Tags of a version: what it was evaluated by, what it replaced, and what was done with it, by whom, when and why."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Rollback:
 
 
 def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], None] = print) -> Promotion:
-    """Judge the evaluated candidate by the rules and, if it passes, make it the champion.
+    """Decide on the evaluated candidate by the rules and, if it passes, make it the champion.
 
     The same call again, after it was interrupted or has promoted, does what was left and says the same.
 
@@ -113,7 +113,7 @@ def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], N
         before = f"{SCHEME}{model}/{aliases[CHAMPION]}" if CHAMPION in aliases else None
         return Promotion(decision, reason, candidate.reference, before, run.uri, verdicts, by, when)
 
-    verdicts = tuple(judge(rule, evaluation) for rule in rules)
+    verdicts = tuple(evaluator(rule, evaluation) for rule in rules)
     tags = {RULES: "\n".join(map(str, verdicts)), EVALUATION: run.uri, EVALUATION_SHA256: sha256}
     if aliases.get(CHAMPION) == candidate.version and candidate.tags.get(EVALUATION_SHA256) == sha256:
         _tag(client, candidate, {PROMOTED: candidate.tags.get(PROMOTED, f"{when} by {by}")})
@@ -190,7 +190,7 @@ def _read(run: RunDirectory) -> Evaluation:
 def _sha256(run: RunDirectory) -> str:
     """Of the evaluation's two files."""
     digest = hashlib.sha256()
-    for name in (NUMBERS, PICTURES):
+    for name in (NUMBERS, IMAGES):
         with run.filesystem.open_input_stream(f"{run.path}/{name}") as file:
             digest.update(hashlib.sha256(file.read()).digest())
     return digest.hexdigest()
@@ -231,7 +231,7 @@ def _attach(client: MlflowClient, candidate: RegisteredVersion, name: str, run: 
     if candidate.run_id is None:
         return
     with tempfile.TemporaryDirectory() as directory:
-        for file in (NUMBERS, PICTURES):
+        for file in (NUMBERS, IMAGES):
             local = Path(directory) / file
             with run.filesystem.open_input_stream(f"{run.path}/{file}") as stream:
                 local.write_bytes(stream.read())

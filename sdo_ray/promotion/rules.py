@@ -1,10 +1,10 @@
 """The rules a candidate has to pass, as people write them.
 
-RULE       = METRIC ["rate above" NUMBER] OPERATOR REFERENCE ["," PERCENT "% sure"]
+RULE       = METRIC ["rate above" NUMBER] OPERATOR REFERENCE ["," PERCENT ("% confidence" | "% sure")]
 OPERATOR   = ">" | ">=" | "<" | "<="
 REFERENCE  = NUMBER | [FACTOR "*"] ("base" | "champion") [("+" | "-") NUMBER]
 
-preference > champion, 95 % sure
+preference > champion, 95 % confidence
 alignment >= 0.98 * base
 nsfw rate above 0.5 <= base + 0.01
 """
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from sdo_ray.evaluation.result import BASE, CHAMPION
 from sdo_ray.settings import SettingsError
 
-EXAMPLES = "`preference > champion, 95 % sure`, `alignment >= 0.98 * base` and `nsfw rate above 0.5 <= 0.01`"
+EXAMPLES = "`preference > champion, 95 % confidence`, `alignment >= 0.98 * base` and `nsfw rate above 0.5 <= 0.01`"
 
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-SURE = (50.0, 99.9)
+CONFIDENCE = (50.0, 99.9)
 """Legal percentages, both ends excluded and included: 10,000 resamples tell no finer."""
 
 
@@ -31,9 +31,9 @@ class Rule:
     text: str
     """As it was written."""
     metric: str
-    """A column of the evaluation's pictures, or one of its set metrics."""
+    """A column of the evaluation's images, or one of its set metrics."""
     above: float | None
-    """With a number, the metric is the share of pictures that score above it, in [0, 1]."""
+    """With a number, the metric is the share of images that score above it, in [0, 1]."""
     operator: str
     """`>`, `>=`, `<` or `<=`."""
     reference: str | None
@@ -42,7 +42,7 @@ class Rule:
     """What the reference's value is multiplied by."""
     offset: float
     """What is added to it."""
-    sure: float | None
+    confidence: float | None
     """Percent of the resampled evaluations in which it has to hold; None compares the means."""
 
     def holds(self, margin: float) -> bool:
@@ -81,14 +81,17 @@ def parse_rule(text: str) -> Rule:
         reference = words.expect(rf"(?:{BASE}|{CHAMPION})\b", what)
         if sign := words.take(r"[-+]"):
             offset = float(sign + words.expect(NUMBER, f"a number after {sign}"))
-    sure = None
+    confidence = None
     if words.take(","):
-        sure = float(words.expect(NUMBER, "a percentage, as in `95 % sure`"))
-        words.expect(r"%\s*sure\b", "`% sure`")
-        if not SURE[0] < sure <= SURE[1]:
-            raise SettingsError(f"{text!r}: got {sure:g} % sure; it is more than {SURE[0]:g} and at most {SURE[1]:g}.")
+        confidence = float(words.expect(NUMBER, "a percentage, as in `95 % confidence`"))
+        words.expect(r"%\s*(?:confidence|sure)\b", "`% confidence`")
+        if not CONFIDENCE[0] < confidence <= CONFIDENCE[1]:
+            low, high = CONFIDENCE
+            raise SettingsError(
+                f"{text!r}: got {confidence:g} % confidence; it is more than {low:g} and at most {high:g}."
+            )
     words.end()
-    return Rule(text, metric, above, operator, reference, factor, offset, sure)
+    return Rule(text, metric, above, operator, reference, factor, offset, confidence)
 
 
 class _Words:

@@ -9,7 +9,7 @@ from sdo_ray.settings import Settings, SettingsError
 
 
 class EvaluatedSettings(Settings):
-    """The evaluation to judge by."""
+    """The evaluation to decide by."""
 
     name: str = Field(min_length=1, description="The run's name that `sdo evaluate` was given.")
     storage: str = Field("runs", description="The run's storage, a directory or URI, that `sdo evaluate` was given.")
@@ -22,7 +22,7 @@ class PromotionSettings(Settings):
     rules: list[str] = Field(
         min_length=1,
         description="What the candidate has to pass, all of it: `METRIC [rate above NUMBER] OPERATOR REFERENCE "
-        "[, PERCENT % sure]`, see docs/promote.md.",
+        "[, PERCENT % confidence]`, see docs/promote.md.",
     )
     lock_seconds: float = Field(
         60.0,
@@ -32,7 +32,7 @@ class PromotionSettings(Settings):
 
 
 class PromoteSettings(Settings):
-    """One promotion: an evaluation, and the rules it is judged by."""
+    """One promotion: an evaluation, and the rules it is evaluated by."""
 
     evaluation: EvaluatedSettings
     promotion: PromotionSettings

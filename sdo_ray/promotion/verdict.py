@@ -28,8 +28,8 @@ class Verdict:
     """What it is compared with: factor * reference + offset."""
     margin: float | None = None
     """candidate - bound."""
-    sure_margin: float | None = None
-    """The margin that the evaluation is as sure of as the rule asks: a one-sided bootstrap bound."""
+    confidence_limit: float | None = None
+    """The margin's limit at the confidence that the rule asks for: a one-sided bootstrap bound."""
     prompts: int = 0
     """Different prompts, which the bootstrap draws from."""
 
@@ -41,32 +41,36 @@ class Verdict:
         """What was compared, in words."""
         if self.reason:
             return self.reason
-        sure = "" if self.sure_margin is None else f", surely {self.sure_margin:+.4g} over {self.prompts} prompts"
-        return f"{self.candidate:.4g} against {self.bound:.4g}; difference {self.margin:+.4g}{sure}"
+        limit = (
+            ""
+            if self.confidence_limit is None
+            else f", confidence limit {self.confidence_limit:+.4g} over {self.prompts} prompts"
+        )
+        return f"{self.candidate:.4g} against {self.bound:.4g}; difference {self.margin:+.4g}{limit}"
 
 
-def judge(rule: Rule, evaluation: Evaluation) -> Verdict:
+def evaluator(rule: Rule, evaluation: Evaluation) -> Verdict:
     """Does the evaluated candidate pass a rule?
 
-    The mean over pictures of d = c - (factor r + offset) is compared with 0, where c and r are the candidate's and the
-    reference's scores of the same prompt and noise; for a rate, 1 above the threshold and 0 elsewhere. With "P % sure",
-    a one-sided bootstrap bound of that mean is (Efron 1979): its (100 - P)th percentile for > and >=, its Pth for < and
-    <=. The bootstrap draws prompts, each with all of its pictures, for pictures of one prompt are alike.
+    The mean over images of d = c - (factor r + offset) is compared with 0, where c and r are the candidate's and the
+    reference's scores of the same prompt and noise; for a rate, 1 above the threshold and 0 elsewhere. With "P %
+    confidence", a one-sided bootstrap bound of that mean is (Efron 1979): its (100 - P)th percentile for > and >=, its
+    Pth for < and <=. The bootstrap draws prompts, each with all of its images, for images of one prompt are alike.
     """
     if rule.reference is not None and rule.reference not in evaluation.models:
         if rule.reference == CHAMPION:
             return Verdict(rule.text, True, "no champion yet, so nothing to be better than")
         return Verdict(rule.text, False, f"the evaluation has no {rule.reference}; it has {_list(evaluation.models)}")
     if rule.metric in evaluation.set_metrics:
-        return _judge_set(rule, evaluation)
-    return _judge_pictures(rule, evaluation)
+        return _decide_set(rule, evaluation)
+    return _decide_images(rule, evaluation)
 
 
-def _judge_set(rule: Rule, evaluation: Evaluation) -> Verdict:
-    """A metric that only the whole set of pictures has."""
-    if rule.above is not None or rule.sure is not None:
-        what = "rate" if rule.above is not None else "certainty"
-        return Verdict(rule.text, False, f"{rule.metric} is one number for all pictures, which has no {what}")
+def _decide_set(rule: Rule, evaluation: Evaluation) -> Verdict:
+    """A metric that only the whole set of images has."""
+    if rule.above is not None or rule.confidence is not None:
+        what = "rate" if rule.above is not None else "confidence"
+        return Verdict(rule.text, False, f"{rule.metric} is one number for all images, which has no {what}")
     values = evaluation.set_metrics[rule.metric]
     roles = [CANDIDATE, *([rule.reference] if rule.reference else [])]
     for role in roles:
@@ -77,15 +81,15 @@ def _judge_set(rule: Rule, evaluation: Evaluation) -> Verdict:
     return Verdict(rule.text, rule.holds(margin), "", values[CANDIDATE], bound, margin)
 
 
-def _judge_pictures(rule: Rule, evaluation: Evaluation) -> Verdict:
-    """A metric of every picture."""
+def _decide_images(rule: Rule, evaluation: Evaluation) -> Verdict:
+    """A metric of every image."""
     scores = {}
     for role in (CANDIDATE, *([rule.reference] if rule.reference else [])):
         column = f"{role}.{rule.metric}"
-        if column not in evaluation.pictures.column_names:
+        if column not in evaluation.images.column_names:
             known = (*evaluation.metrics, *evaluation.set_metrics)
             return Verdict(rule.text, False, f"there is no {rule.metric} of the {role}; there are {_list(known)}")
-        scores[role] = _numbers(evaluation.pictures.column(column))
+        scores[role] = _numbers(evaluation.images.column(column))
         if broken := int((~np.isfinite(scores[role])).sum()):
             count = len(scores[role])
             return Verdict(rule.text, False, f"{broken} of the {role}'s {count} scores of {rule.metric} are no numbers")
@@ -97,14 +101,14 @@ def _judge_pictures(rule: Rule, evaluation: Evaluation) -> Verdict:
         bounds += rule.factor * scores[rule.reference]
     margin = float((candidate - bounds).mean())
     numbers = (float(candidate.mean()), float(bounds.mean()), margin)
-    if rule.sure is None:
+    if rule.confidence is None:
         return Verdict(rule.text, rule.holds(margin), "", *numbers)
-    prompts = evaluation.pictures.column("prompt").to_pylist()
+    prompts = evaluation.images.column("prompt").to_pylist()
     if (count := len(set(prompts))) < 2:
-        return Verdict(rule.text, False, f"certainty takes two or more different prompts; there is {count}")
-    percent = 100 - rule.sure if rule.operator in (">", ">=") else rule.sure
-    sure_margin = float(np.percentile(resampled_means(candidate - bounds, prompts), percent))
-    return Verdict(rule.text, rule.holds(sure_margin), "", *numbers, sure_margin, count)
+        return Verdict(rule.text, False, f"confidence takes two or more different prompts; there is {count}")
+    percent = 100 - rule.confidence if rule.operator in (">", ">=") else rule.confidence
+    confidence_limit = float(np.percentile(resampled_means(candidate - bounds, prompts), percent))
+    return Verdict(rule.text, rule.holds(confidence_limit), "", *numbers, confidence_limit, count)
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

@@ -27,7 +27,7 @@ class ShippedCall:
 
     @classmethod
     def of(cls, call: KeptCall) -> ShippedCall:
-        """From a call, after the backward pass of the pictures."""
+        """From a call, after the backward pass of the images."""
         return cls(call.denoiser, call.args, call.kwargs, call.gradients())
 
 

@@ -15,8 +15,8 @@ from sdo_ray.models.load import autocast
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
-from sdo_ray.rollout.seeds import generator
 from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
+from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -61,7 +61,7 @@ def compute_contribution(
             with the gradient at their outputs instead of the gradient of the parameters.
 
     Returns:
-        The contribution. A sample with a reward or image gradient that is not finite is left out; if a gradient further
+        The contribution. A sample with a reward or image gradient that is not finite is skipped; if a gradient further
         back is not finite, the whole batch is.
     """
     began = time.monotonic()
@@ -102,7 +102,7 @@ def compute_contribution(
         policy_version=policy_version,
         first_row=batch.rows[0],
         num_samples=int(valid.sum()),
-        num_left_out=int((~valid).sum()),
+        num_skipped=int((~valid).sum()),
         scores={name: values.tolist() for name, values in scores.items()},
         mixed=mixed.score[valid].tolist(),
         step_norms=dict(record.norms),

@@ -75,10 +75,10 @@ class Contribution:
     """Row number of its first sample."""
     num_samples: int
     """Samples whose gradient is in `gradient`."""
-    num_left_out: int
-    """Samples left out because a reward or a gradient was not finite."""
+    num_skipped: int
+    """Samples skipped because a reward or a gradient was not finite."""
     scores: dict[str, list[float]]
-    """Raw scores of every reward, one a sample of the batch in row order, left-out ones too."""
+    """Raw scores of every reward, one a sample of the batch in row order, skipped ones too."""
     mixed: list[float]
     """Mixed reward of the samples that are in the gradient."""
     step_norms: dict[int, float]

@@ -15,11 +15,11 @@ from rewards.mix import RewardTerm
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.trained import attach
+from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
-from sdo_ray.rollout.pictures import grid
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
 from sdo_ray.rollout.reward_client import RewardClient
-from sdo_ray.rollout.seeds import generator
+from sdo_ray.seeds import generator
 
 
 class Sampler:
@@ -71,11 +71,11 @@ class Sampler:
     def _preview(self) -> bytes:
         config = self._config
         with autocast(self._pipeline):
-            pictures = self._pipeline(
+            images = self._pipeline(
                 generator=[generator(config.seed, "preview", i) for i in range(len(config.preview_prompts))],
                 output_type="pil",
                 **config.sampling.pipeline_call(config.preview_prompts),
             ).images
         buffer = io.BytesIO()
-        grid(pictures).save(buffer, format="PNG")
+        grid(images).save(buffer, format="PNG")
         return buffer.getvalue()

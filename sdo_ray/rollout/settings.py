@@ -33,8 +33,8 @@ class SamplingSettings(Settings):
     )
 
     def pipeline_call(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Keyword arguments for the pipeline to draw one picture a prompt."""
-        # diffusers wants as many negative prompts as prompts; one in the settings is for all pictures.
+        """Keyword arguments for the pipeline to draw one image a prompt."""
+        # diffusers wants as many negative prompts as prompts; one in the settings is for all images.
         options = {
             name: [value] * len(prompts) if name.startswith("negative_prompt") and isinstance(value, str) else value
             for name, value in self.options.items()
@@ -96,6 +96,6 @@ class SamplerSettings(Settings):
     """The actors that sample and differentiate."""
 
     count: int = Field(1, ge=1, description="Number of sampler actors.")
-    batch_size: int = Field(8, ge=1, description="Pictures a sampler makes at once.")
+    batch_size: int = Field(8, ge=1, description="Images a sampler makes at once.")
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of each, and its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of each.")

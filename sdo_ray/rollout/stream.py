@@ -11,8 +11,8 @@ from typing import Any
 
 import ray.data
 
+from sdo_ray.prompts.read import schedule
 from sdo_ray.rollout.gate import PolicyGate
-from sdo_ray.rollout.prompts import schedule
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.sampler import Sampler
 

@@ -19,8 +19,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sdo_policy_lag": ("Updates between the policy that sampled and the one that learns, mean over samples.", ()),
     "sdo_gradient_norm": ("Norm of the newest update's mean gradient before clipping.", ()),
     "sdo_samples_learned_from": ("Samples in the newest update.", ()),
-    "sdo_samples_left_out": ("Samples left out of the newest update, not finite.", ()),
-    "sdo_samples_left_out_share": ("Share of all samples since the driver started that were left out.", ()),
+    "sdo_samples_skipped": ("Samples skipped of the newest update, not finite.", ()),
+    "sdo_samples_skipped_share": ("Share of all samples since the driver started that were skipped.", ()),
     "sdo_trainer_idle_share": ("Share of the newest update that the trainers waited for contributions.", ()),
     "sdo_seconds": ("Seconds of the newest update, by part.", ("part",)),
 }
@@ -47,7 +47,7 @@ class RunMetrics:
         }
         self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._ended = threading.Event()
-        self._samples = self._left_out = 0
+        self._samples = self._skipped = 0
         self._set("sdo_updates_planned", updates)
 
     def __enter__(self) -> Self:
@@ -59,8 +59,8 @@ class RunMetrics:
 
     def update(self, report: UpdateReport) -> None:
         """Show an update that was just made."""
-        self._samples += report.num_samples + report.num_left_out
-        self._left_out += report.num_left_out
+        self._samples += report.num_samples + report.num_skipped
+        self._skipped += report.num_skipped
         self._set("sdo_updates_done", report.update + 1)
         self._set("sdo_reward_mean", report.reward.mean)
         for name, spread in report.scores.items():
@@ -68,8 +68,8 @@ class RunMetrics:
         self._set("sdo_policy_lag", report.policy_lag)
         self._set("sdo_gradient_norm", report.gradient_norm)
         self._set("sdo_samples_learned_from", report.num_samples)
-        self._set("sdo_samples_left_out", report.num_left_out)
-        self._set("sdo_samples_left_out_share", self._left_out / self._samples if self._samples else None)
+        self._set("sdo_samples_skipped", report.num_skipped)
+        self._set("sdo_samples_skipped_share", self._skipped / self._samples if self._samples else None)
         seconds = report.seconds
         self._set("sdo_trainer_idle_share", seconds["waiting"] / seconds["update"] if seconds["update"] else None)
         for part, value in seconds.items():

@@ -14,15 +14,12 @@ from PIL import Image
 from sdo_ray.evaluation.compare import Comparison
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
-from sdo_ray.tracking.recipe import Recipe
-from sdo_ray.tracking.registration import Example, register_model
 from sdo_ray.tracking.server import without_password
-from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.records import UpdateReport
 
 
 class TrackedRun:
-    """Metrics, pictures and the model of one run. Updates that MLflow already has are not logged twice.
+    """Metrics, images and the model of one run. Updates that MLflow already has are not logged twice.
 
     Args:
         uri: the MLflow server.
@@ -37,7 +34,7 @@ class TrackedRun:
     def __init__(self, uri: str, experiment: str, directory: RunDirectory, name: str, settings: dict[str, Any]) -> None:
         from mlflow import MlflowClient
 
-        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self.uri = uri
         known = directory.read_json(self.FILE)
         if known is None or known["tracking_uri"] != without_password(uri):
@@ -45,23 +42,23 @@ class TrackedRun:
             directory.write_json(self.FILE, {"tracking_uri": without_password(uri), "run_id": self.run_id})
         else:
             self.run_id = known["run_id"]
-            self._client.update_run(self.run_id, status="RUNNING")
-        self._logged = {metric.step for metric in self._client.get_metric_history(self.run_id, "reward/mean")}
+            self.client.update_run(self.run_id, status="RUNNING")
+        self._logged = {metric.step for metric in self.client.get_metric_history(self.run_id, "reward/mean")}
 
     def _start(self, experiment: str, directory: RunDirectory, name: str, settings: dict[str, Any]) -> str:
         from mlflow.entities import Param
 
-        found = self._client.get_experiment_by_name(experiment)
+        found = self.client.get_experiment_by_name(experiment)
         if found is None:
             # Without a server, artifacts would land in the directory the command was started from.
             place = f"file://{directory.storage}/mlartifacts" if self.uri.startswith("sqlite:") else None
-            experiment_id = self._client.create_experiment(experiment, artifact_location=place)
+            experiment_id = self.client.create_experiment(experiment, artifact_location=place)
         else:
             experiment_id = found.experiment_id
-        run_id: str = self._client.create_run(experiment_id, run_name=name).info.run_id
+        run_id: str = self.client.create_run(experiment_id, run_name=name).info.run_id
         parameters = [Param(key, value[:6000]) for key, value in flatten(settings).items()]
         for first in range(0, len(parameters), 100):  # MLflow's limit for one request
-            self._client.log_batch(run_id, params=parameters[first : first + 100])
+            self.client.log_batch(run_id, params=parameters[first : first + 100])
         return run_id
 
     def log_updates(self, reports: Iterable[UpdateReport]) -> None:
@@ -71,7 +68,7 @@ class TrackedRun:
             if step in self._logged:
                 continue
             if report.preview is not None:
-                self._client.log_image(self.run_id, Image.open(io.BytesIO(report.preview)), key="preview", step=step)
+                self.client.log_image(self.run_id, Image.open(io.BytesIO(report.preview)), key="preview", step=step)
             self._log_metrics(_metrics(report), step)
             self._logged.add(step)
 
@@ -79,84 +76,48 @@ class TrackedRun:
         """Log the held-out comparison and its files."""
         metrics: dict[str, float] = {}
         for c in comparisons:
-            metrics |= {f"heldout/{c.judge}/{part}": getattr(c, part) for part in ("base", "aligned", "low", "high")}
+            metrics |= {
+                f"heldout/{c.evaluator}/{part}": getattr(c, part) for part in ("base", "aligned", "low", "high")
+            }
         self.log_results(metrics, files)
 
     def log_results(self, metrics: dict[str, float], files: Iterable[Path]) -> None:
         """Log what a job found, and its files."""
         self._log_metrics(metrics, 0)
         for file in files:
-            self._client.log_artifact(self.run_id, str(file), artifact_path="outcome")
+            self.client.log_artifact(self.run_id, str(file), artifact_path="outcome")
 
     def log_curves(self, curves: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> None:
         """Log named numbers after 0, 1, .. steps, unless MLflow has them already, and tags of the run."""
         name = next(iter(curves[0]))
-        done = {metric.step for metric in self._client.get_metric_history(self.run_id, _legal(name))}
+        done = {metric.step for metric in self.client.get_metric_history(self.run_id, _legal(name))}
         for step, numbers in enumerate(curves):
             if step not in done:
                 self._log_metrics({_legal(name): value for name, value in numbers.items()}, step)
+        self.set_tags(tags)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tag the run."""
         for key, value in tags.items():
-            self._client.set_tag(self.run_id, _legal(key), value)
+            self.client.set_tag(self.run_id, _legal(key), value)
 
     def adopt(self, directory: RunDirectory) -> None:
         """Show the MLflow run of another run's directory, if it has one, below this one."""
         if (known := directory.read_json(self.FILE)) is not None:
-            self._client.set_tag(known["run_id"], "mlflow.parentRunId", self.run_id)
-
-    def register(
-        self,
-        directory: Path,
-        base: str,
-        recipe: Recipe,
-        examples: Sequence[Example],
-        settings: TrackingSettings,
-        provenance: dict[str, str],
-    ) -> str | None:
-        """Register what the run hands out as a new version of `settings.register_as`, if that names a model.
-
-        Args:
-            directory: what `export_model` wrote.
-            base: the base model's reference.
-            recipe: how the pictures are made.
-            examples: some pictures of the comparison.
-            settings: the registered model's name, and whether a hub model is copied.
-            provenance: tags of the run and of the version.
-
-        Returns:
-            `models:/NAME/VERSION`, or None without a name.
-        """
-        for key, value in provenance.items():
-            self._client.set_tag(self.run_id, key, value)
-        if settings.register_as is None:
-            return None
-        import mlflow
-
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        return register_model(
-            self._client,
-            self.run_id,
-            settings.register_as,
-            directory,
-            base,
-            recipe,
-            examples=examples,
-            provenance=provenance,
-            copy_base=settings.copy_hub_base,
-        )
+            self.client.set_tag(known["run_id"], "mlflow.parentRunId", self.run_id)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the MLflow run as FINISHED or, to be continued when the run is resumed, as FAILED."""
-        self._client.set_terminated(self.run_id, "FINISHED" if kind is None else "FAILED")
+        self.client.set_terminated(self.run_id, "FINISHED" if kind is None else "FAILED")
 
     def _log_metrics(self, metrics: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
 
 
 def _legal(name: str) -> str:
@@ -171,7 +132,7 @@ def _metrics(report: UpdateReport) -> dict[str, float]:
         "gradient_norm": report.gradient_norm,
         "policy_lag": report.policy_lag,
         "samples": report.num_samples,
-        "samples_left_out": report.num_left_out,
+        "samples_skipped": report.num_skipped,
     }
     for name, spread in report.scores.items():
         metrics |= {f"score/{name}/mean": spread.mean, f"score/{name}/std": spread.std}

@@ -28,7 +28,7 @@ class TrackingSettings(ExperimentSettings):
         description="Copy a base model from the hub into the registered model, rather than name its id and commit. "
         "Other base models are always copied.",
     )
-    preview_every: int = Field(10, ge=1, description="Updates between picture grids.")
+    preview_every: int = Field(10, ge=1, description="Updates between image grids.")
     preview_prompts: list[str] = Field(
-        default_factory=list, description="Prompts of the picture grid, sampled with the same noise every time."
+        default_factory=list, description="Prompts of the image grid, sampled with the same noise every time."
     )

@@ -42,8 +42,8 @@ class UpdateReport:
     """Mean over samples of update - policy version."""
     num_samples: int
     """Samples learned from."""
-    num_left_out: int
-    """Samples left out for a reward or gradient that was not finite."""
+    num_skipped: int
+    """Samples skipped for a reward or gradient that was not finite."""
     seconds: dict[str, float]
     """`sampling`, `rewarding`, `backward`: means over batches; `waiting`: the trainer for batches; `update`: all."""
     preview: bytes | None = None
@@ -56,6 +56,9 @@ class UpdateReport:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> UpdateReport:
         """The inverse of `to_json`."""
+        data = dict(data)
+        if "num_left_out" in data:  # its name in earlier versions
+            data["num_skipped"] = data.pop("num_left_out")
         spreads = {name: Spread(**spread) for name, spread in data["scores"].items()}
         norms = {int(step): norm for step, norm in data["step_norms"].items()}
         return cls(**data | {"reward": Spread(**data["reward"]), "scores": spreads, "step_norms": norms})
@@ -77,7 +80,7 @@ def summarize(
         for step, norm in contribution.step_norms.items():
             norms.setdefault(step, []).append(norm)
     samples = sum(len(c.scores[next(iter(c.scores))]) for c in contributions)
-    lag = sum((c.update - c.policy_version) * (c.num_samples + c.num_left_out) for c in contributions)
+    lag = sum((c.update - c.policy_version) * (c.num_samples + c.num_skipped) for c in contributions)
     parts = ("sampling", "rewarding", "backward")
     return UpdateReport(
         update=contributions[0].update,
@@ -89,7 +92,7 @@ def summarize(
         step_norms={step: statistics.fmean(values) for step, values in sorted(norms.items())},
         policy_lag=lag / samples,
         num_samples=sum(c.num_samples for c in contributions),
-        num_left_out=sum(c.num_left_out for c in contributions),
+        num_skipped=sum(c.num_skipped for c in contributions),
         seconds={part: statistics.fmean(getattr(c.seconds, part) for c in contributions) for part in parts}
         | {"waiting": waiting, "update": seconds},
         preview=next((c.preview for c in contributions if c.preview is not None), None),

@@ -42,7 +42,7 @@ class TrainingSettings(Settings):
     )
     backward: Backward = Field(
         "sampler",
-        description="Where the denoiser's backward pass runs. `sampler`: where the pictures are made; gradients of "
+        description="Where the denoiser's backward pass runs. `sampler`: where the images are made; gradients of "
         "what is trained travel. `trainer`: the trainers hold the denoiser and run the kept steps again; their inputs "
         "and the gradient there travel, little whatever the size of what is trained.",
     )

@@ -1,11 +1,11 @@
-"""First stage of pretraining: the autoencoder between pictures and latents.
+"""First stage of pretraining: the autoencoder between images and latents.
 
 Notation:
-    x       pictures [B, 3, H, W] in [-1, 1]
+    x       images [B, 3, H, W] in [-1, 1]
     q(z|x)  diagonal normal that the encoder gives; z drawn from it [B, C, H/f, W/f]
-    x'      the decoder's picture of z
+    x'      the decoder's image of z
     loss    |x' - x| + |d(x' - x)| + kl * KL(q || N(0, I)), means over elements; d, the difference of neighbours,
-            keeps edges where pictures are flat. Without an adversary or a perceptual network: nothing but the data.
+            keeps edges where images are flat. Without an adversary or a perceptual network: nothing but the data.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from sdo_ray.zoo.captioned import Captioned
+from sdo_ray.zoo.contact_sheet import write_sheet
 from sdo_ray.zoo.fitting import Report, batch_rows, fit, generator
 from sdo_ray.zoo.settings import AutoencoderSettings
-from sdo_ray.zoo.sheet import write_sheet
 
 
 def train_autoencoder(
@@ -49,13 +49,13 @@ def train_autoencoder(
         kl = 0.5 * (q.mean.float().pow(2) + q.var.float() - 1 - q.logvar.float()).mean()
         return error.abs().mean() + edges + settings.kl * kl
 
-    def picture(done: int, average: nn.Module) -> None:
+    def image(done: int, average: nn.Module) -> None:
         x = to_model(data.images[:16]).to(device)
         with torch.no_grad():
             decoded = average.decode(average.encode(x).latent_dist.mean).sample
         write_sheet(to_unit(torch.cat([x, decoded])), directory / f"sheet-{done:08d}.png", columns=len(x))
 
-    model = fit(model, loss, settings, directory, picture, report)
+    model = fit(model, loss, settings, directory, image, report)
     spread = encode(model, data.images, device).std().item()
     model.register_to_config(scaling_factor=1.0 / spread)
     return model
@@ -63,17 +63,17 @@ def train_autoencoder(
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: Tensor, device: str) -> Tensor:
-    """Means of q(z|x), unscaled, float32 [n, C, h, w] on the CPU, of uint8 pictures [n, 3, H, W]."""
+    """Means of q(z|x), unscaled, float32 [n, C, h, w] on the CPU, of uint8 images [n, 3, H, W]."""
     return torch.cat([vae.encode(to_model(part).to(device)).latent_dist.mean.cpu() for part in images.split(64)])
 
 
 def to_model(images: Tensor) -> Tensor:
-    """Uint8 pictures in [0, 255] -> float32 in [-1, 1], the autoencoder's range."""
+    """Uint8 images in [0, 255] -> float32 in [-1, 1], the autoencoder's range."""
     return images.float() / 127.5 - 1
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Pictures in the autoencoder's range -> [0, 1], cut to it."""
+    """Images in the autoencoder's range -> [0, 1], cut to it."""
     return (images / 2 + 0.5).clamp(0, 1)
 
 
@@ -93,6 +93,6 @@ def _start(settings: AutoencoderSettings, size: int, seed: int) -> AutoencoderKL
             layers_per_block=settings.layers,
             norm_num_groups=8,
             sample_size=size,
-            # Attention at the lowest resolution costs more than it gives at pictures of this size.
+            # Attention at the lowest resolution costs more than it gives at images of this size.
             mid_block_add_attention=False,
         )

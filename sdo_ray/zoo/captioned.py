@@ -1,4 +1,4 @@
-"""Captioned pictures read from a parquet file."""
+"""Captioned images read from a parquet file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdo_ray.zoo.settings import DataSettings
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures and what they show, row by row."""
+    """Images and what they show, row by row."""
 
     images: Tensor
     """uint8 [n, 3, size, size]; transparency lies on white."""
@@ -30,11 +30,11 @@ def read_captioned(settings: DataSettings) -> Captioned:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, a picture cannot be decoded, or a row has no caption; the message names it.
+        ValueError: a column is missing, an image cannot be decoded, or a row has no caption; the message names it.
     """
     if not Path(settings.path).is_file():
         raise FileNotFoundError(
-            f"data.path: no file at {settings.path}; give a parquet file of pictures and captions. A relative path "
+            f"data.path: no file at {settings.path}; give a parquet file of images and captions. A relative path "
             "starts at the directory of the settings file."
         )
     columns = pq.read_schema(settings.path).names
@@ -44,24 +44,24 @@ def read_captioned(settings: DataSettings) -> Captioned:
     table = pq.read_table(settings.path, columns=[settings.image, settings.caption])
     if table.num_rows == 0:
         raise ValueError(f"data.path: {settings.path} has no rows")
-    images = [_picture(value, row, settings) for row, value in enumerate(table[settings.image].to_pylist())]
+    images = [_image(value, row, settings) for row, value in enumerate(table[settings.image].to_pylist())]
     captions = [_captions(value, row, settings) for row, value in enumerate(table[settings.caption].to_pylist())]
     return Captioned(torch.stack(images), tuple(captions))
 
 
-def _picture(value: bytes | dict[str, bytes] | None, row: int, settings: DataSettings) -> Tensor:
+def _image(value: bytes | dict[str, bytes] | None, row: int, settings: DataSettings) -> Tensor:
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
         raise ValueError(f"data.image: row {row} of {settings.path} holds {type(encoded).__name__}; legal is bytes")
     try:
-        picture = Image.open(io.BytesIO(encoded)).convert("RGBA")
+        image = Image.open(io.BytesIO(encoded)).convert("RGBA")
     except UnidentifiedImageError as error:
-        raise ValueError(f"data.image: row {row} of {settings.path} is not a picture that Pillow reads") from error
-    white = Image.new("RGBA", picture.size, "white")
-    picture = Image.alpha_composite(white, picture).convert("RGB")
-    if picture.size != (settings.size, settings.size):
-        picture = picture.resize((settings.size, settings.size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+        raise ValueError(f"data.image: row {row} of {settings.path} is not an image that Pillow reads") from error
+    white = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(white, image).convert("RGB")
+    if image.size != (settings.size, settings.size):
+        image = image.resize((settings.size, settings.size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _captions(value: str | list[str] | None, row: int, settings: DataSettings) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Second stage of pretraining: the UNet that predicts the noise in latents from their caption.
 
 Notation:
-    z       scaled latents of a picture [B, C, h, w];  c  hidden states of its caption [B, T, D]
+    z       scaled latents of an image [B, C, h, w];  c  hidden states of its caption [B, T, D]
     t       timestep, uniform over the schedule;  abar_t  its cumulative alpha;  snr_t = abar_t / (1 - abar_t)
     z_t     sqrt(abar_t) z + sqrt(1 - abar_t) eps,  eps ~ N(0, I)                Ho et al. 2020, arXiv 2006.11239, eq. 4
     loss    mean of w_t |UNet(z_t, t, c) - eps|^2                                eq. 14 there, weighted with
@@ -19,9 +19,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sdo_ray.zoo.contact_sheet import write_sheet
 from sdo_ray.zoo.fitting import Report, batch_rows, fit, generator
 from sdo_ray.zoo.settings import DenoiserSettings, SheetSettings
-from sdo_ray.zoo.sheet import write_sheet
 
 
 def make_scheduler() -> DDIMScheduler:
@@ -42,11 +42,11 @@ class Latents:
     """What the UNet learns from; computed once, on the CPU."""
 
     z: Tensor
-    """Scaled latents, float32 [F, n, C, h, w]: the pictures as they are and, where F is 2, mirrored."""
+    """Scaled latents, float32 [F, n, C, h, w]: the images as they are and, where F is 2, mirrored."""
     texts: Tensor
     """Hidden states of all different captions, float32 [m, T, D]; the first is of the empty caption."""
     choices: tuple[tuple[int, ...], ...]
-    """Rows of `texts` that describe each of the n pictures."""
+    """Rows of `texts` that describe each of the n images."""
 
 
 def denoising_loss(
@@ -75,9 +75,9 @@ def denoising_loss(
 
 @torch.no_grad()
 def fixed_noise_loss(unet: nn.Module, data: Latents, abar: Tensor, gamma: float) -> float:
-    """The loss above on up to 512 pictures at the same timesteps and noise every time, so that models can be compared.
+    """The loss above on up to 512 images at the same timesteps and noise every time, so that models can be compared.
 
-    The pictures are evenly spaced rows of `data`, as they are, with the first of their captions.
+    The images are evenly spaced rows of `data`, as they are, with the first of their captions.
     """
     rows = torch.arange(0, data.z.shape[1], max(1, data.z.shape[1] // 512))[:512]
     draw = generator(0, "fixed noise", 0)
@@ -121,31 +121,31 @@ def train_denoiser(
         z, noise, t, c = (x.to(device) for x in (z, noise, t, data.texts[texts]))
         return denoising_loss(model, z, noise, t, c, abar, settings.min_snr)
 
-    def picture(done: int, average: nn.Module) -> None:
+    def image(done: int, average: nn.Module) -> None:
         pipeline.unet = average
         report(
             f"averaged weights after update {done}: loss {fixed_noise_loss(average, data, abar, settings.min_snr):.5f}"
         )
         write_sheet(sample(pipeline, sheet), directory / f"sheet-{done:08d}.png", columns=len(sheet.prompts))
 
-    pipeline.unet = fit(model, loss, settings, directory, picture, report)
+    pipeline.unet = fit(model, loss, settings, directory, image, report)
 
 
 def sample(pipeline: StableDiffusionPipeline, sheet: SheetSettings) -> Tensor:
-    """Pictures [seeds * prompts, 3, H, W] in [0, 1]; one row of noise per seed, shared by its prompts."""
+    """Images [seeds * prompts, 3, H, W] in [0, 1]; one row of noise per seed, shared by its prompts."""
     height, width = (pipeline.unet.config.sample_size,) * 2
     shape = (1, pipeline.unet.config.in_channels, height, width)
     rows = []
     for seed in range(sheet.seeds):
         noise = torch.randn(shape, generator=generator(seed, "sheet", 0)).repeat(len(sheet.prompts), 1, 1, 1)
-        pictures = pipeline(
+        images = pipeline(
             sheet.prompts,
             latents=noise.to(pipeline.device),
             num_inference_steps=sheet.steps,
             guidance_scale=sheet.guidance,
             output_type="pt",
         ).images
-        rows.append(pictures.cpu())
+        rows.append(images.cpu())
     return torch.cat(rows)
 
 

@@ -1,4 +1,4 @@
-"""Pretraining of a small text-to-image model on captioned pictures: autoencoder, UNet, then a pipeline directory."""
+"""Pretraining of a small text-to-image model on captioned images: autoencoder, UNet, then a pipeline directory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pretrain(settings: PretrainSettings, report: Report) -> Path:
     output = Path(settings.output)
     claim(output, settings)
     data = read_captioned(settings.data)
-    report(f"{len(data.images)} pictures of {settings.data.size} x {settings.data.size} from {settings.data.path}")
+    report(f"{len(data.images)} images of {settings.data.size} x {settings.data.size} from {settings.data.path}")
 
     vae = train_autoencoder(
         settings.autoencoder, data, settings.data.flip, settings.seed, output / "autoencoder", settings.device, report
@@ -82,7 +82,7 @@ def assemble(settings: PretrainSettings, vae: AutoencoderKL) -> StableDiffusionP
 
 @torch.no_grad()
 def prepare_latents(pipeline: StableDiffusionPipeline, data: Captioned, flip: bool) -> Latents:
-    """Encodes every picture, and its mirror image with `flip`, and every different caption once."""
+    """Encodes every image, and its mirror image with `flip`, and every different caption once."""
     views = [data.images, data.images.flip(-1)] if flip else [data.images]
     device = str(pipeline.device)
     z = torch.stack([encode(pipeline.vae, view, device) for view in views]) * pipeline.vae.config.scaling_factor

@@ -10,32 +10,32 @@ from sdo_ray.settings import Settings
 
 
 class DataSettings(Settings):
-    """Where the captioned pictures are."""
+    """Where the captioned images are."""
 
     path: str = Field(description="Parquet file. A relative path starts at the settings file.")
     image: str = Field(
-        "image", description="Column of encoded pictures: bytes that Pillow reads, or a struct with them in `bytes`."
+        "image", description="Column of encoded images: bytes that Pillow reads, or a struct with them in `bytes`."
     )
     caption: str = Field(
         "caption", description="Column of captions: a string, or a list of strings of which every update draws one."
     )
     size: int = Field(
-        64, ge=8, multiple_of=8, description="Side of the square pictures in pixels; others are resized to it."
+        64, ge=8, multiple_of=8, description="Side of the square images in pixels; others are resized to it."
     )
-    flip: bool = Field(True, description="Show each picture as it is and mirrored, half of the time each.")
+    flip: bool = Field(True, description="Show each image as it is and mirrored, half of the time each.")
 
 
 class FitSettings(Settings):
     """How a model is fitted."""
 
     updates: int = Field(ge=0, description="Optimizer updates; with 0 the model stays as it started.")
-    batch_size: int = Field(32, ge=1, description="Pictures per update.")
+    batch_size: int = Field(32, ge=1, description="Images per update.")
     lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
     warmup: int = Field(200, ge=0, description="Updates of linear warm-up, times a half cosine from the peak to 0.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     ema: float = Field(0.9995, ge=0, lt=1, description="Decay of the averaged weights, which a stage hands on.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    save_every: int = Field(500, ge=1, description="Updates between saved states, each with a picture of the progress.")
+    save_every: int = Field(500, ge=1, description="Updates between saved states, each with an image of the progress.")
     log_every: int = Field(50, ge=1, description="Updates between lines of progress.")
 
 
@@ -92,10 +92,10 @@ class DenoiserSettings(FitSettings):
 
 
 class SheetSettings(Settings):
-    """The pictures that show how far training is: the same prompts and the same noise every time."""
+    """The images that show how far training is: the same prompts and the same noise every time."""
 
     prompts: list[str] = Field(min_length=1, description="One column each.")
-    seeds: int = Field(2, ge=1, description="Pictures of each prompt, one row each.")
+    seeds: int = Field(2, ge=1, description="Images of each prompt, one row each.")
     steps: int = Field(20, ge=1, description="Sampling steps.")
     guidance: float = Field(3.0, ge=1, description="Scale of classifier-free guidance.")
 

@@ -65,11 +65,11 @@ def test_refl_sees_the_posterior_mean() -> None:
             o = hand.o(z, t)
         if i < k:
             z = hand.pipe.scheduler.step(o, t, z).prev_sample
-    picture = hand.decode(hand.pipe.scheduler.step(o, t, z).pred_original_sample)
-    expected = gradients(hand.pipe, picture)
+    image = hand.decode(hand.pipe.scheduler.step(o, t, z).pred_original_sample)
+    expected = gradients(hand.pipe, image)
     images = sampled(hand.pipe, plan, 3.0)
     # The scheduler's alphas are float32 and used in another order.
-    torch.testing.assert_close(images, picture, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(images, image, rtol=1e-6, atol=1e-6)
     for g, e in zip(gradients(hand.pipe, images), expected, strict=True):
         assert (g - e).abs().max() <= 1e-5 * e.abs().max()
 

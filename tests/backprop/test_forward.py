@@ -1,4 +1,4 @@
-"""The pictures of a traced call are those of the plain call, to the bit, and the pipeline is left as it was."""
+"""The images of a traced call are those of the plain call, to the bit, and the pipeline is left as it was."""
 
 import copy
 from typing import Any
@@ -30,7 +30,7 @@ def call(guidance: float = 3.0, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("make", [stable_diffusion, stable_diffusion_3])
-def test_pictures_are_those_of_the_plain_call(make: Any, guidance: float, plan: BackpropPlan) -> None:
+def test_images_are_those_of_the_plain_call(make: Any, guidance: float, plan: BackpropPlan) -> None:
     pipe = make()
     plain = pipe(**call(guidance), output_type="pt").images
     images = differentiable_sample(pipe, plan, **call(guidance))
@@ -54,7 +54,7 @@ def test_pictures_are_those_of_the_plain_call(make: Any, guidance: float, plan: 
         "DEISMultistepScheduler",
     ],
 )
-@pytest.mark.parametrize("seeds", ["one generator", "a generator per picture"])
+@pytest.mark.parametrize("seeds", ["one generator", "a generator per image"])
 def test_schedulers(name: str, seeds: str) -> None:
     pipe = stable_diffusion(getattr(diffusers, name).from_config(ddim().config))
 

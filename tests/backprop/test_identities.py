@@ -129,8 +129,8 @@ def test_recorded_norms_are_those_of_the_gradient_at_the_output() -> None:
 
     # The same gradient by hand: dR/dz_N at the latents, times the solver's weight and the plan's scale.
     z_N = sampled(pipe, BackpropPlan("empty", N), output_type="latent").requires_grad_()
-    picture = (pipe.vae.decode(z_N / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
-    g = torch.autograd.grad(reward(picture), z_N)[0]
+    image = (pipe.vae.decode(z_N / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+    g = torch.autograd.grad(reward(image), z_N)[0]
     w = solver_weights(pipe.scheduler, N).w
     assert record.norms.keys() == {1, 3}
     for k, s_k in ((1, 2.0), (3, 1.0)):

@@ -135,8 +135,8 @@ def test_the_final_latents_and_steps_that_are_none(pipe: Any) -> None:
     assert torch.equal(images, sampled(pipe, empty, latents=noise(1)))
     g = torch.autograd.grad(reward(images), zeros)[0]
     z_N = sampled(pipe, empty, latents=noise(1), output_type="latent").requires_grad_()
-    picture = (pipe.vae.decode(z_N / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
-    torch.testing.assert_close(g, torch.autograd.grad(reward(picture), z_N)[0], rtol=1e-9, atol=1e-15)
+    image = (pipe.vae.decode(z_N / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(g, torch.autograd.grad(reward(image), z_N)[0], rtol=1e-9, atol=1e-15)
     for k in (0, N + 1):
         with pytest.raises(TraceError, match="shifts: got "):
             sampled(pipe, empty, shifts={k: zeros})

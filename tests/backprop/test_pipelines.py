@@ -60,8 +60,8 @@ def test_a_denoiser_that_takes_its_lists_apart() -> None:
     call = inputs(pipe, CASES[name].call)
 
     def gradients(plan: BackpropPlan) -> list[torch.Tensor]:
-        pictures = differentiable_sample(pipe, plan, generator=torch.Generator().manual_seed(3), **call)
-        return [g for g in torch.autograd.grad(pictures.sum(), parameters, allow_unused=True) if g is not None]
+        images = differentiable_sample(pipe, plan, generator=torch.Generator().manual_seed(3), **call)
+        return [g for g in torch.autograd.grad(images.sum(), parameters, allow_unused=True) if g is not None]
 
     whole, checkpointed = (gradients(make_plan("full", 2, checkpoint=checkpoint)) for checkpoint in (False, True))
     for g, same in zip(whole, checkpointed, strict=True):
@@ -107,8 +107,8 @@ def test_a_method_under_no_grad_lets_the_gradient_through() -> None:
     pipe = assemble("IFPipeline", CASES["IF"].parts)
     adapt(pipe)
     weight = pipe.text_encoder.shared.weight.requires_grad_()
-    pictures = differentiable_sample(pipe, make_plan("sdo", 2), **inputs(pipe, CASES["IF"].call))
-    (gradient,) = torch.autograd.grad(pictures.sum(), weight)
+    images = differentiable_sample(pipe, make_plan("sdo", 2), **inputs(pipe, CASES["IF"].call))
+    (gradient,) = torch.autograd.grad(images.sum(), weight)
     assert gradient.abs().max() > 0
 
 

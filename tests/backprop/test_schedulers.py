@@ -1,6 +1,6 @@
-"""Every scheduler of diffusers: pictures unchanged and weights that are the sampler's own, or a reason why not.
+"""Every scheduler of diffusers: images unchanged and weights that are the sampler's own, or a reason why not.
 
-The pictures are made with the tiny pipelines in float64, so that gradients can be compared (see `assert_same`).
+The images are made with the tiny pipelines in float64, so that gradients can be compared (see `assert_same`).
 """
 
 import functools
@@ -37,7 +37,7 @@ OTHER = {  # Not for latents that a denoiser's output moves along, or of a kind 
     "KarrasVeScheduler": "step takes noised latents as well",
     "PiflowScheduler": "step takes a policy network's output",
     "RFD4ProteinaScheduler": "protein coordinates",
-    "RePaintScheduler": "step takes the picture and mask as well",
+    "RePaintScheduler": "step takes the image and mask as well",
     "SCMScheduler": "two steps only, by its pipeline",
     "ScoreSdeVeScheduler": "predictor and corrector steps of its own",
     "VQDiffusionScheduler": "discrete tokens",
@@ -89,7 +89,7 @@ def test_every_scheduler_is_here_or_has_a_reason() -> None:
 
 
 @pytest.mark.parametrize("name", LATENTS)
-def test_pictures_and_gradients(name: str) -> None:
+def test_images_and_gradients(name: str) -> None:
     pipe = pipeline_with(name)
     plain = pipe(**call(pipe)).images
     n = len(pipe.scheduler.timesteps)

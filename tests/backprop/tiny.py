@@ -57,7 +57,7 @@ def _with_adapter(pipe: Any, denoiser: torch.nn.Module) -> Any:
 
 
 def stable_diffusion(scheduler: Any = None) -> StableDiffusionPipeline:
-    """A UNet pipeline with a text encoder of random weights and a LoRA adapter; 16 x 16 pictures."""
+    """A UNet pipeline with a text encoder of random weights and a LoRA adapter; 16 x 16 images."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8,
@@ -128,7 +128,7 @@ def trained(pipe: Any) -> list[torch.nn.Parameter]:
 
 
 def reward(images: torch.Tensor) -> torch.Tensor:
-    """A smooth reward that is not linear in the pictures, so that its gradient depends on them."""
+    """A smooth reward that is not linear in the images, so that its gradient depends on them."""
     ramp = torch.linspace(-1, 1, images.shape[-1], dtype=images.dtype)
     return (torch.tanh(3 * images - 1) * ramp).sum()
 

@@ -78,12 +78,12 @@ def test_learning_is_measured_resumed_and_shown(
         )
     assert (tmp_path / "layout_sdo_0.png").stat().st_size > 0
     capsys.readouterr()
-    picture = tmp_path / "plot.png"
-    assert main(["table", str(out), "--plot", str(picture)]) == 0
+    image = tmp_path / "plot.png"
+    assert main(["table", str(out), "--plot", str(image)]) == 0
     shown = capsys.readouterr().out
     assert "| `sdo` | 1 |" in shown
     assert "| `full` | 1 |" in shown
-    assert picture.stat().st_size > 1000
+    assert image.stat().st_size > 1000
     with pytest.raises(SystemExit, match="no cost of draft; it has sdo, full"):
         main([*what, "--plans", "draft"])
 

@@ -27,7 +27,7 @@ def path(tiny_base: Path, tmp_path: Path) -> Path:
     }
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     return tmp_path / "settings.yaml"
 
 
@@ -90,17 +90,17 @@ CASES = {
     "unknown reward": (["rewards.terms.0.name=alignmnt"], "rewards.terms.0: there is no reward 'alignmnt'"),
     "nothing to follow": (["rewards.terms.0.weight=0.0"], "no reward has a weight other than 0"),
     "a reward twice for one text": (["rewards.terms.1.text=target"], "named more often: alignment@target"),
-    "a held-out judge": (
+    "a held-out evaluator": (
         ["rewards.terms.0={name: heldout_alignment}"],
         "'heldout_alignment' is held out for evaluation",
     ),
     "a black box": (["rewards.terms.0={name: jpeg_compressibility}"], "has weight 1.0 but no gradient"),
-    "a style picture that is none": (
-        ["rewards.terms.0={name: gram_style, options: {picture: text.png}}"],
-        "'text.png' cannot be read as a picture",
+    "a style image that is none": (
+        ["rewards.terms.0={name: gram_style, options: {image: text.png}}"],
+        "'text.png' cannot be read as an image",
     ),
-    "a style picture that is not there": (
-        ["rewards.terms.0={name: gram_style, options: {picture: blue.png}}"],
+    "a style image that is not there": (
+        ["rewards.terms.0={name: gram_style, options: {image: blue.png}}"],
         "there is no file 'blue.png'",
     ),
     "a target that is no class": (
@@ -129,14 +129,14 @@ def test_several_kept_steps_are_fine_where_they_reach_the_variable(path: Path) -
     check_optimize(load_settings(OptimizeSettings, path, embeddings))
 
 
-def test_a_style_picture_starts_at_the_settings_file(path: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_style_image_starts_at_the_settings_file(path: Path, tmp_path: Path, monkeypatch) -> None:
     settings = yaml.safe_load(path.read_text())
-    settings["rewards"]["terms"].append({"name": "gram_style", "options": {"picture": "red.png"}})
+    settings["rewards"]["terms"].append({"name": "gram_style", "options": {"image": "red.png"}})
     path.write_text(yaml.safe_dump(settings))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     loaded = load_settings(OptimizeSettings, path)
-    assert loaded.rewards.terms[2].options["picture"] == str(tmp_path / "red.png")
+    assert loaded.rewards.terms[2].options["image"] == str(tmp_path / "red.png")
     check_optimize(loaded)
 
 

@@ -33,9 +33,9 @@ def test_the_same_settings_open_it_again_and_others_do_not(settings: AlignSettin
 def test_demands_count_what_runs_at_once(settings: AlignSettings) -> None:
     said = [str(demand) for demand in settings.demands()]
     assert said[0] == "samplers: 2 x (1 CPU)"
-    assert said[-1] == "trainers: 2 x (1 CPU)"  # and not the judge, which starts when the trainers are gone
-    judged = {"evaluators": [settings.evaluation.evaluators[0].model_copy(update={"num_gpus": 1.0})]}
-    other = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update=judged)})
+    assert said[-1] == "trainers: 2 x (1 CPU)"  # and not the evaluator, which starts when the trainers are gone
+    evaluated = {"evaluators": [settings.evaluation.evaluators[0].model_copy(update={"num_gpus": 1.0})]}
+    other = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update=evaluated)})
     assert str(other.demands()[-1]).endswith("1 x (1 CPU + 1 GPU)")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdo_ray.cycle.alone import AlreadyRunning, alone
+from sdo_ray.cycle.lock import AlreadyRunning, driver_lock
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
 from sdo_ray.storage import RunDirectory
 
@@ -51,7 +51,7 @@ def test_summary_comes_back(tmp_path: Path) -> None:
 
 
 def _hold(directory: str, held: object, release: object) -> None:
-    with alone(RunDirectory(directory, "cycle")):
+    with driver_lock(RunDirectory(directory, "cycle")):
         held.set()
         release.wait()
 
@@ -63,10 +63,10 @@ def test_one_driver_at_a_time_and_a_dead_one_makes_room(tmp_path: Path) -> None:
     other.start()
     assert held.wait(60)
     run = RunDirectory(str(tmp_path), "cycle")
-    with pytest.raises(AlreadyRunning, match=f"process {other.pid} on "), alone(run):
+    with pytest.raises(AlreadyRunning, match=f"process {other.pid} on "), driver_lock(run):
         pass
     assert other.pid is not None
     os.kill(other.pid, signal.SIGKILL)
     other.join()
-    with alone(run), pytest.raises(AlreadyRunning, match=f"process {os.getpid()} on "), alone(run):
+    with driver_lock(run), pytest.raises(AlreadyRunning, match=f"process {os.getpid()} on "), driver_lock(run):
         pass

@@ -10,21 +10,21 @@ from sdo_ray.evaluation.compare import as_table, compare, compare_all, paired
 
 
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
-    c = compare("judge", [0.0, 1.0, 5.0], [0.5, 1.5, 5.5])
-    assert (c.judge, c.num_pairs, c.base, c.aligned) == ("judge", 3, 2.0, 2.5)
+    c = compare("evaluator", [0.0, 1.0, 5.0], [0.5, 1.5, 5.5])
+    assert (c.evaluator, c.num_pairs, c.base, c.aligned) == ("evaluator", 3, 2.0, 2.5)
     assert (c.difference, c.low, c.high, c.win_rate) == (0.5, 0.5, 0.5, 1.0)
 
 
 def test_two_pairs_in_closed_form() -> None:
     """Resampled means of {0, 1} are 0, 1/2, 1 with probability 1/4, 1/2, 1/4; so the interval is [0, 1]."""
-    c = compare("judge", [0.0, 0.0], [0.0, 1.0])
+    c = compare("evaluator", [0.0, 0.0], [0.0, 1.0])
     assert (c.difference, c.low, c.high) == (0.5, 0.0, 1.0)
     assert c.win_rate == 0.75  # a win and a tie
 
 
 def test_the_interval_of_many_pairs_is_that_of_the_normal_approximation() -> None:
     differences = np.random.default_rng(1).normal(0.3, 1.0, 2000)
-    c = compare("judge", np.zeros(2000).tolist(), differences.tolist(), resamples=4000)
+    c = compare("evaluator", np.zeros(2000).tolist(), differences.tolist(), resamples=4000)
     half = 1.96 * differences.std() / math.sqrt(2000)
     assert c.low == pytest.approx(c.difference - half, abs=0.005)
     assert c.high == pytest.approx(c.difference + half, abs=0.005)
@@ -36,26 +36,26 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     for _ in range(trials):
         base = draw.normal(0.0, 2.0, 60)
         aligned = base + draw.normal(0.5, 1.0, 60)
-        c = compare("judge", base.tolist(), aligned.tolist(), resamples=500)
+        c = compare("evaluator", base.tolist(), aligned.tolist(), resamples=500)
         covered += c.low <= 0.5 <= c.high
     # 95 %, less about 1 % for the percentile bootstrap at 60 pairs; the standard error of 400 trials is 1.1 %.
     assert 0.91 <= covered / trials <= 0.98
 
 
-def test_pairs_without_two_finite_scores_are_left_out_and_counted() -> None:
-    c = compare("judge", [1.0, math.nan, 2.0, 3.0, 9.0], [2.0, 5.0, 3.0, math.inf, None])  # type: ignore[list-item]
+def test_pairs_without_two_finite_scores_are_skipped_and_counted() -> None:
+    c = compare("evaluator", [1.0, math.nan, 2.0, 3.0, 9.0], [2.0, 5.0, 3.0, math.inf, None])  # type: ignore[list-item]
     assert c.num_pairs == 2
     assert (c.base, c.aligned, c.difference) == (1.5, 2.5, 1.0)
 
 
 def test_one_pair_is_too_few() -> None:
-    with pytest.raises(ValueError, match="judge: 1 of 2 pairs have finite scores; an interval takes two or more"):
-        compare("judge", [1.0, math.nan], [2.0, 3.0])
+    with pytest.raises(ValueError, match="evaluator: 1 of 2 pairs have finite scores; an interval takes two or more"):
+        compare("evaluator", [1.0, math.nan], [2.0, 3.0])
 
 
 def test_equal_scores_give_equal_intervals() -> None:
     scores = np.random.default_rng(2).normal(size=(2, 30)).tolist()
-    assert compare("judge", *scores) == compare("judge", *scores)
+    assert compare("evaluator", *scores) == compare("evaluator", *scores)
 
 
 def test_every_judge_of_a_table() -> None:
@@ -64,7 +64,7 @@ def test_every_judge_of_a_table() -> None:
         | {"aligned.a": [1.0, 2.0], "aligned.m:B": [4.0, 6.0]}
     )
     comparisons = compare_all(table)
-    assert [c.judge for c in comparisons] == ["a", "m:B"]
+    assert [c.evaluator for c in comparisons] == ["a", "m:B"]
     assert [c.difference for c in comparisons] == [1.0, 0.0]
     lines = as_table(comparisons).splitlines()
     assert len(lines) == 3
@@ -72,7 +72,7 @@ def test_every_judge_of_a_table() -> None:
     assert lines[1].endswith("100%")
 
 
-def test_a_prompt_counts_once_however_many_pictures_it_has() -> None:
+def test_a_prompt_counts_once_however_many_images_it_has() -> None:
     """Every pair ten times over says no more: with prompts as clusters, the interval stays as it was."""
     differences = np.random.default_rng(3).normal(0.2, 1.0, 40)
     prompts = [f"prompt {i}" for i in range(40)]
@@ -87,16 +87,16 @@ def test_a_prompt_counts_once_however_many_pictures_it_has() -> None:
 
 
 def test_the_cluster_interval_covers_the_truth_where_the_naive_one_does_not() -> None:
-    """Difference of prompt p: 0.5 + a_p, of its picture q: + e_pq; a_p has most of the variance."""
+    """Difference of prompt p: 0.5 + a_p, of its image q: + e_pq; a_p has most of the variance."""
     draw = np.random.default_rng(4)
     trials, covered, naively = 300, 0, 0
     prompts = np.repeat(np.arange(40), 4)
     for _ in range(trials):
         after = 0.5 + draw.normal(0, 1, 40)[prompts] + draw.normal(0, 0.5, 160)
         by_prompt = paired(np.zeros(160).tolist(), after.tolist(), prompts.tolist(), resamples=400)
-        by_picture = paired(np.zeros(160).tolist(), after.tolist(), resamples=400)
+        by_image = paired(np.zeros(160).tolist(), after.tolist(), resamples=400)
         covered += by_prompt.low <= 0.5 <= by_prompt.high
-        naively += by_picture.low <= 0.5 <= by_picture.high
+        naively += by_image.low <= 0.5 <= by_image.high
     assert 0.89 <= covered / trials <= 0.98
     assert naively / trials < 0.8
 

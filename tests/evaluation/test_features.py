@@ -50,7 +50,7 @@ def test_networks_of_transformers(kind: str, features: int, images: torch.Tensor
     ViTImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.6, 0.7]).save_pretrained(tmp_path)
     vectors = TransformersVision(model=str(tmp_path), size=32)(images)
     assert vectors.shape == (3, features)
-    assert vectors.std(dim=0).min() > 0  # they say something of the picture
+    assert vectors.std(dim=0).min() > 0  # they say something of the image
     square = torch.nn.functional.interpolate(images, (32, 32), mode="bicubic", antialias=True).clamp(0, 1)
     pixels = (square - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
     with torch.no_grad():

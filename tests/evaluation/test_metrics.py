@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from sdo_ray.evaluation.distances import frechet_distance, mean_pairwise_distance
-from sdo_ray.evaluation.metrics import frechet_between_halves, picture_metrics, set_metrics
-from tests.support.evaluations import picture
+from sdo_ray.evaluation.metrics import frechet_between_halves, image_metrics, set_metrics
+from tests.support.evaluations import image
 
 ROLES = ["base", "candidate"]
 PROMPTS = ["a", "b", "a", "b"]
@@ -21,7 +21,7 @@ def part(role: str, indices: list[int], *, features: bool = True, colour: str | 
         "role": [role] * len(indices),
         "index": pa.array(indices, pa.int64()),
         "prompt": [PROMPTS[i] for i in indices],
-        "picture": [picture(colour or ("black" if role == "base" else "white"))] * len(indices),
+        "picture": [image(colour or ("black" if role == "base" else "white"))] * len(indices),
         "seconds": [float(i) for i in indices],
         "score.quality": [10.0 * (role == "candidate") + i for i in indices],
     }
@@ -36,7 +36,7 @@ PARTS = [part("candidate", [2, 3]), part("base", [0, 1]), part("candidate", [0, 
 
 
 def test_one_row_an_index_in_order() -> None:
-    table = picture_metrics(PARTS, ROLES, QUESTIONS)
+    table = image_metrics(PARTS, ROLES, QUESTIONS)
     assert table.column_names == [
         "index",
         "prompt",
@@ -49,11 +49,11 @@ def test_one_row_an_index_in_order() -> None:
     assert table["category"].to_pylist() == ["x", None, "x", None]
     assert table["base.quality"].to_pylist() == [0, 1, 2, 3]
     assert table["candidate.quality"].to_pylist() == [10, 11, 12, 13]
-    assert table["candidate.picture"][0].as_py() == picture("white")
+    assert table["candidate.picture"][0].as_py() == image("white")
 
 
 def test_diversity_is_a_prompt_s_and_the_same_in_all_of_its_rows() -> None:
-    table = picture_metrics(PARTS, ROLES, QUESTIONS)
+    table = image_metrics(PARTS, ROLES, QUESTIONS)
     for role in ROLES:
         found = table[f"{role}.diversity"].to_pylist()
         vectors = VECTORS[role].astype(np.float32).astype(float)
@@ -62,7 +62,7 @@ def test_diversity_is_a_prompt_s_and_the_same_in_all_of_its_rows() -> None:
 
 
 def test_distances_from_the_base() -> None:
-    table = picture_metrics(PARTS, ROLES, QUESTIONS)
+    table = image_metrics(PARTS, ROLES, QUESTIONS)
     assert table["base.distance_from_base"].to_pylist() == [0.0] * 4
     assert table["base.pixel_distance_from_base"].to_pylist() == [0.0] * 4
     assert table["candidate.pixel_distance_from_base"].to_pylist() == [1.0] * 4
@@ -71,14 +71,14 @@ def test_distances_from_the_base() -> None:
     assert table["candidate.distance_from_base"][2].as_py() == pytest.approx(expected, abs=1e-6)
 
 
-def test_without_features_and_with_one_picture_a_prompt() -> None:
+def test_without_features_and_with_one_image_a_prompt() -> None:
     parts = [part(role, [0, 1], features=False) for role in ROLES]
-    table = picture_metrics(parts, ROLES, QUESTIONS.slice(0, 2))
+    table = image_metrics(parts, ROLES, QUESTIONS.slice(0, 2))
     assert not [name for name in table.column_names if "diversity" in name or name.endswith(".distance_from_base")]
-    assert set_metrics(parts, ROLES, None) == {"seconds_per_picture": {"base": 0.5, "candidate": 0.5}}
+    assert set_metrics(parts, ROLES, None) == {"seconds_per_image": {"base": 0.5, "candidate": 0.5}}
     assert frechet_between_halves(parts) is None
     with_features = [part(role, [0, 1]) for role in ROLES]
-    assert "base.diversity" not in picture_metrics(with_features, ROLES, QUESTIONS.slice(0, 2)).column_names
+    assert "base.diversity" not in image_metrics(with_features, ROLES, QUESTIONS.slice(0, 2)).column_names
 
 
 def test_set_metrics() -> None:
@@ -91,22 +91,22 @@ def test_set_metrics() -> None:
     assert metrics["frechet_to_reference"] == {
         role: pytest.approx(frechet_distance(vectors[role], reference)) for role in ROLES
     }
-    assert metrics["seconds_per_picture"] == {"base": 1.5, "candidate": 1.5}
+    assert metrics["seconds_per_image"] == {"base": 1.5, "candidate": 1.5}
     halves = frechet_between_halves(PARTS)
     assert halves == pytest.approx(frechet_distance(vectors["base"][::2], vectors["base"][1::2]))
 
 
-def test_a_broken_picture_spoils_its_own_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_image_spoils_its_own_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = VECTORS["candidate"].copy()
     broken[1] = math.nan
     monkeypatch.setitem(VECTORS, "candidate", broken)
     parts = [part(role, [0, 1, 2, 3]) for role in ROLES]
-    table = picture_metrics(parts, ROLES, QUESTIONS)
+    table = image_metrics(parts, ROLES, QUESTIONS)
     assert [math.isfinite(d) for d in table["candidate.distance_from_base"].to_pylist()] == [True, False, True, True]
     assert [math.isfinite(d) for d in table["candidate.diversity"].to_pylist()] == [True, False, True, False]
     assert math.isfinite(set_metrics(parts, ROLES, None)["frechet_to_base"]["candidate"])
 
 
-def test_a_model_of_other_pictures_is_a_mistake() -> None:
-    with pytest.raises(AssertionError, match="the pictures of candidate are not those of base"):
-        picture_metrics([part("base", [0, 1]), part("candidate", [0, 2])], ROLES, QUESTIONS.slice(0, 2))
+def test_a_model_of_other_images_is_a_mistake() -> None:
+    with pytest.raises(AssertionError, match="the images of candidate are not those of base"):
+        image_metrics([part("base", [0, 1]), part("candidate", [0, 2])], ROLES, QUESTIONS.slice(0, 2))

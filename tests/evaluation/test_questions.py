@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdo_ray.evaluation.pictures import choose_prompts
+from sdo_ray.evaluation.images import choose_prompts
 from sdo_ray.evaluation.questions import read_questions
 from sdo_ray.evaluation.settings import HeldoutSettings
 from sdo_ray.settings import SettingsError
@@ -22,9 +22,9 @@ def file(tmp_path: Path) -> str:
     return str(tmp_path / "prompts.parquet")
 
 
-def test_the_first_pictures_are_those_of_an_alignment_run_s_comparison(file: str) -> None:
+def test_the_first_images_are_those_of_an_alignment_run_s_comparison(file: str) -> None:
     one = read_questions(HeldoutSettings(heldout=file, num_prompts=6), seed=3)
-    three = read_questions(HeldoutSettings(heldout=file, num_prompts=6, pictures_per_prompt=3), seed=3)
+    three = read_questions(HeldoutSettings(heldout=file, num_prompts=6, images_per_prompt=3), seed=3)
     assert one["prompt"].to_pylist() == choose_prompts(PROMPTS, 6, seed=3)
     assert one["index"].to_pylist() == list(range(6))
     assert three.slice(0, 6).equals(one)

@@ -1,4 +1,4 @@
-"""Real pictures as a reference."""
+"""Real images as a reference."""
 
 import io
 from pathlib import Path
@@ -36,21 +36,21 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "get", lambda value: value)
 
 
-def settings(path: Path, pictures: list[Any], **changes: Any) -> ReferenceSettings:
-    pq.write_table(pa.table({"image": pictures}), path / "pictures.parquet")
+def settings(path: Path, images: list[Any], **changes: Any) -> ReferenceSettings:
+    pq.write_table(pa.table({"image": images}), path / "pictures.parquet")
     return ReferenceSettings(path=str(path / "pictures.parquet"), **changes)
 
 
-def test_pictures_of_several_sizes_on_white(tmp_path: Path) -> None:
-    pictures = [encoded((i, 0, 0), (4 + i % 3, 5)) for i in range(50)] + [encoded((9, 9, 9, 0), (4, 4), "RGBA")]
-    found = reference_features(settings(tmp_path, pictures), 0, Colours)
+def test_images_of_several_sizes_on_white(tmp_path: Path) -> None:
+    images = [encoded((i, 0, 0), (4 + i % 3, 5)) for i in range(50)] + [encoded((9, 9, 9, 0), (4, 4), "RGBA")]
+    found = reference_features(settings(tmp_path, images), 0, Colours)
     assert found.shape == (51, 3)
     reds = sorted(round(255 * red) for red in found[:, 0])
     assert reds == [*range(50), 255]  # the transparent one is white
 
 
 def test_a_drawn_part_of_them_the_same_for_a_seed(tmp_path: Path) -> None:
-    some = settings(tmp_path, [{"bytes": encoded((i, 0, 0), (4, 4))} for i in range(50)], num_pictures=10)
+    some = settings(tmp_path, [{"bytes": encoded((i, 0, 0), (4, 4))} for i in range(50)], num_images=10)
     first, again, other = (reference_features(some, seed, Colours) for seed in (1, 1, 2))
     assert len(first) == 10
     assert np.array_equal(first, again)
@@ -68,5 +68,5 @@ def test_refuses(tmp_path: Path) -> None:
             check_reference(good.model_copy(update=changes))
     with pytest.raises(SettingsError, match="has 1 rows; a set takes two"):
         check_reference(settings(tmp_path, [encoded((0, 0, 0), (4, 4))]))
-    with pytest.raises(SettingsError, match=r"row 0 of 'image' in .* is no picture"):
-        check_reference(settings(tmp_path, [b"no picture", b"no picture"]))
+    with pytest.raises(SettingsError, match=r"row 0 of 'image' in .* is no image"):
+        check_reference(settings(tmp_path, [b"no image", b"no image"]))

@@ -38,7 +38,7 @@ def test_categories() -> None:
     assert [(r["category"], r["metric"]) for r in as_records(it)] == [(None, "quality"), ("x", "quality")]
 
 
-def test_what_is_not_finite_is_left_out() -> None:
+def test_what_is_not_finite_is_skipped() -> None:
     (line,) = summarize(made_up(list("abc"), quality=[1.0, math.nan, 3.0]))
     assert line.means["candidate"] == 2.0
     assert line.pairs["candidate", "base"].num_pairs == 2
@@ -59,8 +59,8 @@ def test_numbers_for_mlflow() -> None:
         "base/distance_from_base/mean": 0.0,
         "candidate/distance_from_base/mean": 0.5,
         "candidate/frechet_to_base": 2.5,
-        "base/seconds_per_picture": 0.5,
-        "candidate/seconds_per_picture": 0.5,
+        "base/seconds_per_image": 0.5,
+        "candidate/seconds_per_image": 0.5,
     }
 
 

@@ -10,7 +10,7 @@ from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from rewards.mix import RewardTerm
 from rewards.scoring import score_with_gradient
 from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
-from sdo_ray.fidelity.gradients import Judged, plan_gradient, step_gradients
+from sdo_ray.fidelity.gradients import Evaluated, plan_gradient, step_gradients
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.contribution import compute_contribution
@@ -30,7 +30,7 @@ def rewards(images: torch.Tensor, prompts: Sequence[str]) -> Any:
     return {"redness": scores}, {"redness": gradient}
 
 
-JUDGED = Judged(3, SAMPLING, rewards, TERMS, normalize=False)
+EVALUATED = Evaluated(3, SAMPLING, rewards, TERMS, normalize=False)
 
 
 def parts(scheduler: Any = None) -> tuple[Any, dict[str, torch.nn.Parameter]]:
@@ -46,7 +46,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def test_the_gradient_is_the_mean_of_what_a_contribution_sums() -> None:
     pipeline, trained = parts()
-    got = plan_gradient(pipeline, trained, BATCH, make_plan("full", N), JUDGED)
+    got = plan_gradient(pipeline, trained, BATCH, make_plan("full", N), EVALUATED)
     contribution = compute_contribution(
         pipeline,
         BATCH,
@@ -68,27 +68,27 @@ def test_the_gradient_is_the_mean_of_what_a_contribution_sums() -> None:
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_steps_are_those_of_sdo_and_add_up_to_all_direct_terms(scheduler: Any, checkpoint: bool) -> None:
     pipeline, trained = parts(scheduler())
-    steps = step_gradients(pipeline, trained, BATCH, JUDGED, checkpoint=checkpoint)
+    steps = step_gradients(pipeline, trained, BATCH, EVALUATED, checkpoint=checkpoint)
     assert len(steps) == N
     for k, G_k in enumerate(steps):
-        single = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, draw="fixed", at=[k]), JUDGED)
+        single = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, draw="fixed", at=[k]), EVALUATED)
         assert close(G_k, single.gradient)
-    together = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=N), JUDGED)
+    together = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=N), EVALUATED)
     assert close(torch.stack(steps).sum(dim=0), together.gradient)
 
 
 def test_a_second_order_scheduler_has_more_steps() -> None:
     pipeline, trained = parts(HeunDiscreteScheduler())
-    steps = step_gradients(pipeline, trained, BATCH, JUDGED)
+    steps = step_gradients(pipeline, trained, BATCH, EVALUATED)
     assert len(steps) == 2 * N - 1
     together = sampler_plan(pipeline.scheduler, N, "sdo", K=2 * N - 1)
-    assert close(torch.stack(steps).sum(dim=0), plan_gradient(pipeline, trained, BATCH, together, JUDGED).gradient)
+    assert close(torch.stack(steps).sum(dim=0), plan_gradient(pipeline, trained, BATCH, together, EVALUATED).gradient)
 
 
 def test_saved_bytes_are_those_of_the_kept_steps() -> None:
     pipeline, trained = parts()
     one, two, all_of_them = (
-        plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=K), JUDGED).saved for K in (1, 2, N)
+        plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=K), EVALUATED).saved for K in (1, 2, N)
     )
     assert all_of_them - one == pytest.approx((N - 1) * (two - one), rel=0.01)
     assert two - one > 100_000
@@ -103,8 +103,8 @@ def test_a_reward_that_is_not_finite_counts_as_none() -> None:
 
     first = PromptBatch(0, BATCH.rows[:1], BATCH.prompts[:1])
     plan = make_plan("full", N)
-    got = plan_gradient(pipeline, trained, BATCH, plan, Judged(3, SAMPLING, broken, TERMS, normalize=False))
-    alone = plan_gradient(pipeline, trained, first, plan, JUDGED)
+    got = plan_gradient(pipeline, trained, BATCH, plan, Evaluated(3, SAMPLING, broken, TERMS, normalize=False))
+    alone = plan_gradient(pipeline, trained, first, plan, EVALUATED)
     assert close(got.gradient, alone.gradient)
     assert got.reward == pytest.approx(alone.reward)
 
@@ -112,4 +112,4 @@ def test_a_reward_that_is_not_finite_counts_as_none() -> None:
 def test_a_plan_that_keeps_nothing_has_no_gradient() -> None:
     pipeline, trained = parts()
     with pytest.raises(RuntimeError, match="does not require grad"):
-        plan_gradient(pipeline, trained, BATCH, BackpropPlan("none", N), JUDGED)
+        plan_gradient(pipeline, trained, BATCH, BackpropPlan("none", N), EVALUATED)

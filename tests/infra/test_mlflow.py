@@ -22,7 +22,7 @@ from tests.support.mlflow_server import serving
 from tests.support.ports import free_port
 from tests.support.postgres import postgres, skip_without_postgres
 from tests.support.runs import REPOSITORY
-from tests.tracking.test_run import picture, report
+from tests.tracking.test_run import image, report
 
 DIRECTORY = REPOSITORY / "infra/mlflow"
 
@@ -153,7 +153,7 @@ def test_the_server_keeps_runs_in_postgresql_and_artifacts_in_s3(server, tmp_pat
     check_server(uri)
     run = RunDirectory(str(tmp_path), "run")
     with TrackedRun(uri, "emoji", run, "run", {"training": {"updates": 1}}) as tracked:
-        tracked.log_updates([report(0, picture())])
+        tracked.log_updates([report(0, image())])
     client = mlflow.MlflowClient(uri)
     assert client.get_run(tracked.run_id).data.metrics["reward/mean"] == 0.5
     # Artifacts went through the server: this client has S3 credentials only to look at what is there.

@@ -65,7 +65,7 @@ def test_at_first_nothing_changes_and_everything_learns(tiny_base: Path, kind: s
     images.square().sum().backward()
     without = [name for name, p in parameters.items() if p.grad is None or not p.grad.any()]
     if kind == "text":
-        # The last layer's output may not reach the pictures; its first layers must.
+        # The last layer's output may not reach the images; its first layers must.
         assert any(name.startswith("text_encoder.") and name not in without for name in parameters)
     frozen = {name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)} - trained.keys()
     assert frozen

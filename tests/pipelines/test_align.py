@@ -13,13 +13,13 @@ from peft import LoraConfig
 from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
-from sdo_ray.evaluation.pictures import open_picture
+from sdo_ray.evaluation.images import open_image
 from sdo_ray.models.adapter import initial_lora
 from sdo_ray.models.trained import initial_policy
-from sdo_ray.rollout.prompts import schedule
-from sdo_ray.rollout.seeds import derive_seed, generator
+from sdo_ray.prompts.read import schedule
+from sdo_ray.registry.history import history_of_run
+from sdo_ray.seeds import derive_seed, generator
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.history import history_of_run
 from tests.support import goes_down
 from tests.support.ink import Ink, Redness
 from tests.support.mlflow_server import mlflow_server
@@ -160,30 +160,30 @@ def test_the_adapter_loads_in_plain_diffusers(unbroken: Path, tiny_base: Path) -
     import pyarrow.parquet as pq
     from PIL import ImageChops
 
-    from sdo_ray.evaluation.pictures import open_picture
+    from sdo_ray.evaluation.images import open_image
 
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
     pipeline.load_lora_weights(unbroken / "runs/tiny/adapter")
     rows = pq.read_table(unbroken / "runs/tiny/heldout.parquet").to_pylist()
-    pictures = pipeline(
+    images = pipeline(
         prompt=[row["prompt"] for row in rows],
         generator=[generator(3, "evaluation noise", row["index"]) for row in rows],
         num_inference_steps=4,
         guidance_scale=2.0,
     ).images
-    for picture, row in zip(pictures, rows, strict=True):
-        assert ImageChops.difference(picture, open_picture(row["aligned"])).getbbox() is None
-        assert ImageChops.difference(picture, open_picture(row["base"])).getbbox() is not None
+    for image, row in zip(images, rows, strict=True):
+        assert ImageChops.difference(image, open_image(row["aligned"])).getbbox() is None
+        assert ImageChops.difference(image, open_image(row["base"])).getbbox() is not None
 
 
-def test_the_registered_model_draws_the_pictures_of_the_comparison(unbroken: Path) -> None:
+def test_the_registered_model_draws_the_images_of_the_comparison(unbroken: Path) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{unbroken}/runs/mlflow.db")
     mlflow.set_registry_uri(f"sqlite:///{unbroken}/runs/mlflow.db")
     compared = pq.read_table(unbroken / "runs/tiny/heldout.parquet").to_pydict()
     model = mlflow.pyfunc.load_model("models:/tiny/1")
     assert [row["prompt"] for row in model.input_example] == compared["prompt"]
-    assert [open_picture(png) for png in model.predict(model.input_example)["picture"]] == [
-        open_picture(png) for png in compared["aligned"]
+    assert [open_image(png) for png in model.predict(model.input_example)["picture"]] == [
+        open_image(png) for png in compared["aligned"]
     ]
 
 
@@ -286,6 +286,6 @@ def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: 
     terms = {"terms": [{"name": "tests.support.ink:Broken"}]}
     with AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards=terms, trainers={"count": 1}))) as run:
         output = run.finish(code=1)
-    assert "ValueError: this reward cannot judge" in output
+    assert "ValueError: this reward cannot evaluator" in output
     assert "the same command goes on" in output
     assert output.count("Traceback") <= 1, output

@@ -119,20 +119,20 @@ CASES = {
         "there is no reward 'preferense' (did you mean 'preference'?)",
     ),
     "unknown reward option": (["rewards.terms.0.options={x: 1}"], "has no option 'x'; it has seconds"),
-    "unknown judge": (
-        ["evaluation.evaluators.0.name=judge"],
-        "evaluation.evaluators: there is no reward 'judge'; there are",
+    "unknown evaluator": (
+        ["evaluation.evaluators.0.name=evaluator"],
+        "evaluation.evaluators: there is no reward 'evaluator'; there are",
     ),
     "black box with weight": (["rewards.terms.2.weight=1.0"], "has weight 1.0 but no gradient: it is a black box"),
-    "held-out judge with weight": (
+    "held-out evaluator with weight": (
         ["rewards.terms.0.name=heldout_preference"],
         "'heldout_preference' is held out for evaluation and has weight 1.0",
     ),
-    "a learned judge": (
+    "a learned evaluator": (
         ["evaluation.evaluators.0.name=tests.support.ink:Ink"],
-        "'tests.support.ink:Ink' is learned from, with weight 1, and so no judge",
+        "'tests.support.ink:Ink' is learned from, with weight 1, and so no evaluator",
     ),
-    "a judge twice": (
+    "an evaluator twice": (
         ["evaluation.evaluators=[{name: heldout_preference}, {name: heldout_preference}]"],
         "'heldout_preference' is named 2 times",
     ),

@@ -71,8 +71,8 @@ def test_refusal_promotion_and_roll_back(tmp_path: Path, monkeypatch: pytest.Mon
         evaluation = ["--set=evaluation.name=better-evaluate-1", f"--set=evaluation.storage={tmp_path}/runs"]
         assert sdo("promote", "promote_emoji.yaml", *evaluation, "--rollback", "--why", "a drill") == 0
         assert alias("champion") == "1"
-        pictures = os.environ.get("SDO_DRILL_PICTURES", str(tmp_path))
+        images = os.environ.get("SDO_DRILL_IMAGES", str(tmp_path))
         for version in (1, 2, 3):
             prompts = [part for prompt in ("red apple", "penguin", "house") for part in ("--prompt", prompt)]
-            out = f"{pictures}/version_{version}.png"
+            out = f"{images}/version_{version}.png"
             assert sdo("sample", *prompts, "--model", f"models:/{MODEL}/{version}", "--out", out) == 0

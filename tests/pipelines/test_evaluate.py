@@ -1,4 +1,4 @@
-"""`sdo evaluate`: the pictures are those of plain diffusers, whatever dies; and what cannot work is refused."""
+"""`sdo evaluate`: the images are those of plain diffusers, whatever dies; and what cannot work is refused."""
 
 import json
 import shutil
@@ -18,13 +18,13 @@ from diffusers import StableDiffusionPipeline
 from PIL import ImageChops
 
 from pipelines.evaluate import main
-from sdo_ray.evaluation.pictures import open_picture
+from sdo_ray.evaluation.images import open_image
 from sdo_ray.evaluation.result import read_evaluation
 from sdo_ray.models.adapter_file import export_adapter
-from sdo_ray.rollout.seeds import generator
+from sdo_ray.seeds import generator
 from sdo_ray.storage import RunDirectory
 from tests.models.adapters import LORA, trained_weights
-from tests.support.evaluations import picture
+from tests.support.evaluations import image
 from tests.support.ink import Ink
 from tests.support.runs import AlignProcess
 
@@ -34,14 +34,14 @@ PROMPTS = list("abcdefg")
 def evaluate_settings(directory: Path, base: Path, **sections: Any) -> Path:
     """A settings file for an evaluation in `directory`; `sections` change it."""
     pq.write_table(pa.table({"prompt": PROMPTS, "category": ["x", "y"] * 3 + ["x"]}), directory / "prompts.parquet")
-    pq.write_table(pa.table({"image": [picture(c) for c in ("red", "blue", "green")]}), directory / "real.parquet")
+    pq.write_table(pa.table({"image": [image(c) for c in ("red", "blue", "green")]}), directory / "real.parquet")
     adapter = directory / "adapter"
     if not adapter.exists():
         export_adapter(str(base), LORA, trained_weights(base), adapter)
     settings = {
         "run": {"name": "compare", "storage": str(directory / "runs"), "seed": 3},
         "models": {"base": str(base), "candidate": {"adapter": str(adapter)}},
-        "prompts": {"heldout": "prompts.parquet", "num_prompts": 5, "pictures_per_prompt": 2},
+        "prompts": {"heldout": "prompts.parquet", "num_prompts": 5, "images_per_prompt": 2},
         "sampling": {"num_inference_steps": 3, "guidance_scale": 2.0},
         "rewards": [{"name": "tests.support.ink:Ink"}, {"name": "tests.support.ink:Smoothness"}],
         "features": {"name": "tests.support.ink:MeanColours"},
@@ -67,7 +67,7 @@ def rows(directory: Path) -> list[dict[str, Any]]:
     return pq.read_table(directory / "runs/compare/pictures.parquet").to_pylist()
 
 
-def test_the_pictures_are_those_of_plain_diffusers(whole: Path, tiny_base: Path) -> None:
+def test_the_images_are_those_of_plain_diffusers(whole: Path, tiny_base: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
     for role in ("base", "candidate"):
         if role == "candidate":
@@ -81,10 +81,10 @@ def test_the_pictures_are_those_of_plain_diffusers(whole: Path, tiny_base: Path)
                 guidance_scale=2.0,
             ).images
             for row, drawn in zip(some, expected, strict=True):
-                assert ImageChops.difference(drawn, open_picture(row[f"{role}.picture"])).getbbox() is None
+                assert ImageChops.difference(drawn, open_image(row[f"{role}.picture"])).getbbox() is None
 
 
-def test_every_picture_has_every_metric(whole: Path) -> None:
+def test_every_image_has_every_metric(whole: Path) -> None:
     found = rows(whole)
     assert [row["index"] for row in found] == list(range(10))
     assert [row["prompt"] for row in found[:5]] == [row["prompt"] for row in found[5:]]
@@ -96,18 +96,18 @@ def test_every_picture_has_every_metric(whole: Path) -> None:
         *("diversity", "distance_from_base", "pixel_distance_from_base"),
     )
     for row in found:
-        pixels = torch.from_numpy(np.array(open_picture(row["candidate.picture"]))).permute(2, 0, 1)[None] / 255
+        pixels = torch.from_numpy(np.array(open_image(row["candidate.picture"]))).permute(2, 0, 1)[None] / 255
         assert row["candidate.tests.support.ink:Ink"] == pytest.approx(Ink()(pixels, []).item(), abs=1 / 255)
         assert row["candidate.distance_from_base"] > 0 == row["base.distance_from_base"]
     sets = evaluation.set_metrics
     assert {name: sorted(values) for name, values in sets.items()} == {
         "frechet_to_base": ["candidate"],
         "frechet_to_reference": ["base", "candidate"],
-        "seconds_per_picture": ["base", "candidate"],
+        "seconds_per_image": ["base", "candidate"],
     }
     assert min(value for values in sets.values() for value in values.values()) > 0
     assert evaluation.models["candidate"].endswith(f" + {whole}/adapter")
-    assert evaluation.details["reference_pictures"] == 3
+    assert evaluation.details["reference_images"] == 3
     assert {c["category"] for c in evaluation.details["comparisons"]} == {None, "x", "y"}
     json.loads((whole / "runs/compare/evaluation.json").read_text(), parse_constant=pytest.fail)
 
@@ -121,7 +121,7 @@ def test_what_it_leaves(whole: Path) -> None:
     report = (whole / "runs/compare/report.html").read_text()
     assert report.count("<img ") == 20
     output = (whole / "output.txt").read_text()
-    assert "20 pictures, 0 of them there already" in output
+    assert "20 images, 0 of them there already" in output
     assert f"report  {whole}/runs/compare/report.html" in output
     assert len(output.splitlines()) < 40, output
 
@@ -158,9 +158,9 @@ def test_goes_on_after_everything_died_and_only_with_the_same_models(
     slow = [{"name": "tests.support.ink:Ink", "options": {"seconds": 2.0}}, {"name": "tests.support.ink:Smoothness"}]
     settings = str(evaluate_settings(tmp_path, tiny_base, rewards=slow))
     with AlignProcess(settings, command="evaluate") as run:
-        run.until("pictures 4/20")
-        run.kill("MapWorker(MapBatches(PictureMaker))")  # its block is made again
-        run.until("pictures 12/20")
+        run.until("images 4/20")
+        run.kill("MapWorker(MapBatches(ImageMaker))")  # its block is made again
+        run.until("images 12/20")
     adapter = tmp_path / "adapter"
     shutil.move(adapter, tmp_path / "kept")
     export_adapter(str(tiny_base), LORA, trained_weights(tiny_base, seed=9), adapter)
@@ -172,18 +172,18 @@ def test_goes_on_after_everything_died_and_only_with_the_same_models(
         output = again.finish()
     already = int(output.partition(" of them there already")[0].rpartition(" ")[2])
     assert already >= 12
-    assert f"pictures {already}/20" not in output
+    assert f"images {already}/20" not in output
     for row, expected in zip(rows(tmp_path), rows(whole), strict=True):
         assert row == expected
 
 
 @pytest.mark.slow
-def test_a_broken_reward_ends_it_with_its_cause_and_keeps_the_pictures(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_broken_reward_ends_it_with_its_cause_and_keeps_the_images(tiny_base: Path, tmp_path: Path) -> None:
     broken = [{"name": "tests.support.ink:Ink"}, {"name": "tests.support.ink:Broken"}]
     settings = str(evaluate_settings(tmp_path, tiny_base, rewards=broken, features=None, reference=None))
     with AlignProcess(settings, command="evaluate") as run:
         output = run.finish(code=1)
-    assert "compare stopped: ValueError: this reward cannot judge" in output
+    assert "compare stopped: ValueError: this reward cannot evaluator" in output
     assert "the same command goes on" in output
     assert output.count("Traceback") <= 1, output
     assert not (tmp_path / "runs/compare/evaluation.json").exists()
@@ -241,7 +241,7 @@ def refuse(tiny_base: Path, tmp_path: Path, mlflow_uri: str, capsys: pytest.Capt
         ),
         ("models.champion=models:/nobody", "models.champion: got 'models:/nobody'; a registered model is"),
         ("sampling.options={volume: 3}", "sampling.options: StableDiffusionPipeline takes no volume"),
-        ("report.picture_size=1024", "report.picture_size:"),
+        ("report.image_size=1024", "report.image_size:"),
         ("samplers.counts=2", "did you mean 'count'?"),
     ],
 )

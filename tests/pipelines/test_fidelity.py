@@ -53,7 +53,7 @@ def command(path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_numbers_picture_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_image_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path = settings_file(tmp_path, tiny_base)
     said = command(path)

@@ -15,11 +15,11 @@ from PIL import Image, ImageChops
 from rewards.scoring import score_with_gradient
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.optimize import OptimizeSettings
-from sdo_ray.evaluation.pictures import open_picture
+from sdo_ray.evaluation.images import open_image
+from sdo_ray.input_optimization.loop import optimize_batch
+from sdo_ray.input_optimization.records import final_variable, results_table
+from sdo_ray.input_optimization.rows import batches
 from sdo_ray.models.load import load_pipeline
-from sdo_ray.optimization.loop import optimize_batch
-from sdo_ray.optimization.records import final_variable, results_table
-from sdo_ray.optimization.rows import batches
 from tests.support.ink import Ink
 from tests.support.runs import AlignProcess
 
@@ -98,7 +98,7 @@ def test_killed_resumed_and_shown_again(tiny_base: Path, tmp_path: Path) -> None
     assert first.stat().st_mtime_ns == kept
 
     _mlflow_has_the_curves(tmp_path)
-    _plain_diffusers_draws_the_final_pictures(results, tiny_base)
+    _plain_diffusers_draws_the_final_images(results, tiny_base)
     assert Image.open(tmp_path / "runs/tiny/before_after.png").size[1] > 2 * 160
 
 
@@ -114,12 +114,12 @@ def _mlflow_has_the_curves(directory: Path) -> None:
     assert "base_model_sha256" in client.get_run(run_id).data.tags
 
 
-def _plain_diffusers_draws_the_final_pictures(results: pa.Table, base: Path) -> None:
+def _plain_diffusers_draws_the_final_images(results: pa.Table, base: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
     for row in results.to_pylist()[:2]:
         latents = final_variable(row)[None]
-        picture = pipeline(row["text.prompt"], latents=latents, num_inference_steps=3, guidance_scale=2.0).images[0]
-        difference = ImageChops.difference(picture, open_picture(row["final_picture"]))
+        image = pipeline(row["text.prompt"], latents=latents, num_inference_steps=3, guidance_scale=2.0).images[0]
+        difference = ImageChops.difference(image, open_image(row["final_image"]))
         assert max(high for _, high in difference.getextrema()) <= 1  # alone, not in a batch of two
 
 
@@ -129,7 +129,7 @@ def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: 
     with AlignProcess(str(path), "--set", "rewards.terms.0.name=tests.support.ink:Broken",
                       "--set", "rewards.terms.0.options={}", command="optimize") as run:  # fmt: skip
         said = run.finish(code=1)
-    assert "ValueError: this reward cannot judge" in said
+    assert "ValueError: this reward cannot evaluator" in said
     assert "the same command goes on" in said
     assert "Traceback" not in said, said
 
@@ -137,7 +137,7 @@ def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: 
 def test_changed_rows_are_refused(tiny_base: Path, tmp_path: Path, capsys) -> None:
     from pipelines.optimize import main
     from sdo_ray.config.run import keep_settings, open_run
-    from sdo_ray.optimization.results import Parts
+    from sdo_ray.input_optimization.results import Parts
 
     path = tiny_settings(tmp_path, tiny_base)
     settings = load_settings(OptimizeSettings, path)

@@ -6,10 +6,10 @@ from pipelines.progress import Progress
 from sdo_ray.training.records import Spread, UpdateReport
 
 
-def report(update: int, mean: float | None, left_out: int = 0) -> UpdateReport:
+def report(update: int, mean: float | None, skipped: int = 0) -> UpdateReport:
     reward = Spread(mean, 0.0)
     seconds = {"update": 1.0}
-    return UpdateReport(update, reward, {"a": reward}, 1.0, {}, 1.0, 8, left_out, seconds)
+    return UpdateReport(update, reward, {"a": reward}, 1.0, {}, 1.0, 8, skipped, seconds)
 
 
 def test_reward_so_far_and_time_left(monkeypatch) -> None:
@@ -23,9 +23,9 @@ def test_reward_so_far_and_time_left(monkeypatch) -> None:
     assert "reward 0.75 (from 0.50)  a 0.75  lag 1" in second
     # The first update, which waited for the start, is not what the rest will take: 398 times 10 s.
     assert "left 1:06:20" in second
-    assert "LEFT OUT" not in second
-    assert lines.line(report(2, 0.75, left_out=3)).endswith("  3 LEFT OUT")
+    assert "SKIPPED" not in second
+    assert lines.line(report(2, 0.75, skipped=3)).endswith("  3 SKIPPED")
 
 
 def test_an_update_in_which_no_sample_counts() -> None:
-    assert "reward none" in Progress(updates=2).line(report(0, None, left_out=8))
+    assert "reward none" in Progress(updates=2).line(report(0, None, skipped=8))

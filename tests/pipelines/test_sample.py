@@ -1,4 +1,4 @@
-"""`sdo sample`: the pictures are those of plain diffusers, and what cannot work is refused."""
+"""`sdo sample`: the images are those of plain diffusers, and what cannot work is refused."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 from pipelines.sample import main
 from sdo_ray.models.adapter_file import export_adapter
 from sdo_ray.models.settings import LoraSettings
-from sdo_ray.rollout.pictures import grid
+from sdo_ray.rollout.contact_sheet import grid
 from tests.models.adapters import LORA, trained_weights
 from tests.support.aligned import aligned
 

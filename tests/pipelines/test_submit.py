@@ -124,7 +124,7 @@ REFUSED = {
     "wrong settings": (["--set", "training.updates=many"], "training.updates: got 'many'"),
     "a secret in the settings": (["--set", "run.storage=s3://key:hunter2@b"], "run.storage: holds a user and password"),
     "a secret in the environment": (["--env", "DB_PASSWORD=hunter2"], "--env DB_PASSWORD: holds"),
-    "no such job": (["--status", "--address", "http://127.0.0.1:9", "--patience", "0"], "does not answer after 0 s"),
+    "no such job": (["--status", "--address", "http://127.0.0.1:9", "--timeout", "0"], "does not answer after 0 s"),
 }
 
 

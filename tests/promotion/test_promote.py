@@ -162,7 +162,7 @@ def test_the_champion_went_away(tmp_path: Path, uri: str) -> None:
 def test_the_champion_is_looked_at_again_under_the_lock(
     tmp_path: Path, uri: str, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While this one judges, another promotes."""
+    """While this one evaluators, another promotes."""
     attempt(tmp_path, uri, evaluation(1, **BETTER))
     attach = module._attach
 

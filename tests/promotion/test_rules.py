@@ -9,7 +9,7 @@ from sdo_ray.settings import SettingsError
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("preference > champion, 95 % sure", ("preference", None, ">", "champion", 1.0, 0.0, 95.0)),
+        ("preference > champion, 95 % confidence", ("preference", None, ">", "champion", 1.0, 0.0, 95.0)),
         ("alignment >= 0.98 * base", ("alignment", None, ">=", "base", 0.98, 0.0, None)),
         ("nsfw rate above 0.5 <= base", ("nsfw", 0.5, "<=", "base", 1.0, 0.0, None)),
         ("nsfw rate above -0.5 <= 1.5e-2", ("nsfw", -0.5, "<=", None, 1.0, 0.015, None)),
@@ -21,10 +21,10 @@ from sdo_ray.settings import SettingsError
     ],
 )
 def test_what_is_a_rule(text: str, parts: tuple[object, ...]) -> None:
-    metric, above, operator, reference, factor, offset, sure = parts
+    metric, above, operator, reference, factor, offset, confidence = parts
     rule = parse_rule(text)
     assert (rule.text, rule.metric, rule.above, rule.operator) == (text, metric, above, operator)
-    assert (rule.reference, rule.factor, rule.offset, rule.sure) == (reference, factor, offset, sure)
+    assert (rule.reference, rule.factor, rule.offset, rule.confidence) == (reference, factor, offset, confidence)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_what_is_a_rule(text: str, parts: tuple[object, ...]) -> None:
         ("nsfw rate <= base", "at '<= base', expected `above` and a score"),
         ("nsfw rate above <= base", "at '<= base', expected the score that counts"),
         ("a > base, sure", "at 'sure', expected a percentage"),
-        ("a > base, 95", "at its end, expected `% sure`"),
-        ("a > base, 95 % certain", "at '% certain', expected `% sure`"),
-        ("a > base, 95 % sure, or so", "at ', or so', expected the end of the rule"),
-        ("a > base, 50 % sure", "got 50 % sure; it is more than 50 and at most 99.9"),
-        ("a > base, 100 % sure", "got 100 % sure; it is more than 50"),
-        ("a > base, 0.95 % sure", "got 0.95 % sure; it is more than 50"),
+        ("a > base, 95", "at its end, expected `% confidence`"),
+        ("a > base, 95 % certain", "at '% certain', expected `% confidence`"),
+        ("a > base, 95 % confidence, or so", "at ', or so', expected the end of the rule"),
+        ("a > base, 50 % sure", "got 50 % confidence; it is more than 50 and at most 99.9"),
+        ("a > base, 100 % confidence", "got 100 % confidence; it is more than 50"),
+        ("a > base, 0.95 % sure", "got 0.95 % confidence; it is more than 50"),
     ],
 )
 def test_what_is_none_and_where_reading_stopped(text: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation says about rules: closed forms, and how often "sure" is wrong."""
+"""What an evaluation says about rules: closed forms, and how often a confidence limit is wrong."""
 
 import math
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from sdo_ray.promotion.rules import parse_rule
-from sdo_ray.promotion.verdict import Verdict, judge
+from sdo_ray.promotion.verdict import Verdict, evaluator
 from tests.support.registry import evaluation
 
 
 def verdict(rule: str, it: object) -> Verdict:
-    return judge(parse_rule(rule), it)  # type: ignore[arg-type]
+    return evaluator(parse_rule(rule), it)  # type: ignore[arg-type]
 
 
 def test_means_are_compared_with_factor_and_offset() -> None:
     it = evaluation(2, candidate_q=[1.0, 2.0, 3.0, 6.0], base_q=[2.0, 2.0, 2.0, 6.0])
     v = verdict("q >= base", it)
-    assert (v.candidate, v.bound, v.margin, v.sure_margin) == (3.0, 3.0, 0.0, None)
+    assert (v.candidate, v.bound, v.margin, v.confidence_limit) == (3.0, 3.0, 0.0, None)
     assert v.passed
     assert not verdict("q > base", it).passed
     assert verdict("q > 0.9 * base", it).bound == pytest.approx(2.7)
@@ -39,31 +39,33 @@ def test_a_rate_counts_what_is_above() -> None:
     assert verdict("nsfw rate above 0.5 <= 0.5", it).passed
 
 
-def test_sure_in_closed_form() -> None:
+def test_confidence_limit_in_closed_form() -> None:
     """Differences {0, 1}: resampled means are 0, 1/2, 1 with probability 1/4, 1/2, 1/4.
 
     So the 30th percentile is 1/2 and the 20th is 0: 70 % sure to be above 0, and not 80 %.
     """
     it = evaluation(2, prompts=["a", "b"], candidate_q=[5.0, 8.0], base_q=[5.0, 7.0])
-    assert verdict("q > base, 70 % sure", it).sure_margin == 0.5
-    assert verdict("q > base, 70 % sure", it).passed
-    v = verdict("q > base, 80 % sure", it)
-    assert (v.sure_margin, v.passed, v.margin, v.prompts) == (0.0, False, 0.5, 2)
-    assert verdict("q >= base, 80 % sure", it).passed
+    assert verdict("q > base, 70 % confidence", it).confidence_limit == 0.5
+    assert verdict("q > base, 70 % confidence", it).passed
+    v = verdict("q > base, 80 % confidence", it)
+    assert (v.confidence_limit, v.passed, v.margin, v.prompts) == (0.0, False, 0.5, 2)
+    assert verdict("q >= base, 80 % confidence", it).passed
     # The other side: mean - 1 is -1, -1/2, 0 with these probabilities.
-    assert verdict("q < base + 1, 70 % sure", it).sure_margin == -0.5
-    assert verdict("q < base + 1, 80 % sure", it).sure_margin == 0.0
-    assert not verdict("q < base + 1, 80 % sure", it).passed
-    assert str(v) == "FAIL  q > base, 80 % sure: 6.5 against 6; difference +0.5, surely +0 over 2 prompts"
+    assert verdict("q < base + 1, 70 % confidence", it).confidence_limit == -0.5
+    assert verdict("q < base + 1, 80 % confidence", it).confidence_limit == 0.0
+    assert not verdict("q < base + 1, 80 % confidence", it).passed
+    assert (
+        str(v) == "FAIL  q > base, 80 % confidence: 6.5 against 6; difference +0.5, confidence limit +0 over 2 prompts"
+    )
 
 
-def test_pictures_of_one_prompt_are_drawn_together() -> None:
-    """Ten pictures each of two prompts, all alike: no surer than one picture of each."""
+def test_images_of_one_prompt_are_drawn_together() -> None:
+    """Ten images each of two prompts, all alike: no surer than one image of each."""
     many = evaluation(2, prompts=["a", "b"] * 10, candidate_q=[0.0, 1.0] * 10)
-    v = verdict("q > base, 80 % sure", many)
-    assert (v.sure_margin, v.passed, v.prompts) == (0.0, False, 2)
+    v = verdict("q > base, 80 % confidence", many)
+    assert (v.confidence_limit, v.passed, v.prompts) == (0.0, False, 2)
     different = evaluation(2, prompts=[str(i) for i in range(20)], candidate_q=[0.0, 1.0] * 10)
-    assert verdict("q > base, 80 % sure", different).passed
+    assert verdict("q > base, 80 % confidence", different).passed
 
 
 def test_pairs_tell_what_means_alone_do_not() -> None:
@@ -71,12 +73,12 @@ def test_pairs_tell_what_means_alone_do_not() -> None:
     base = draw.normal(0.0, 5.0, 60)
     prompts = [str(i) for i in range(60)]
     paired = evaluation(2, prompts=prompts, base_q=base, candidate_q=base + 0.2)
-    assert verdict("q > base, 99 % sure", paired).sure_margin == pytest.approx(0.2)
+    assert verdict("q > base, 99 % confidence", paired).confidence_limit == pytest.approx(0.2)
     shuffled = evaluation(2, prompts=prompts, base_q=base, candidate_q=draw.permutation(base) + 0.2)
-    assert not verdict("q > base, 99 % sure", shuffled).passed
+    assert not verdict("q > base, 99 % confidence", shuffled).passed
 
 
-def test_ninety_percent_sure_is_wrong_one_time_in_ten() -> None:
+def test_ninety_percent_confidence_is_wrong_one_time_in_ten() -> None:
     """At no true difference a one-sided 90 % bound passes 10 % of evaluations; the standard error of 400 is 1.5 %."""
     draw = np.random.default_rng(0)
     prompts = [str(i) for i in range(40)]
@@ -84,13 +86,13 @@ def test_ninety_percent_sure_is_wrong_one_time_in_ten() -> None:
     for _ in range(400):
         base, candidate = draw.normal(size=(2, 40))
         it = evaluation(2, prompts=prompts, base_q=base, candidate_q=candidate)
-        passed += verdict("q > base, 90 % sure", it).passed
+        passed += verdict("q > base, 90 % confidence", it).passed
     assert 0.06 <= passed / 400 <= 0.15
 
 
 def test_no_champion_yet_is_said_and_passes() -> None:
     it = evaluation(2, candidate_q=[1.0, 1.0, 1.0, 1.0])
-    v = verdict("q > 2 * champion + 100, 95 % sure", it)
+    v = verdict("q > 2 * champion + 100, 95 % confidence", it)
     assert v.passed
     assert v.candidate is None
     assert "no champion yet" in str(v)
@@ -105,9 +107,17 @@ def test_no_champion_yet_is_said_and_passes() -> None:
         ("q > base", {"candidate_q": [1.0, math.nan, 1.0, None]}, "2 of the candidate's 4 scores of q are no numbers"),
         ("q > base", {"candidate_q": [1.0] * 4, "base_q": [math.inf] * 4}, "4 of the base's 4 scores of q are no"),
         ("q rate above 0 < 1", {"candidate_q": [math.nan] * 4}, "4 of the candidate's 4 scores of q are no numbers"),
-        ("q > base, 95 % sure", {"candidate_q": [1.0]}, "certainty takes two or more different prompts; there is 1"),
-        ("fid < base, 95 % sure", {"candidate_q": [1.0]}, "fid is one number for all pictures, which has no certainty"),
-        ("fid rate above 1 < 2", {"candidate_q": [1.0]}, "fid is one number for all pictures, which has no rate"),
+        (
+            "q > base, 95 % confidence",
+            {"candidate_q": [1.0]},
+            "takes two or more different prompts; there is 1",
+        ),
+        (
+            "fid < base, 95% confidence",
+            {"candidate_q": [1.0]},
+            "one number for all images, which has no confidence",
+        ),
+        ("fid rate above 1 < 2", {"candidate_q": [1.0]}, "fid is one number for all images, which has no rate"),
         ("fid < champion", {"candidate_q": [1.0], "champion": 1}, "fid of the champion is missing"),
         ("mmd < base", {"candidate_q": [1.0]}, "mmd of the candidate is nan"),
     ],

@@ -5,7 +5,7 @@ import torch
 
 import sdo_ray.zoo
 from rewards import create
-from rewards.training.pictures import FLAT, GLOSSY, read_pictures
+from rewards.fitting.images import FLAT, GLOSSY, read_images
 
 LEARNED = ("preference", "alignment", "heldout_preference", "heldout_alignment")
 
@@ -22,7 +22,7 @@ def table():
 
 @pytest.fixture(scope="session")
 def heldout(table):
-    return read_pictures(table, "heldout")
+    return read_images(table, "heldout")
 
 
 @pytest.fixture(scope="session")

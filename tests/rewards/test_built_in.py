@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from rewards import create
+from rewards.fitting.variants import blurred, noisy
 from rewards.scoring import score
-from rewards.training.variants import blurred, noisy
 
 from .conftest import LEARNED
 
@@ -19,7 +19,7 @@ def test_preference_tells_the_styles_apart(name, learned, pairs):
 
 
 @pytest.mark.parametrize("name", ["preference", "heldout_preference"])
-def test_empty_and_noisy_pictures_are_not_preferred(name, learned, pairs):
+def test_empty_and_noisy_images_are_not_preferred(name, learned, pairs):
     _, flat, labels = pairs
     typical = score(learned[name], flat, labels).mean()
     generator = torch.Generator().manual_seed(0)
@@ -59,7 +59,7 @@ def test_alignment_does_not_depend_on_what_was_asked_before(pairs):
 
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("size", [(32, 48), (200, 200)])
-def test_pictures_of_any_size(name, size, learned):
+def test_images_of_any_size(name, size, learned):
     assert learned[name](torch.rand(2, 3, *size), ["a cat", "a dog"]).isfinite().all()
 
 

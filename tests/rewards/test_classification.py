@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from rewards import check, create
+from rewards.fitting.images import read_images
 from rewards.registry import RewardError
-from rewards.training.pictures import read_pictures
 
 CLASSES = ["cat face", "rocket", "red apple", "pizza", "guitar", "cactus", "whale", "house", "bicycle", "hamburger"]
 
@@ -16,9 +16,9 @@ def reward():
 @pytest.fixture(scope="module")
 def known(table):
     """Both drawings of the classes, and what they show."""
-    pictures = read_pictures(table, "train")
-    rows = [i for i, label in enumerate(pictures.labels) if label in CLASSES]
-    return pictures.images[rows], [pictures.labels[i] for i in rows]
+    images = read_images(table, "train")
+    rows = [i for i, label in enumerate(images.labels) if label in CLASSES]
+    return images.images[rows], [images.labels[i] for i in rows]
 
 
 def test_it_recognises_what_it_knows(reward, known):

@@ -16,29 +16,27 @@ def save(image: torch.Tensor, path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def style(pairs, tmp_path_factory):
-    """The reward for a glossy picture, and the picture."""
+    """The reward for a glossy image, and the image."""
     glossy, _, _ = pairs
-    return create("gram_style", picture=save(glossy[0], tmp_path_factory.mktemp("style") / "style.png")), glossy[0]
+    return create("gram_style", image=save(glossy[0], tmp_path_factory.mktemp("style") / "style.png")), glossy[0]
 
 
-def test_the_picture_itself_is_best_and_others_are_below(style, pairs):
-    reward, picture = style
+def test_the_image_itself_is_best_and_others_are_below(style, pairs):
+    reward, image = style
     glossy, flat, labels = pairs
-    assert reward(picture[None], [""]).item() == pytest.approx(0, abs=0.01)
+    assert reward(image[None], [""]).item() == pytest.approx(0, abs=0.01)
     others = reward(torch.cat([glossy[1:], flat]), [""] * (2 * len(labels) - 1))
     assert (others < -0.05).all()
 
 
 def test_where_things_are_does_not_matter_but_colours_and_textures_do(style):
-    reward, picture = style
+    reward, own = style
     score = {
         name: reward(image[None], [""]).item()
         for name, image in {
-            "mirrored": picture.flip(-1),
-            "other colours": picture[[2, 0, 1]],
-            "rough": (picture + 0.2 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))).clamp(
-                0, 1
-            ),
+            "mirrored": own.flip(-1),
+            "other colours": own[[2, 0, 1]],
+            "rough": (own + 0.2 * torch.randn(own.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1),
         }.items()
     }
     assert score["mirrored"] > -0.1
@@ -67,25 +65,25 @@ def test_the_gradient_is_that_of_finite_differences(style, pairs):
 
 
 def test_transparency_and_other_shapes(tmp_path):
-    picture = Image.new("RGBA", (60, 40), (255, 0, 0, 0))
-    picture.save(tmp_path / "wide.png")
-    reward = create("gram_style", picture=str(tmp_path / "wide.png"), size=64)
+    image = Image.new("RGBA", (60, 40), (255, 0, 0, 0))
+    image.save(tmp_path / "wide.png")
+    reward = create("gram_style", image=str(tmp_path / "wide.png"), size=64)
     assert reward(torch.ones(1, 3, 64, 64), [""]).item() == pytest.approx(0, abs=1e-4), "transparent is white"
 
 
-def test_hash_depends_on_the_picture(style, tmp_path, pairs):
-    other = create("gram_style", picture=save(pairs[0][1], tmp_path / "other.png"))
+def test_hash_depends_on_the_image(style, tmp_path, pairs):
+    other = create("gram_style", image=save(pairs[0][1], tmp_path / "other.png"))
     assert other.weights_hash != style[0].weights_hash
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"picture": "nowhere.png"}, "option 'picture': there is no file 'nowhere.png'"),
-        ({"picture": __file__}, "cannot be read as a picture"),
-        ({"picture": "/"}, "cannot be read as a picture"),
-        ({"picture": "x.png", "size": 100}, "option 'size' must be a multiple of 32, got 100"),
-        ({}, "needs the option picture"),
+        ({"image": "nowhere.png"}, "option 'image': there is no file 'nowhere.png'"),
+        ({"image": __file__}, "cannot be read as an image"),
+        ({"image": "/"}, "cannot be read as an image"),
+        ({"image": "x.png", "size": 100}, "option 'size' must be a multiple of 32, got 100"),
+        ({}, "needs the option image"),
     ],
 )
 def test_refused_before_any_weights_are_loaded(options, said):

@@ -46,7 +46,7 @@ def test_only_the_service_may_know_ray():
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_rewards_are_there_and_check_with_what_they_need(name, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "style.png")
-    needed = {"gram_style": {"picture": str(tmp_path / "style.png")}, "classification": {"classes": ["cat", "dog"]}}
+    needed = {"gram_style": {"image": str(tmp_path / "style.png")}, "classification": {"classes": ["cat", "dog"]}}
     assert name in available()
     check(name, needed.get(name, {}))
     assert import_path(name) == BUILT_IN[name]

@@ -59,7 +59,7 @@ def test_gradients_of_batches_add_up(pipeline: object) -> None:
     whole = contribution(pipeline, good, rows=(0, 1, 2))
     parts = [contribution(pipeline, good, rows=(row,)) for row in (0, 1, 2)]
     assert whole.num_samples == 3
-    assert whole.num_left_out == 0
+    assert whole.num_skipped == 0
     assert whole.scores["ink"] == pytest.approx([part.scores["ink"][0] for part in parts], rel=1e-5)
     for name, gradient in whole.gradient.items():
         # Batched and single matrix products differ in the order of their sums.
@@ -80,7 +80,7 @@ def test_the_kept_step_and_its_gradient_are_reported(pipeline: object) -> None:
 
 
 @pytest.mark.parametrize("where", ["score", "gradient"])
-def test_a_sample_that_is_not_finite_is_left_out(pipeline: object, where: str) -> None:
+def test_a_sample_that_is_not_finite_is_skipped(pipeline: object, where: str) -> None:
     def bad(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
         scores, gradient = ink(images)
         if where == "score":
@@ -91,20 +91,20 @@ def test_a_sample_that_is_not_finite_is_left_out(pipeline: object, where: str) -
 
     result = contribution(pipeline, bad)
     others = [contribution(pipeline, good, rows=(row,)) for row in (0, 2)]
-    assert (result.num_samples, result.num_left_out) == (2, 1)
+    assert (result.num_samples, result.num_skipped) == (2, 1)
     assert len(result.scores["ink"]) == 3
     assert len(result.mixed) == 2
     for name, gradient in result.gradient.items():
         torch.testing.assert_close(gradient, sum(part.gradient[name] for part in others), rtol=1e-3, atol=1e-6)
 
 
-def test_a_batch_whose_adapter_gradient_is_not_finite_is_left_out(pipeline: object) -> None:
+def test_a_batch_whose_adapter_gradient_is_not_finite_is_skipped(pipeline: object) -> None:
     def huge(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
         scores, gradient = ink(images)
         return {"ink": scores}, {"ink": gradient * 1e38}
 
     result = contribution(pipeline, huge, terms=[RewardTerm("ink", 1e6)])
-    assert (result.num_samples, result.num_left_out) == (0, 3)
+    assert (result.num_samples, result.num_skipped) == (0, 3)
     assert all((gradient == 0).all() for gradient in result.gradient.values())
 
 

@@ -16,7 +16,7 @@ def test_a_contribution_comes_back_as_it_left(preview: bytes | None) -> None:
         policy_version=2,
         first_row=96,
         num_samples=2,
-        num_left_out=1,
+        num_skipped=1,
         scores={"a": [1.0, -0.1, math.nan], "m:B": [math.inf, 1e-30, 2.0]},
         mixed=[0.3, 0.1 + 0.2],
         step_norms={0: 1.5, 19: 0.0},

@@ -8,7 +8,7 @@ from sdo_ray.models.load import load_pipeline
 from sdo_ray.rollout.settings import SamplingSettings
 
 
-def test_one_negative_prompt_is_for_all_pictures(tiny_base: Path) -> None:
+def test_one_negative_prompt_is_for_all_images(tiny_base: Path) -> None:
     pipeline = load_pipeline(str(tiny_base))
 
     def draw(**options: object) -> torch.Tensor:

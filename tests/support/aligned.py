@@ -1,4 +1,4 @@
-"""A registered model with files: a tiny pipeline with a trained LoRA, and the pictures it was evaluated by."""
+"""A registered model with files: a tiny pipeline with a trained LoRA, and the images it was evaluated by."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,22 +7,22 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from sdo_ray.evaluation.pictures import draw, open_picture, to_png
+from sdo_ray.evaluation.images import draw, open_image, to_png
 from sdo_ray.models.export import export_model
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained import attach
-from sdo_ray.rollout.seeds import derive_seed
+from sdo_ray.registry.recipe import Recipe
+from sdo_ray.registry.registration import examples_of, register_model
 from sdo_ray.rollout.settings import SamplingSettings
-from sdo_ray.tracking.recipe import Recipe
-from sdo_ray.tracking.registration import examples_of, register_model
+from sdo_ray.seeds import derive_seed
 from tests.models.adapters import LORA, trained_weights
 
 SEED, PROMPTS = 5, ("a", "b c", "d", "e", "f")
 SAMPLING = SamplingSettings(num_inference_steps=3, guidance_scale=2.0, options={"negative_prompt": "z"})
 BATCH = 2
-"""Pictures made at once."""
+"""Images made at once."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Aligned:
     model: ModelSettings
     directory: Path
     """What `export_model` wrote."""
-    pictures: list[np.ndarray]
+    images: list[np.ndarray]
     """Of `PROMPTS`, as the run's evaluation drew them: uint8 [H, W, 3]."""
 
     def register(self, uri: str, name: str, *, run_id: str | None = None, **options: Any) -> str:
@@ -58,12 +58,12 @@ def aligned(base: Path | str, directory: Path, **changes: Any) -> Aligned:
     weights = trained_weights(base, model.lora) if model.train == "lora" else _moved(trained)
     export_model(directory, model, weights)
     set_parameters(trained, weights)
-    pictures = []
+    images = []
     for first in range(0, len(PROMPTS), BATCH):
         indices = range(first, min(first + BATCH, len(PROMPTS)))
-        images = draw(pipeline, SAMPLING, SEED, [PROMPTS[i] for i in indices], indices)
-        pictures += [np.asarray(open_picture(to_png(image))) for image in images]
-    return Aligned(model, directory, pictures)
+        batch = draw(pipeline, SAMPLING, SEED, [PROMPTS[i] for i in indices], indices)
+        images += [np.asarray(open_image(to_png(image))) for image in batch]
+    return Aligned(model, directory, images)
 
 
 def rows() -> list[dict[str, Any]]:

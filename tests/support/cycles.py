@@ -18,7 +18,7 @@ def tiny_cycle(directory: Path, base: Path, *rules: str, ink: float = 1.0, **sec
         directory: where everything goes.
         base: a tiny model.
         rules: of the promotion.
-        ink: the weight of the reward for dark pictures; negative, and they become light.
+        ink: the weight of the reward for dark images; negative, and they become light.
         sections: changes to the cycle's own settings.
     """
     align = tiny_settings(

@@ -1,4 +1,4 @@
-"""Evaluations with made-up pictures and scores."""
+"""Evaluations with made-up images and scores."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from sdo_ray.evaluation.result import Evaluation
 COLOURS = {"base": "gray", "candidate": "blue", "champion": "orange"}
 
 
-def picture(colour: str, size: int = 16) -> bytes:
+def image(colour: str, size: int = 16) -> bytes:
     """A square of one colour as PNG."""
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), colour).save(buffer, format="PNG")
@@ -45,10 +45,10 @@ def made_up(
     }
     shares = {"base": 0.0, "candidate": 1.0, "champion": 0.5}
     for role in roles:
-        columns[f"{role}.picture"] = [picture(COLOURS[role])] * count
+        columns[f"{role}.picture"] = [image(COLOURS[role])] * count
         for name, values in scores.items():
             own = [value * shares[role] for value in values]
             columns[f"{role}.{name}"] = pa.array(own, pa.float64())
     models = {role: f"models/{role}" for role in roles}
-    sets = {"frechet_to_base": dict.fromkeys(roles[1:], 2.5), "seconds_per_picture": dict.fromkeys(roles, 0.5)}
+    sets = {"frechet_to_base": dict.fromkeys(roles[1:], 2.5), "seconds_per_image": dict.fromkeys(roles, 0.5)}
     return Evaluation("made-up", models, pa.table(columns), sets, details or {})

@@ -6,7 +6,7 @@ import torch
 
 
 class Ink:
-    """How dark the pictures are, in [0, 1]; a gradient that is easy to follow.
+    """How dark the images are, in [0, 1]; a gradient that is easy to follow.
 
     Args:
         seconds: pause at each call, for tests that need time to break something.
@@ -34,7 +34,7 @@ class Redness:
 
 
 class Smoothness:
-    """How little neighbouring pixels differ: a judge that training does not see."""
+    """How little neighbouring pixels differ: an evaluator that training does not see."""
 
     differentiable = True
     weights_hash = "no weights"
@@ -50,7 +50,7 @@ class Broken:
     weights_hash = "no weights"
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        raise ValueError("this reward cannot judge")
+        raise ValueError("this reward cannot evaluator")
 
 
 class MeanColours:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import yaml
 
 from sdo_ray.evaluation.result import Evaluation, write_evaluation
+from sdo_ray.registry.versions import SHA256
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.registry import SHA256
 
 MODEL = "glossy"
 
@@ -58,7 +58,7 @@ def evaluation(
 
 
 def promotion_settings(directory: Path, it: Evaluation, *rules: str, model: str = MODEL, **changes: Any) -> Path:
-    """Write an evaluation, and the settings that judge it; returns their file."""
+    """Write an evaluation, and the settings that evaluator it; returns their file."""
     write_evaluation(RunDirectory(str(directory / "runs"), it.name), it)
     settings = {
         "evaluation": {"name": it.name, "storage": str(directory / "runs")},

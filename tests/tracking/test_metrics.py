@@ -42,7 +42,7 @@ def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
     with RunMetrics("emoji", updates=5) as metrics:
         # The base report left one sample of eight out; the reward "b" had no finite score.
         metrics.update(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
-        metrics.update(dataclasses.replace(report(1), num_left_out=0, seconds={"waiting": 1.0, "update": 4.0}))
+        metrics.update(dataclasses.replace(report(1), num_skipped=0, seconds={"waiting": 1.0, "update": 4.0}))
         actor = ray.remote(RewardActor).remote("jpeg_compressibility", {}, num_threads=1, device="cpu")
         images = np.full((2, 3, 16, 16), 0.5, np.float32)
         for _ in range(3):
@@ -63,8 +63,8 @@ def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
     assert seen["sdo_policy_lag", None] == 1
     assert seen["sdo_gradient_norm", None] == 2
     assert seen["sdo_samples_learned_from", None] == 7
-    assert seen["sdo_samples_left_out", None] == 0
-    assert seen["sdo_samples_left_out_share", None] == pytest.approx(1 / 15)
+    assert seen["sdo_samples_skipped", None] == 0
+    assert seen["sdo_samples_skipped_share", None] == pytest.approx(1 / 15)
     assert seen["sdo_trainer_idle_share", None] == 0.25
     assert seen["sdo_seconds", "waiting"] == 1
     assert seen["sdo_seconds", "sampling"] == 2  # the last value there was

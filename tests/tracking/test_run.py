@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 from sdo_ray.evaluation.compare import compare
+from sdo_ray.registry.recipe import Recipe
+from sdo_ray.registry.registration import examples_of, register_model
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.recipe import Recipe
-from sdo_ray.tracking.registration import examples_of
 from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.records import Spread, UpdateReport
 from tests.support.aligned import PROMPTS, SAMPLING, SEED, aligned
 
@@ -37,13 +36,13 @@ def report(update: int, preview: bytes | None = None) -> UpdateReport:
         step_norms={3: 0.25},
         policy_lag=1.0,
         num_samples=7,
-        num_left_out=1,
+        num_skipped=1,
         seconds={"sampling": 3.0},
         preview=preview,
     )
 
 
-def picture() -> bytes:
+def image() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(buffer, format="PNG")
     return buffer.getvalue()
@@ -82,7 +81,7 @@ def test_updates_are_logged_once_though_given_twice_and_by_a_resumed_run(uri: st
     assert metrics["score/a/mean"] == 1.0
     assert "score/b/mean" not in metrics  # no sample counted: nothing, rather than a number
     assert metrics["step_gradient_norm/003"] == 0.25
-    assert metrics["samples_left_out"] == 1
+    assert metrics["samples_skipped"] == 1
     assert metrics["seconds/sampling"] == 3.0
 
 
@@ -97,9 +96,9 @@ def test_settings_become_parameters(uri: str, run: RunDirectory) -> None:
     assert len(parameters["long"]) == 6000
 
 
-def test_previews_are_pictures_with_a_step_slider(uri: str, run: RunDirectory) -> None:
+def test_previews_are_images_with_a_step_slider(uri: str, run: RunDirectory) -> None:
     with tracked(uri, run) as it:
-        it.log_updates([report(0, picture()), report(1), report(2, picture())])
+        it.log_updates([report(0, image()), report(1), report(2, image())])
     names = [Path(file.path).name for file in mlflow.MlflowClient(uri).list_artifacts(it.run_id, "images")]
     # MLflow's slider goes by key and step in the name.
     assert {tuple(name.replace("%", "+").split("+")[:3]) for name in names} == {
@@ -117,32 +116,28 @@ def test_another_server_gets_a_run_of_its_own(uri: str, run: RunDirectory, tmp_p
 
 
 def test_a_comparison_with_its_files(uri: str, run: RunDirectory) -> None:
-    file = run.write("before_after.png", picture())
-    comparison = compare("judge", [0.0, 1.0], [1.0, 2.0])
+    file = run.write("before_after.png", image())
+    comparison = compare("evaluator", [0.0, 1.0], [1.0, 2.0])
     with tracked(uri, run) as it:
         it.log_comparisons([comparison], [file])
     client = mlflow.MlflowClient(uri)
     metrics = client.get_run(it.run_id).data.metrics
     for part in ("base", "aligned", "low", "high"):
-        assert metrics[f"heldout/judge/{part}"] == dataclasses.asdict(comparison)[part]
+        assert metrics[f"heldout/evaluator/{part}"] == dataclasses.asdict(comparison)[part]
     assert [file.path for file in client.list_artifacts(it.run_id, "outcome")] == ["outcome/before_after.png"]
 
 
-def test_the_result_is_registered_if_it_gets_a_name(uri: str, run: RunDirectory, tiny_base: Path) -> None:
+def test_the_result_is_registered_with_the_run(uri: str, run: RunDirectory, tiny_base: Path) -> None:
     result = aligned(tiny_base, Path(run.uri) / "result")
     recipe, examples = Recipe.of(SAMPLING, "float32", 2), examples_of(PROMPTS, SEED)
     origin = {"base_model": "tiny"}
-
-    def register(it: TrackedRun, name: str | None) -> str | None:
-        settings = TrackingSettings(register_as=name)
-        return it.register(result.directory, str(tiny_base), recipe, examples, settings, origin)
-
     client = mlflow.MlflowClient(uri, uri)
     with tracked(uri, run) as it:
-        assert register(it, None) is None
-        assert client.search_registered_models("name = 'tiny'") == []
+        it.set_tags(origin)
         assert client.get_run(it.run_id).data.tags["base_model"] == "tiny"
-        assert register(it, "tiny") == "models:/tiny/1"
+        arguments = {"examples": examples, "provenance": origin}
+        registered = register_model(it.client, it.run_id, "tiny", result.directory, str(tiny_base), recipe, **arguments)
+        assert registered == "models:/tiny/1"
     version = client.get_model_version("tiny", "1")
     assert version.tags["base_model"] == "tiny"
     assert version.run_id == it.run_id

@@ -16,7 +16,7 @@ def contribution(**changes: object) -> Contribution:
         "policy_version": 4,
         "first_row": 0,
         "num_samples": 2,
-        "num_left_out": 0,
+        "num_skipped": 0,
         "scores": {"a": [1.0, 3.0]},
         "mixed": [1.0, 3.0],
         "step_norms": {1: 2.0},
@@ -39,7 +39,7 @@ def test_a_summary_is_over_samples_and_batches() -> None:
         policy_version=2,
         first_row=2,
         num_samples=1,
-        num_left_out=1,
+        num_skipped=1,
         scores={"a": [5.0, math.nan]},
         mixed=[5.0],
         step_norms={1: 4.0, 7: 1.0},
@@ -53,19 +53,19 @@ def test_a_summary_is_over_samples_and_batches() -> None:
     assert report.scores["a"].mean == pytest.approx(3.0)
     assert report.step_norms == {1: 3.0, 7: 1.0}
     assert report.policy_lag == 1.0  # two samples with lag 0, two with lag 2
-    assert (report.num_samples, report.num_left_out) == (3, 1)
+    assert (report.num_samples, report.num_skipped) == (3, 1)
     assert report.seconds == {"sampling": 2.0, "rewarding": 3.0, "backward": 4.0, "waiting": 6.0, "update": 9.0}
     assert report.preview == b"png"
 
 
 def test_an_update_in_which_no_sample_counts() -> None:
-    lost = contribution(num_samples=0, num_left_out=2, scores={"a": [math.nan, math.nan]}, mixed=[])
+    lost = contribution(num_samples=0, num_skipped=2, scores={"a": [math.nan, math.nan]}, mixed=[])
     report = summarize([lost], gradient_norm=0.0, waiting=0.0, seconds=1.0)
     assert report.reward == Spread(None, None)
-    assert report.num_left_out == 2
+    assert report.num_skipped == 2
 
 
-def test_numbers_survive_json_and_pictures_stay_out() -> None:
+def test_numbers_survive_json_and_images_stay_out() -> None:
     report = summarize([contribution(preview=b"png")], gradient_norm=0.1, waiting=0.2, seconds=0.3)
     again = UpdateReport.from_json(json.loads(json.dumps(report.to_json())))
     assert again.preview is None

@@ -1,4 +1,4 @@
-"""The embedded model: stock classes, finite pictures, a round trip through plain diffusers, honest errors."""
+"""The embedded model: stock classes, finite images, a round trip through plain diffusers, honest errors."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def pipe():
     return pipeline
 
 
-def pictures(pipeline):
+def images(pipeline):
     noise = torch.Generator().manual_seed(0)
     prompts = ["apple", "rocket"]
     return pipeline(prompts, num_inference_steps=3, guidance_scale=3.0, generator=noise, output_type="pt").images
@@ -36,13 +36,13 @@ def test_every_part_is_a_stock_class_in_float32(pipe):
     assert pipe.safety_checker is None
 
 
-def test_pictures_are_finite_and_follow_the_prompt(pipe):
-    images = pictures(pipe)
-    assert images.shape == (2, 3, 64, 64)
-    assert torch.isfinite(images).all()
-    assert images.min() >= 0
-    assert images.max() <= 1
-    assert not torch.equal(images[0], images[1])
+def test_images_are_finite_and_follow_the_prompt(pipe):
+    made = images(pipe)
+    assert made.shape == (2, 3, 64, 64)
+    assert torch.isfinite(made).all()
+    assert made.min() >= 0
+    assert made.max() <= 1
+    assert not torch.equal(made[0], made[1])
 
 
 def test_a_saved_copy_loads_with_plain_diffusers_and_draws_the_same_bits(pipe, tmp_path):
@@ -50,7 +50,7 @@ def test_a_saved_copy_loads_with_plain_diffusers_and_draws_the_same_bits(pipe, t
     copy = StableDiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
     copy.set_progress_bar_config(disable=True)
     assert copy.tokenizer.model_max_length == 24
-    assert torch.equal(pictures(pipe), pictures(copy))
+    assert torch.equal(images(pipe), images(copy))
     assert not list(tmp_path.rglob("*.bin"))
 
 

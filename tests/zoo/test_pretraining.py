@@ -1,4 +1,4 @@
-"""Pretraining on six tiny pictures: it hands on a stock pipeline, and a stopped run equals the unbroken one."""
+"""Pretraining on six tiny images: it hands on a stock pipeline, and a stopped run equals the unbroken one."""
 
 import re
 
@@ -105,7 +105,7 @@ def test_a_unet_for_other_latents_is_refused(tree, tmp_path):
         pretrain(settings(wrong), lambda line: None)
 
 
-def test_pictures_lie_on_white_and_captions_may_be_one_or_many(parquet):
+def test_images_lie_on_white_and_captions_may_be_one_or_many(parquet):
     data = read_captioned(DataSettings(path=str(parquet), image="picture", caption="text", size=8))
     assert data.images.shape == (6, 3, 8, 8)
     assert data.images.dtype == torch.uint8
@@ -170,7 +170,7 @@ def test_a_wrong_setting_is_named_with_what_is_legal(tree, tmp_path, capsys, set
 
 
 def test_a_missing_column_is_named_with_those_that_exist(parquet):
-    with pytest.raises(ValueError, match=r"data\.caption: got 'label'; .* has the columns picture, texts, text"):
+    with pytest.raises(ValueError, match=r"data\.caption: got 'label'; .* has the columns image, texts, text"):
         read_captioned(DataSettings(path=str(parquet), image="picture", caption="label"))
 
 

@@ -19,8 +19,8 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from sdo_ray.evaluation.images import open_image
 from sdo_ray.evaluation.metrics import ABOUT, FRECHET_BASE, FRECHET_REFERENCE
-from sdo_ray.evaluation.pictures import open_picture
 from sdo_ray.evaluation.report.numbers import number, signed
 from sdo_ray.evaluation.report.plots import curve_plot, histogram_plot, interval_plot
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION, Evaluation
@@ -40,7 +40,7 @@ def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "signed": signed}
     page = environment.from_string(parts["page.html"])
-    roles, shown = roles_of(evaluation), min(settings.rows, len(evaluation.pictures))
+    roles, shown = roles_of(evaluation), min(settings.rows, len(evaluation.images))
     return page.render(
         css=Markup(parts["page.css"]),
         js=Markup(parts["page.js"]),
@@ -51,19 +51,19 @@ def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
         roles=roles,
         others=[other for other in (BASE, CHAMPION) if other in roles],
         metrics=[{"name": name, **_told(evaluation, name)} for name in evaluation.metrics],
-        chosen=_first_judge(evaluation),
+        chosen=_first_evaluator(evaluation),
         headlines=list(_headlines(evaluation)),
         tables=_tables(evaluation),
         categories=categories_of(evaluation),
         sets=[{"name": name, **_told(evaluation, name)} for name in evaluation.set_metrics],
         frechet_note=_frechet_note(evaluation),
-        cards=_cards(evaluation, shown, settings.picture_size),
-        num_pairs=len(evaluation.pictures),
-        num_prompts=len(set(evaluation.pictures["prompt"].to_pylist())),
+        cards=_cards(evaluation, shown, settings.image_size),
+        num_pairs=len(evaluation.images),
+        num_prompts=len(set(evaluation.images["prompt"].to_pylist())),
         histograms=[(name, histogram_plot(name, _columns(evaluation, name))) for name in evaluation.metrics],
         curves=[(name, curve_plot(name, curve)) for name, curve in evaluation.details.get("history", {}).items()],
         data=_data(evaluation, shown),
-        num_points=min(MAX_POINTS, len(set(evaluation.pictures["prompt"].to_pylist()))),
+        num_points=min(MAX_POINTS, len(set(evaluation.images["prompt"].to_pylist()))),
         settings=yaml.safe_dump(evaluation.details.get("settings", {}), sort_keys=False, allow_unicode=True),
     )
 
@@ -85,12 +85,12 @@ def _told(evaluation: Evaluation, metric: str) -> dict[str, Any]:
     }
 
 
-def _first_judge(evaluation: Evaluation) -> str:
-    """The metric that pictures show at first: a judge that must never be trained on, if there is one, else a reward."""
+def _first_evaluator(evaluation: Evaluation) -> str:
+    """The metric that images show at first: one that must never be trained on, if there is one, else a reward."""
     told = evaluation.details.get("metrics", {})
-    judges = [name for name in evaluation.metrics if told.get(name, {}).get("heldout")]
+    evaluators = [name for name in evaluation.metrics if told.get(name, {}).get("heldout")]
     rewards = [name for name in evaluation.metrics if name not in ABOUT]
-    return (judges or rewards or list(evaluation.metrics))[0]
+    return (evaluators or rewards or list(evaluation.metrics))[0]
 
 
 def _headlines(evaluation: Evaluation) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _headlines(evaluation: Evaluation) -> Iterator[str]:
 
 def _tables(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The numbers over all prompts, and of each category."""
-    whole = (None, len(evaluation.pictures))
+    whole = (None, len(evaluation.images))
     return [
         {
             "category": category,
@@ -149,13 +149,13 @@ def _frechet_note(evaluation: Evaluation) -> str:
     if not {FRECHET_BASE, FRECHET_REFERENCE} & evaluation.set_metrics.keys():
         return ""
     note = (
-        f"Fréchet distances from {len(evaluation.pictures)} pictures of each model are biased upwards, the more the "
-        "fewer pictures; compare only distances from equal numbers."
+        f"Fréchet distances from {len(evaluation.images)} images of each model are biased upwards, the more the "
+        "fewer images; compare only distances from equal numbers."
     )
     if (halves := evaluation.details.get("frechet_between_halves_of_base")) is not None:
-        note += f" Two halves of the base's own pictures are {number(halves)} apart."
-    if count := evaluation.details.get("reference_pictures"):
-        note += f" The reference has {count} pictures."
+        note += f" Two halves of the base's own images are {number(halves)} apart."
+    if count := evaluation.details.get("reference_images"):
+        note += f" The reference has {count} images."
     return note
 
 
@@ -166,25 +166,25 @@ def _cards(evaluation: Evaluation, shown: int, size: int) -> list[dict[str, Any]
             "index": row["index"],
             "prompt": row["prompt"],
             "category": row["category"],
-            "pictures": {role: _data_uri(row[f"{role}.picture"], size) for role in roles},
+            "images": {role: _data_uri(row[f"{role}.picture"], size) for role in roles},
         }
-        for row in evaluation.pictures.slice(0, shown).to_pylist()
+        for row in evaluation.images.slice(0, shown).to_pylist()
     ]
 
 
 def _data_uri(encoded: bytes, size: int) -> str:
-    """The picture as WebP with no side longer than `size`; small ones without loss."""
-    picture = open_picture(encoded)
-    picture.thumbnail((size, size))
+    """The image as WebP with no side longer than `size`; small ones without loss."""
+    image = open_image(encoded)
+    image.thumbnail((size, size))
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=85, method=6, lossless=max(picture.size) <= 96)
+    image.save(buffer, format="WEBP", quality=85, method=6, lossless=max(image.size) <= 96)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _data(evaluation: Evaluation, shown: int) -> dict[str, Any]:
     """What the script sorts and draws."""
     roles, metrics = roles_of(evaluation), evaluation.metrics
-    table = evaluation.pictures
+    table = evaluation.images
     prompts, categories = table["prompt"].to_pylist(), table["category"].to_pylist()
     values = {role: np.stack([_column(evaluation, role, name) for name in metrics], axis=1) for role in roles}
     points: dict[str, list[int]] = {}
@@ -213,7 +213,7 @@ def _columns(evaluation: Evaluation, metric: str) -> Mapping[str, np.ndarray]:
 
 
 def _column(evaluation: Evaluation, role: str, metric: str) -> np.ndarray:
-    column: np.ndarray = evaluation.pictures[f"{role}.{metric}"].to_numpy().astype(float)
+    column: np.ndarray = evaluation.images[f"{role}.{metric}"].to_numpy().astype(float)
     return column
 
 

@@ -20,9 +20,9 @@ HEAD = """# Pipelines
 
 `sdo_ray/backprop` has no code per model. This table says what that was checked on, diffusers {version}: each class
 built small from its own parts (`tests/backprop/matrix`), and run with every step kept in turn and with all steps kept.
-*Work* means: pictures equal to the plain call's, to the bit; a graph in the kept step's denoiser calls only; a gradient
+*Work* means: images equal to the plain call's, to the bit; a graph in the kept step's denoiser calls only; a gradient
 at the adapter from every step whose output has a direct weight; single steps adding up to all steps. Latents are
-compared where a class decodes to numpy arrays, or makes no small pictures.
+compared where a class decodes to numpy arrays, or makes no small images.
 
 Written by `python -m tests.backprop.matrix docs/pipelines.md` (2 CPU cores, Xeon with AMX, 2026-11-21), which with
 names of classes runs those only and keeps the other rows. `pytest tests/backprop -m "slow or not slow"` checks the

@@ -89,8 +89,8 @@ def assemble(name: str, given: dict[str, Any]) -> Any:
     return cls(**arguments)
 
 
-def picture(seed: int = 0, size: int = SIZE) -> PIL.Image.Image:
-    """A random picture."""
+def image(seed: int = 0, size: int = SIZE) -> PIL.Image.Image:
+    """A random image."""
     return PIL.Image.fromarray(np.random.RandomState(seed).randint(0, 255, (size, size, 3), dtype=np.uint8))
 
 
@@ -108,11 +108,11 @@ def inputs(pipe: Any, given: dict[str, Any]) -> dict[str, Any]:
     common = {
         "prompt": "a cat",
         "negative_prompt": "",
-        "image": picture(),
-        "mask_image": picture(1).convert("L"),
-        "control_image": picture(2),
-        "control_mask": picture(1).convert("L"),
-        "video": [picture(i) for i in range(5)],
+        "image": image(),
+        "mask_image": image(1).convert("L"),
+        "control_image": image(2),
+        "control_mask": image(1).convert("L"),
+        "video": [image(i) for i in range(5)],
         "strength": 1.0,
     }
     arguments: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """What every pipeline has to pass.
 
-1. With any step kept, the pictures are those of the plain call, to the bit.
+1. With any step kept, the images are those of the plain call, to the bit.
 2. With step k kept, the denoiser runs with a graph in step k's calls only, and a gradient reaches its adapter.
 3. The gradients of the single steps add up to that of all steps, uncoupled. Tolerance: float32, 1e-3 of the largest
    entry; the identity itself is held to 1e-9 in float64 on two pipelines in test_identities.py.
@@ -83,14 +83,12 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
         record.norms.clear()
         torch.manual_seed(2)
         plan = BackpropPlan("own", n, steps)
-        pictures = differentiable_sample(pipe, plan, record=record, elsewhere=elsewhere, **call())
-        assert torch.equal(pictures.detach().nan_to_num(7), plain.nan_to_num(7)), (
-            "pictures differ from the plain call's"
-        )
-        return pictures
+        images = differentiable_sample(pipe, plan, record=record, elsewhere=elsewhere, **call())
+        assert torch.equal(images.detach().nan_to_num(7), plain.nan_to_num(7)), "images differ from the plain call's"
+        return images
 
-    def gradient(pictures: torch.Tensor) -> list[torch.Tensor]:
-        got = torch.autograd.grad(_reward(pictures), parameters, allow_unused=True)
+    def gradient(images: torch.Tensor) -> list[torch.Tensor]:
+        got = torch.autograd.grad(_reward(images), parameters, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, got, strict=True)]
 
     def gradient_elsewhere(steps: dict[int, StepGradient]) -> list[torch.Tensor]:
@@ -128,8 +126,8 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
     return Passed(n, tuple(plain.shape), travels=True)
 
 
-def _reward(pictures: torch.Tensor) -> torch.Tensor:
-    return (torch.linspace(-1, 1, pictures.numel()).reshape(pictures.shape) * pictures).sum()
+def _reward(images: torch.Tensor) -> torch.Tensor:
+    return (torch.linspace(-1, 1, images.numel()).reshape(images.shape) * images).sum()
 
 
 def _assert_close(got: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:

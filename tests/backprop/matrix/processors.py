@@ -1,4 +1,4 @@
-"""Tiny processors of the real classes, for prompts with pictures."""
+"""Tiny processors of the real classes, for prompts with images."""
 
 from typing import Any
 

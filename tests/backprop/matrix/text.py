@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 WIDTH = 32
-# What stands for pictures and turns in prompts of vision-language models.
+# What stands for images and turns in prompts of vision-language models.
 MARKS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<|im_start|>", "<|im_end|>"]
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", *MARKS, *"abcdefghijklmnopqrstuvwxyz0123456789 .,:;\"'()<>|_-{}[]/"]
 CHAT = """{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}

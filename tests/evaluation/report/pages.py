@@ -23,7 +23,10 @@ EVIL = (
 def harmless(count: int = 12, *, champion: bool = False) -> Evaluation:
     """Prompts `thing 0`, ..., in two categories, with scores that sort them otherwise."""
     draw = np.random.default_rng(0)
-    names = {"heldout": {"about": "A `judge`.", "trained_on": False, "heldout": True}, "learned": {"trained_on": True}}
+    names = {
+        "heldout": {"about": "A `evaluator`.", "trained_on": False, "heldout": True},
+        "learned": {"trained_on": True},
+    }
     return made_up(
         [f"thing {i}" for i in range(count)],
         categories=["even" if i % 2 == 0 else "odd" for i in range(count)],
@@ -60,7 +63,7 @@ def hostile() -> Evaluation:
         **{EVIL[2]: np.arange(len(EVIL))},
     )
     models = {role: EVIL[i] for i, role in enumerate(it.models)}
-    return Evaluation(EVIL[1], models, it.pictures, {EVIL[0]: {"base": 1.0}} | dict(it.set_metrics), it.details)
+    return Evaluation(EVIL[1], models, it.images, {EVIL[0]: {"base": 1.0}} | dict(it.set_metrics), it.details)
 
 
 def page(evaluation: Evaluation, **settings: int) -> str:

@@ -77,15 +77,15 @@ def test_sorting_changes_the_order(open_page) -> None:
     evaluation = harmless()
     it = open_page(evaluation)
     drawn = it.cards()
-    assert drawn == evaluation.pictures["prompt"].to_pylist()
-    scores = dict(zip(drawn, evaluation.pictures["candidate.heldout"].to_pylist(), strict=True))
+    assert drawn == evaluation.images["prompt"].to_pylist()
+    scores = dict(zip(drawn, evaluation.images["candidate.heldout"].to_pylist(), strict=True))
     assert it.page.locator("#metric option:checked").inner_text() == "heldout"
     assert it.scores() == pytest.approx(list(scores.values()), abs=6e-4)  # the base has zeros
     it.choose("order", "high")
     assert it.cards() == sorted(drawn, key=lambda prompt: -scores[prompt])
     it.choose("order", "low")
     assert it.cards() == sorted(drawn, key=lambda prompt: scores[prompt])
-    learned = dict(zip(drawn, evaluation.pictures["candidate.learned"].to_pylist(), strict=True))
+    learned = dict(zip(drawn, evaluation.images["candidate.learned"].to_pylist(), strict=True))
     it.choose("metric", "0")
     assert it.cards() == sorted(drawn, key=lambda prompt: learned[prompt])
     it.choose("order", "drawn")
@@ -168,7 +168,7 @@ def test_everything_can_be_reached_with_tab(open_page) -> None:
 def test_the_scatter_plot_follows_its_axes(open_page) -> None:
     it = open_page(harmless(), rows=2)
     dots = it.page.locator("#scatter .dot")
-    assert dots.count() == 24  # of all prompts, though few pictures are shown
+    assert dots.count() == 24  # of all prompts, though few images are shown
     before = [dot.get_attribute("cx") for dot in dots.all()]
     it.choose("across", "2")
     assert [dot.get_attribute("cx") for dot in it.page.locator("#scatter .dot").all()] != before

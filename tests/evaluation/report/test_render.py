@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.report.pages import EVIL, harmless, hostile, page
-from tests.support.evaluations import made_up, picture
+from tests.support.evaluations import image, made_up
 
 
 class Page(HTMLParser):
@@ -54,11 +54,11 @@ def good() -> Page:
 def test_everything_is_in_it(good: Page) -> None:
     text = " ".join(" ".join(good.texts).split())
     for said in (
-        "12 held-out prompts, 12 pictures of each model",
+        "12 held-out prompts, 12 images of each model",
         "models/candidate",
         "1 reward not trained on, candidate against base: ",
         "the first 12 of 12 pairs",
-        "Fréchet distances from 12 pictures of each model are biased upwards",
+        "Fréchet distances from 12 images of each model are biased upwards",
         "The candidate's training",
         "version.torch",
         "name: made-up",
@@ -99,7 +99,7 @@ def test_attacks_are_text() -> None:
     tags = {tag for tag, _ in it.elements}
     assert tags <= {tag for tag, _ in Page(page(harmless(champion=True))).elements}
     assert len(it.all("img")) == 3 * len(EVIL)
-    assert all((image["src"] or "").startswith("data:image/webp;base64,") for image in it.all("img"))
+    assert all((image["src"] or "").startswith("data:image/webp;base64,") for tag in it.all("img"))
     assert [point["prompt"] for point in it.data["points"]] == list(EVIL)
     text = "".join(it.texts)
     for evil in EVIL:
@@ -115,19 +115,19 @@ def test_no_more_rows_than_asked_for_and_it_says_so() -> None:
     assert "the first 5 of 12 pairs" in " ".join(it.texts)
 
 
-def test_large_pictures_are_scaled_and_small_ones_kept_to_the_bit() -> None:
+def test_large_images_are_scaled_and_small_ones_kept_to_the_bit() -> None:
     evaluation = harmless(2)
-    columns = {name: evaluation.pictures[name] for name in evaluation.pictures.column_names}
+    columns = {name: evaluation.images[name] for name in evaluation.images.column_names}
     buffer = io.BytesIO()
     Image.effect_noise((600, 300), 90).convert("RGB").save(buffer, format="PNG")
     columns["candidate.picture"] = pa.array([buffer.getvalue()] * 2)
-    it = Page(page(replace(evaluation, pictures=pa.table(columns)), picture_size=200))
+    it = Page(page(replace(evaluation, images=pa.table(columns)), image_size=200))
     small, large, *_ = (
-        Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))  # type: ignore[union-attr]
-        for image in it.all("img")
+        Image.open(io.BytesIO(base64.b64decode(tag["src"].partition(",")[2])))  # type: ignore[union-attr]
+        for tag in it.all("img")
     )
     assert large.size == (200, 100)
-    assert small.convert("RGB").tobytes() == Image.open(io.BytesIO(picture("gray"))).tobytes()
+    assert small.convert("RGB").tobytes() == Image.open(io.BytesIO(image("gray"))).tobytes()
 
 
 def test_scores_that_are_not_finite_are_null() -> None:

@@ -1,4 +1,4 @@
-"""Pictures from transformers."""
+"""Images from transformers."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,7 @@ import diffusers
 import torch
 import transformers
 
-from ..assemble import SIZE, picture
+from ..assemble import SIZE, image
 from ..parts import part
 from ..processors import qwen_vl_processor
 from ..text import WIDTH, encoder, t5_gemma_encoder, tokenizer
@@ -32,14 +32,14 @@ family("PixArtSigmaPAG", {"pag_applied_layers": ["blocks.0"]}, **NO_BINS)
 SPRINT = {"scheduler": diffusers.SCMScheduler, "transformer": tiny("SanaTransformer2DModel", guidance_embeds=True)}
 family("SanaSprint SanaSprintImg2Img", SPRINT, **NO_BINS)
 family("HunyuanDiT HunyuanDiTPAG HunyuanDiTControlNet", VAE_8, height=128, width=128, **NO_BINS)
-family("HunyuanDiTControlNet", control_image=picture(size=128))
+family("HunyuanDiTControlNet", control_image=image(size=128))
 family("AuraFlow CogView3Plus CogView4 Lumina Lumina2")
 family("CogView4Control", {"transformer": tiny("CogView4Transformer2DModel", in_channels=8)})
 family("DiT", class_labels=[1])
 family("ZImage ZImageImg2Img ZImageInpaint", {"text_encoder": partial(encoder, "Qwen3Model")})
 family("QwenImage QwenImageImg2Img QwenImageInpaint QwenImageControlNet")
 
-# These take pictures of a million pixels only: what they return is compared before it is decoded.
+# These take images of a million pixels only: what they return is compared before it is decoded.
 LATENT = {"output_type": "latent"}
 
 # Qwen Image
@@ -68,12 +68,12 @@ family("ZImageControlNet", Z_IMAGE | {"controlnet": z_image_controlnet})
 family("ZImageControlNetInpaint", Z_IMAGE | {"controlnet": partial(z_image_controlnet, control_in_dim=9)})
 OMNI = Z_IMAGE | {
     "transformer": tiny("ZImageTransformer2DModel", siglip_feat_dim=WIDTH),
-    "vae": lambda: part("AutoencoderKL").to(torch.bfloat16),  # To which it casts its picture.
+    "vae": lambda: part("AutoencoderKL").to(torch.bfloat16),  # To which it casts its image.
     "siglip_processor": partial(transformers.Siglip2ImageProcessorPil, patch_size=8, max_num_patches=16),
 }
-family("ZImageOmni", OMNI, image=[picture(size=64)])
+family("ZImageOmni", OMNI, image=[image(size=64)])
 family("Flux2KleinInpaint Flux2KleinKV", text_encoder_out_layers=(1,))
-family("Flux2KleinKV", image=picture(size=64))
+family("Flux2KleinKV", image=image(size=64))
 family("Flux2", text_encoder_out_layers=(1,), image=...)
 
 # GLM-Image, whose plan in tokens is given
@@ -116,7 +116,7 @@ DEEP = {"text_encoder": partial(encoder, "Qwen3VLModel", num_hidden_layers=36)}
 family("Ideogram4", DEEP, guidance_scale=None, guidance_schedule=(3.0, 3.0))
 CLOZE = {"transformer": tiny("FluxTransformer2DModel", in_channels=48, out_channels=16), "resolution": SIZE}
 family("VisualCloze VisualClozeGeneration", CLOZE, task_prompt="a task", content_prompt="a cat", prompt=...)
-family("VisualCloze VisualClozeGeneration", image=[[picture(1), picture(2)], [picture(3), None]])
+family("VisualCloze VisualClozeGeneration", image=[[image(1), image(2)], [image(3), None]])
 family("VisualCloze", upsampling_strength=0.0)
 
 # DreamLite, a small convolutional one with a vision-language model's prompts

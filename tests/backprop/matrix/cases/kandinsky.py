@@ -48,7 +48,7 @@ family(
     **IMAGE_EMBEDS,
 )
 family("Kandinsky5T2I", {"tokenizer": partial(tokenizer, 1024)}, max_sequence_length=128)
-# It makes pictures of a million pixels only: what it returns is compared before it is decoded.
+# It makes images of a million pixels only: what it returns is compared before it is decoded.
 EDIT = {
     "tokenizer": partial(qwen_vl_processor, "Qwen2VLProcessor", 2048),
     "transformer": tiny("Kandinsky5Transformer3DModel", visual_cond=True),

@@ -1,4 +1,4 @@
-"""Pictures without prompts, the first latent diffusion, and shapes."""
+"""Images without prompts, the first latent diffusion, and shapes."""
 
 from functools import partial
 

@@ -15,8 +15,8 @@ class Refused(NamedTuple):
 _FLEX = Refused(
     "its attention, FlexAttention, has no backward pass on the CPU", "FlexAttention does not support backward"
 )
-_NUMPY = Refused("returns numpy arrays whatever is asked for", "does not return its pictures as one tensor")
-_DETACHED = Refused("detaches the latents that its loop ends with", "without a gradient at its pictures")
+_NUMPY = Refused("returns numpy arrays whatever is asked for", "does not return its images as one tensor")
+_DETACHED = Refused("detaches the latents that its loop ends with", "without a gradient at its images")
 
 REFUSED: dict[str, Refused] = {
     "AnyFlowFAR": _FLEX,

@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 import torch
 
-from ..assemble import SIZE, picture, scheduler
+from ..assemble import SIZE, image, scheduler
 from ..convolutional import XL
 from ..parts import part
 from ..text import WIDTH, WORDS, encoder, tokenizer
@@ -44,7 +44,7 @@ family("StableDiffusionXLControlNet StableDiffusionXLControlNetImg2Img StableDif
 family("StableDiffusionXLControlNetPAG StableDiffusionXLControlNetPAGImg2Img", XL_CONTROL | XL_PAG)
 UNION = {"controlnet": tiny("ControlNetUnionModel", **XL)}
 family("StableDiffusionXLControlNetUnion StableDiffusionXLControlNetUnionImg2Img", XL_PARTS | UNION, control_mode=1)
-family("StableDiffusionXLControlNetUnionInpaint", XL_PARTS | UNION, control_mode=1, control_image=[picture(2)])
+family("StableDiffusionXLControlNetUnionInpaint", XL_PARTS | UNION, control_mode=1, control_image=[image(2)])
 family("StableDiffusionXLInstructPix2Pix", XL_PARTS | {"unet": unet(**XL | {"in_channels": 8})})
 family("StableDiffusionXLAdapter", XL_PARTS | {"unet": unet(**XL | CROSS_FIRST)})
 
@@ -83,7 +83,7 @@ IF = {"out_channels": 6, "sample_size": SIZE}
 family("IF IFImg2Img IFInpainting", {"unet": unet(in_channels=3, **IF)})
 UP = {"unet": unet(in_channels=6, class_embed_type="timestep", **IF)}
 family("IFSuperResolution", UP)
-family("IFImg2ImgSuperResolution IFInpaintingSuperResolution", UP, original_image=picture())
+family("IFImg2ImgSuperResolution IFInpaintingSuperResolution", UP, original_image=image())
 
 # Older ones
 
@@ -100,7 +100,7 @@ def example_encoder() -> torch.nn.Module:
     return PaintByExampleImageEncoder(encoder("CLIPVisionModel").config, proj_size=WIDTH)
 
 
-family("PaintByExample", {"image_encoder": example_encoder, "unet": unet(in_channels=9)}, example_image=picture(2))
+family("PaintByExample", {"image_encoder": example_encoder, "unet": unet(in_channels=9)}, example_image=image(2))
 family(
     "StableDiffusionDepth2Img",
     {"unet": unet(in_channels=5), "depth_estimator": None, "feature_extractor": None},
@@ -117,7 +117,7 @@ family(
     "StableDiffusionGLIGENTextImage",
     {"unet": unet(attention_type="gated-text-image"), "image_project": image_projection},
     gligen_phrases=["a"],
-    gligen_images=[picture(1)],
+    gligen_images=[image(1)],
     gligen_boxes=[[0.1, 0.1, 0.6, 0.6]],
 )
 family(

@@ -5,7 +5,7 @@ from functools import partial
 import diffusers
 import torch
 
-from ..assemble import picture
+from ..assemble import image
 from ..convolutional import XL
 from ..parts import part
 from ..processors import qwen_vl_processor
@@ -15,7 +15,7 @@ from .case import EMBEDDED, FRAMES, ROW, family, tiny, unet
 # Video
 family("AnimateDiff AnimateDiffVideoToVideo AnimateDiffPAG")
 family("AnimateDiffControlNet AnimateDiffVideoToVideoControlNet", conditioning_frames=FRAMES)
-family("AnimateDiffSparseControlNet", conditioning_frames=[picture()])
+family("AnimateDiffSparseControlNet", conditioning_frames=[image()])
 family("AnimateDiffSDXL", {"unet": unet(**XL)})
 family("PIA", {"unet": unet(in_channels=9)})
 family("TextToVideoSD VideoToVideoSD")
@@ -57,7 +57,7 @@ family("MotifVideoImage2Video", MOTIF_I2V)
 # Sana's world model, whose camera moves forward
 family("SanaWM", action="w-4", intrinsics=[32.0, 32.0, 16.0, 16.0])
 
-# LTX 2: pictures and sound, denoised together
+# LTX 2: images and sound, denoised together
 LTX2 = {"spatio_temporal_guidance_blocks": [1], "frame_rate": 25.0}
 family("LTX2 LTX2ImageToVideo LTX2Condition LTX2InContext LTX2HDR", **LTX2)
 family("LTX2ImageToVideo", image_crf=0)
@@ -87,11 +87,11 @@ K5 = {"tokenizer": partial(tokenizer, 2048)}
 family("Kandinsky5T2V Kandinsky5I2V", K5, max_sequence_length=1024)
 family("Kandinsky5I2V", num_frames=21)  # It makes its first four latent frames like those after them.
 
-# Kandinsky 6: pictures and sound, and tiles made larger
+# Kandinsky 6: images and sound, and tiles made larger
 K6 = {"tokenizer": partial(qwen_vl_processor, "Qwen2_5_VLProcessor", 1000)}
 K6 |= {"audio_vae": tiny("MMAudioVAE"), "vocoder": tiny("MMAudioVocoder")}
 family("Kandinsky6TI2VA", K6, frame_rate=8.0)
-family("Kandinsky6SR", video=[picture(i, size=64) for i in range(5)], resolution_scale=2)
+family("Kandinsky6SR", video=[image(i, size=64) for i in range(5)], resolution_scale=2)
 
 # Hunyuan
 family("HunyuanVideo15 HunyuanVideo15ImageToVideo HunyuanVideoFramepack")

@@ -1,0 +1,196 @@
+"""Make several models' images of the same prompts and noise, and have them evaluated, in parallel on Ray."""
+
+from __future__ import annotations
+
+import gc
+import io
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+import torch
+from PIL import Image
+
+from sdo_ray.cluster import stream_blocks
+from sdo_ray.evaluation.models import ModelSource
+from sdo_ray.models.load import autocast
+from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
+from sdo_ray.seeds import generator
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+SCORE = "score."
+"""What the names of a part's score columns start with."""
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What the image makers need to know."""
+
+    seed: int
+    """The run's seed; each index has its own noise, the same for all models."""
+    sampling: SamplingSettings
+    samplers: SamplerSettings
+
+
+class ImageMaker:
+    """A Ray Data callable that holds one model at a time: prompts -> images, scores and features.
+
+    Args:
+        config: what to do.
+        models: role -> model.
+        evaluators: reward actors by name.
+        features: a `FeatureActor`, or None for none.
+    """
+
+    def __init__(
+        self, config: ImageConfig, models: Mapping[str, ModelSource], evaluators: Mapping[str, Any], features: Any
+    ) -> None:
+        torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
+        self._config = config
+        self._models = models
+        self._evaluators = RewardClient(evaluators, learned=())
+        self._features = features
+        self._role: str | None = None
+        self._pipeline: DiffusionPipeline | None = None
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """A block of `image_blocks` -> a part, see `make_images`."""
+        columns = block.to_pydict()
+        pipeline = self._become(columns["role"][0])
+        start = time.perf_counter()
+        images = draw(pipeline, self._config.sampling, self._config.seed, columns["prompt"], columns["index"])
+        seconds = (time.perf_counter() - start) / len(images)
+        vectors = None if self._features is None else self._features.extract.remote(images.numpy())
+        scores, _ = self._evaluators(images, columns["prompt"])
+        part: dict[str, Any] = columns | {
+            "picture": [to_png(image) for image in images],
+            "seconds": [seconds] * len(images),
+        }
+        part |= {SCORE + name: values.double().tolist() for name, values in scores.items()}
+        if vectors is not None:
+            part["features"] = pa.array(list(ray.get(vectors)), pa.list_(pa.float32()))
+        return pa.table(part)
+
+    def _become(self, role: str) -> DiffusionPipeline:
+        if self._pipeline is None or role != self._role:
+            # The one model is let go before the other is loaded: two may not fit.
+            self._pipeline = None
+            gc.collect()
+            on_gpu = self._config.samplers.num_gpus > 0
+            if on_gpu:
+                torch.cuda.empty_cache()
+            self._pipeline = self._models[role].load("cuda" if on_gpu else "cpu")
+            self._role = role
+        return self._pipeline
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    sampling: SamplingSettings,
+    seed: int,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+) -> torch.Tensor:
+    """Images, float32 [B, 3, H, W] in [0, 1] on the CPU; (seed, index) fixes an image's noise."""
+    with torch.no_grad(), autocast(pipeline):
+        images: torch.Tensor = pipeline(
+            generator=[generator(seed, "evaluation noise", index) for index in indices],
+            output_type="pt",
+            **sampling.pipeline_call(prompts),
+        ).images
+    return images.float().cpu()
+
+
+def image_blocks(role: str, indices: Sequence[int], prompts: Sequence[str], size: int) -> list[pa.Table]:
+    """The work of one model as blocks of at most `size` rows: `role`, `index` int64, `prompt`."""
+    return [
+        pa.table(
+            {
+                "role": [role] * len(part),
+                "index": pa.array(part, pa.int64()),
+                "prompt": list(prompts[first : first + size]),
+            }
+        )
+        for first in range(0, len(indices), size)
+        if (part := indices[first : first + size])
+    ]
+
+
+def make_images(
+    blocks: Sequence[pa.Table],
+    config: ImageConfig,
+    models: Mapping[str, ModelSource],
+    evaluators: Mapping[str, Any],
+    features: Any = None,
+) -> Iterator[pa.Table]:
+    """Do the work of `image_blocks`, and yield it part by part as it is done.
+
+    Args:
+        blocks: those of one model after those of another, for a worker that changes models loads again.
+        config: of the workers.
+        models: role -> model.
+        evaluators: reward actors by name.
+        features: a `FeatureActor`, or None for none.
+
+    Yields:
+        Tables: the columns of a block, `picture` PNG bytes, `seconds` of the pipeline call for each image,
+        `score.NAME` float64 of every evaluator and, if asked for, `features` list<float32>.
+    """
+    dataset = ray.data.from_arrow(list(blocks)).map_batches(
+        ImageMaker,
+        fn_constructor_kwargs={"config": config, "models": models, "evaluators": evaluators, "features": features},
+        compute=ray.data.ActorPoolStrategy(size=min(config.samplers.count, len(blocks))),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=config.samplers.num_cpus,
+        num_gpus=config.samplers.num_gpus,
+    )
+    yield from stream_blocks(dataset)
+
+
+def side_by_side(parts: Sequence[pa.Table], roles: Sequence[str]) -> pa.Table:
+    """Parts of `make_images` as one row an index, in order: `index`, `prompt`, `ROLE.picture`, `ROLE.NAME` scores.
+
+    Args:
+        parts: every index of every role once.
+        roles: the models, in the order of the columns.
+    """
+    everything = pa.concat_tables(parts)
+    columns: dict[str, Any] = {}
+    for role in roles:
+        own = everything.filter(pc.equal(everything["role"], role)).sort_by("index")
+        if not columns:
+            columns = {"index": own["index"], "prompt": own["prompt"]}
+        assert own["index"].equals(columns["index"]), f"the images of {role} are not those of {roles[0]}"
+        columns[f"{role}.picture"] = own["picture"]
+        columns |= {
+            f"{role}.{name.removeprefix(SCORE)}": own[name] for name in own.column_names if name.startswith(SCORE)
+        }
+    return pa.table(columns)
+
+
+def choose_prompts(prompts: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` prompts without repetition, the same ones in the same order for a seed."""
+    return [prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[:count]]
+
+
+def open_image(encoded: bytes) -> Image.Image:
+    """An image from the bytes of its file."""
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+
+def to_png(image: torch.Tensor) -> bytes:
+    """The PNG file of an image, [3, H, W] in [0, 1]."""
+    array = (image.permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,59 @@
+"""The optimizer actor, a Ray Data callable that optimises a batch of rows, and the stream of what it does.
+
+rows --> RowOptimizer (actor pool) --> results, batch by batch as they are done
+         calls the reward actors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+import torch
+
+from sdo_ray.cluster import stream_blocks
+from sdo_ray.input_optimization.loop import optimize_batch
+from sdo_ray.input_optimization.records import OptimizerConfig, RowBatch, results_table
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.rollout.reward_client import RewardClient
+
+
+class RowOptimizer:
+    """Holds the frozen model.
+
+    Args:
+        config: what to do.
+        reward_actors: handles by reward key.
+    """
+
+    def __init__(self, config: OptimizerConfig, reward_actors: Mapping[str, Any]) -> None:
+        torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
+        self._config = config
+        self._rewards = RewardClient(reward_actors, [term.key for term in config.rewards.terms if term.weight])
+        device = "cuda" if config.samplers.num_gpus else "cpu"
+        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """A block of `RowBatch.to_arrow` -> its `results_table`."""
+        batch = RowBatch.from_arrow(block)
+        return results_table(optimize_batch(self._pipeline, batch, self._config, self._rewards.ask))
+
+
+def optimize_rows(
+    batches: Sequence[RowBatch], config: OptimizerConfig, reward_actors: Mapping[str, Any]
+) -> Iterator[pa.Table]:
+    """Optimise batches in parallel; yields the results of each as it is done, in any order."""
+    dataset = ray.data.from_arrow([batch.to_arrow() for batch in batches]).map_batches(
+        RowOptimizer,
+        fn_constructor_kwargs={"config": config, "reward_actors": reward_actors},
+        compute=ray.data.ActorPoolStrategy(
+            size=min(config.samplers.count, len(batches)), max_tasks_in_flight_per_actor=1
+        ),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=config.samplers.num_cpus,
+        num_gpus=config.samplers.num_gpus,
+    )
+    yield from stream_blocks(dataset)

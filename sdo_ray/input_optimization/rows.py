@@ -1,0 +1,60 @@
+"""Read the rows to optimise, refuse bad ones, and cut them into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sdo_ray.input_optimization.records import RowBatch
+from sdo_ray.input_optimization.settings import RowSettings
+from sdo_ray.prompts.read import read_prompts
+from sdo_ray.settings import SettingsError
+
+Texts = Mapping[str, list[str]]
+"""Column -> one text a row."""
+
+
+def read_rows(settings: RowSettings, columns: Iterable[str]) -> Texts:
+    """The texts of all rows.
+
+    Args:
+        settings: where they are.
+        columns: besides the prompts', which of their columns to read.
+
+    Raises:
+        SettingsError: no rows or two sources of them, no such file or column, or a text that is null or empty.
+    """
+    wanted = list(dict.fromkeys([settings.column, *columns]))
+    if (settings.path is None) == (not settings.given):
+        raise SettingsError(
+            "rows: give either `path`, a parquet file, or `given`, the rows themselves; "
+            f"got {'neither' if settings.path is None else 'both'}."
+        )
+    if settings.path is None:
+        return {column: _given(settings, column)[: settings.limit] for column in wanted}
+    try:
+        return {column: read_prompts(settings.path, column)[: settings.limit] for column in wanted}
+    except SettingsError as error:
+        raise SettingsError(*(f"rows.path: {problem}" for problem in error.problems)) from None
+
+
+def batches(texts: Texts, size: int) -> list[RowBatch]:
+    """All rows in order, in batches of at most `size`."""
+    count = len(next(iter(texts.values())))
+    return [
+        RowBatch(
+            tuple(range(first, min(first + size, count))),
+            {column: tuple(values[first : first + size]) for column, values in texts.items()},
+        )
+        for first in range(0, count, size)
+    ]
+
+
+def _given(settings: RowSettings, column: str) -> list[str]:
+    lacking = [row for row, texts in enumerate(settings.given) if not texts.get(column, "").strip()]
+    if lacking:
+        known = ", ".join(sorted({name for texts in settings.given for name in texts}))
+        raise SettingsError(
+            f"rows.given: {len(lacking)} of {len(settings.given)} rows have no text {column!r} "
+            f"(rows {', '.join(map(str, lacking[:5]))}, from 0); they have {known or 'none'}."
+        )
+    return [texts[column] for texts in settings.given]

@@ -1,0 +1,90 @@
+"""Settings of what is optimised, of the rows, and of the rewards that say what is better."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rewards.mix import RewardTerm
+from sdo_ray.rollout.settings import RewardSettings
+from sdo_ray.settings import Settings
+
+
+class FrozenModelSettings(Settings):
+    """The model, of which nothing is trained."""
+
+    base: str = Field(description="`zoo://NAME`, a directory in diffusers format, or a hub id such as `org/name`.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Type of the weights and of sampling. What is optimised is always float32."
+    )
+
+
+class RowSettings(Settings):
+    """What there is to optimise: one image a row."""
+
+    path: str | None = Field(
+        None, description="Parquet file or directory with the rows. A relative path starts at the settings file."
+    )
+    given: list[dict[str, str]] = Field(
+        default_factory=list,
+        description="The rows themselves instead, such as `{prompt: red apple, target: green apple}`.",
+    )
+    column: str = Field("prompt", description="The column that holds the prompts.")
+    limit: int | None = Field(None, ge=1, description="Take the first so many rows; none: all.")
+
+
+class TextRewardSettings(RewardSettings):
+    """A reward to follow, or to watch."""
+
+    text: str | None = Field(
+        None,
+        description="Column with the text that the reward is given, such as `target`; none: the prompt. Its scores are "
+        "then called `NAME@TEXT`.",
+    )
+
+    @property
+    def key(self) -> str:
+        """What its scores are called."""
+        return self.term.key
+
+    @property
+    def term(self) -> RewardTerm:
+        """Its part in the mix."""
+        return RewardTerm(self.name, self.weight, self.cap, self.text)
+
+
+class TextMixSettings(Settings):
+    """The rewards and how their gradients are combined."""
+
+    terms: list[TextRewardSettings] = Field(min_length=1, description="The rewards.")
+    normalize: bool = Field(
+        False,
+        description="Bring every reward's image gradients to the same size before weighting, so that weights compare "
+        "pulls rather than units of score.",
+    )
+
+
+class OptimizationSettings(Settings):
+    """What is optimised, and how: Adam, for each row on its own."""
+
+    variable: Literal["latents", "prompt_embeds", "guidance_scale"] = Field(
+        description="The initial noise, the prompts' embeddings, or the guidance scale."
+    )
+    iterations: int = Field(50, ge=1, description="Steps of Adam a row takes at most.")
+    learning_rate: float = Field(gt=0, description="Adam's step size, in units of the variable.")
+    max_grad_norm: float = Field(1.0, gt=0, description="A row's gradient is clipped to this norm.")
+    keep_norm: bool = Field(
+        False,
+        description="Scale each row's variable back to its initial norm after every step. It keeps latents on the "
+        "sphere where noise lies, and the model with noise as it knows it.",
+    )
+    max_change: float | None = Field(
+        None,
+        gt=0,
+        description="How far a row's variable may go from where it started, as a share of its initial norm; none: "
+        "anywhere.",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="A row stops after so many iterations without a better mixed reward; none: it goes on."
+    )

@@ -1,0 +1,88 @@
+"""Clean prompts: one spelling, no empty ones, none too long, none blocked, each once."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sdo_ray.prompts.settings import PreparationSettings
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of the source."""
+
+    row: int
+    """Its row there, from 0."""
+    text: str | None
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A prompt that is left out, and why."""
+
+    row: int
+    text: str | None
+    reason: str
+    """`empty`, `too short`, `too long`, `blocked` or `duplicate`."""
+
+
+def clean(prompts: Iterable[Prompt], settings: PreparationSettings) -> tuple[list[Prompt], list[Dropped]]:
+    """Normalise, filter and deduplicate; of duplicates the first stays.
+
+    Text becomes Unicode NFC, control characters and runs of white space one space.
+
+    Returns:
+        The prompts kept, in the source's order, and the others; each of the source is in one of the two.
+    """
+    blocked = _pattern(settings.blocked)
+    kept, dropped, seen = [], [], set[str]()
+    for prompt in prompts:
+        text = normalise(prompt.text or "")
+        if reason := _refuse(text, settings, blocked):
+            dropped.append(Dropped(prompt.row, prompt.text, reason))
+        elif (key := identity(text, settings.duplicates)) in seen:
+            dropped.append(Dropped(prompt.row, prompt.text, "duplicate"))
+        else:
+            seen.add(key)
+            kept.append(Prompt(prompt.row, text, prompt.category))
+    return kept, dropped
+
+
+def normalise(text: str) -> str:
+    """The same text in one spelling."""
+    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf") and c != "\u200d" else c for c in text)
+    return " ".join(unicodedata.normalize("NFC", plain).split())
+
+
+def identity(text: str, duplicates: str) -> str:
+    """What two prompts share that count as one.
+
+    Args:
+        text: normalised.
+        duplicates: `text` or `words`.
+    """
+    folded = text.casefold()
+    if duplicates == "text":
+        return folded
+    # A text without any letter or digit, an emoji for example, is its own word.
+    return " ".join(sorted(set(re.findall(r"\w+", folded)))) or folded
+
+
+def _refuse(text: str, settings: PreparationSettings, blocked: re.Pattern[str] | None) -> str | None:
+    words = len(text.split())
+    if not words:
+        return "empty"
+    if words < settings.min_words:
+        return "too short"
+    if words > settings.max_words:
+        return "too long"
+    return "blocked" if blocked and blocked.search(text) else None
+
+
+def _pattern(blocked: Sequence[str]) -> re.Pattern[str] | None:
+    phrases = [r"\s+".join(map(re.escape, phrase.split())) for phrase in blocked if phrase.split()]
+    return re.compile(rf"(?<!\w)(?:{'|'.join(phrases)})(?!\w)", re.IGNORECASE) if phrases else None

@@ -1,0 +1,88 @@
+"""Prepare prompts: read, clean, split, and keep what came of each."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from sdo_ray.prompts.clean import Dropped, Prompt, clean
+from sdo_ray.prompts.settings import PreparationSettings
+from sdo_ray.prompts.source import read_source
+from sdo_ray.prompts.split import split
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+
+TRAIN, HELDOUT, DROPPED, FILE = "train.parquet", "heldout.parquet", "dropped.parquet", "preparation.json"
+"""What a preparation leaves; the last is written last, and marks it as complete."""
+
+ENOUGH = 2
+"""Prompts that each side needs at least; an interval over prompts takes two."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A finished preparation."""
+
+    train: str
+    """Parquet with the columns `prompt` and `category`: path or URI."""
+    heldout: str
+    """The same for judging."""
+    read: int
+    """Prompts in the source."""
+    num_train: int
+    num_heldout: int
+    dropped: dict[str, int]
+    """Reason -> prompts left out; `dropped.parquet` has each with its row in the source."""
+
+    def __str__(self) -> str:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()) or "none"
+        return (
+            f"{self.read} prompts read: {self.num_train} to train on, {self.num_heldout} to decide by; "
+            f"left out: {skipped}"
+        )
+
+
+def prepare(settings: PreparationSettings, run: RunDirectory) -> Preparation:
+    """Prepare the prompts into the run's directory, once: a complete preparation is read back.
+
+    Raises:
+        SettingsError: the source cannot be read, or too few prompts are left on one side.
+    """
+    if (known := run.read_json(FILE)) is not None:
+        return Preparation(**known)
+    prompts = read_source(settings)
+    kept, dropped = clean(prompts, settings)
+    train, heldout = split(kept, settings.heldout, settings.duplicates)
+    if min(len(train), len(heldout)) < ENOUGH:
+        raise SettingsError(
+            f"prompts: of {len(prompts)} prompts in {settings.source!r} {len(kept)} are left, {len(train)} to train on "
+            f"and {len(heldout)} to decide by; each side takes {ENOUGH} or more. Give more prompts, or another "
+            "prompts.heldout."
+        )
+    counts = Counter(prompt.reason for prompt in dropped)
+    places = [_write(run, name, side) for name, side in ((TRAIN, train), (HELDOUT, heldout), (DROPPED, dropped))]
+    preparation = Preparation(
+        places[0], places[1], len(prompts), len(train), len(heldout), dict(sorted(counts.items()))
+    )
+    run.write_json(FILE, asdict(preparation))
+    return preparation
+
+
+def _write(run: RunDirectory, name: str, prompts: Sequence[Prompt] | Sequence[Dropped]) -> str:
+    columns = {
+        "row": pa.array([prompt.row for prompt in prompts], pa.int64()),
+        "prompt": pa.array([prompt.text for prompt in prompts], pa.string()),
+    }
+    kept = [prompt.category for prompt in prompts if isinstance(prompt, Prompt)]
+    reasons = [prompt.reason for prompt in prompts if isinstance(prompt, Dropped)]
+    columns |= (
+        {"reason": pa.array(reasons, pa.string())} if name == DROPPED else {"category": pa.array(kept, pa.string())}
+    )
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table(columns), buffer)
+    return run.write(name, buffer.getvalue())

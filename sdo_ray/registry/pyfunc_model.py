@@ -1,0 +1,86 @@
+"""The registered model as MLflow serves it: prompts and seeds in, PNG images out.
+
+MLflow keeps this very file with the model ("models from code") and runs it where sdo-ray is not installed, so it
+imports nothing of this package.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import torch
+from diffusers import DiffusionPipeline
+from mlflow.pyfunc import PythonModel
+
+
+class RegisteredPipeline(PythonModel):
+    """A diffusers pipeline, with its adapter if it has one, called as when it was evaluated."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the pipeline, on the GPU if there is one; `model_config={"device": ...}` of `load_model` chooses."""
+        self._recipe = json.loads(Path(context.artifacts["recipe"]).read_text())
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device((context.model_config or {}).get("device") or automatic)
+        self._dtype = getattr(torch, self._recipe["dtype"])
+        self._pipeline = DiffusionPipeline.from_pretrained(
+            context.artifacts.get("pipeline") or self._recipe["base"],
+            revision=self._recipe["revision"],
+            dtype=self._dtype,
+            use_safetensors=True,
+        )
+        self._pipeline.set_progress_bar_config(disable=True)
+        if adapter := context.artifacts.get("adapter"):
+            self._pipeline.load_lora_weights(adapter)
+        self._pipeline.to(self._device)
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Draw one image a row.
+
+        Args:
+            context: not used; MLflow gives it.
+            model_input: rows with `prompt` and, if they have it, `seed`, which fixes a row's noise on every device.
+            params: `num_inference_steps`, `guidance_scale` and `batch_size`, where they differ from the recipe.
+
+        Returns:
+            The rows with `prompt`, `seed` (drawn, if none was given) and `picture`, PNG bytes.
+        """
+        call = {name: self._recipe[name] for name in ("num_inference_steps", "guidance_scale", "batch_size")}
+        call |= params or {}
+        batch_size = call.pop("batch_size")
+        rows = model_input[["prompt"]].reset_index(drop=True)
+        given = model_input["seed"].tolist() if "seed" in model_input.columns else [None] * len(rows)
+        seeds = [secrets.randbits(63) if seed is None or seed != seed else int(seed) for seed in given]
+        images: list[bytes] = []
+        for first in range(0, len(rows), batch_size):
+            some = slice(first, first + batch_size)
+            images += self._draw(rows["prompt"].tolist()[some], seeds[some], call)
+        return rows.assign(seed=seeds, picture=images)
+
+    def _draw(self, prompts: list[str], seeds: list[int], call: dict[str, Any]) -> list[bytes]:
+        options = {
+            # diffusers wants as many negative prompts as prompts; one in the recipe is for all images.
+            name: [value] * len(prompts) if name.startswith("negative_prompt") and isinstance(value, str) else value
+            for name, value in self._recipe["options"].items()
+        }
+        # CPU generators, so that the noise is the same on every device.
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        half = self._dtype != torch.float32
+        with torch.autocast(self._device.type, dtype=self._dtype) if half else nullcontext():
+            images = self._pipeline(prompt=prompts, generator=noise, output_type="pil", **call, **options).images
+        return [_png(image) for image in images]
+
+
+def _png(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+mlflow.models.set_model(RegisteredPipeline())

@@ -1,0 +1,49 @@
+"""How a registered model's images are made, kept as JSON beside its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdo_ray.rollout.settings import SamplingSettings
+
+FILE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The call that made the images a model was evaluated by. With the same seeds it makes them again."""
+
+    num_inference_steps: int
+    """Sampling steps."""
+    guidance_scale: float
+    """Classifier-free guidance."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the pipeline's call; JSON."""
+    dtype: str = "float32"
+    """Type of the weights; with half precision the call runs under `torch.autocast`."""
+    batch_size: int = 8
+    """Images made at once; sums, and so the last bits of an image, depend on it."""
+    base: str | None = None
+    """Hub id of the base model, if it is named rather than copied."""
+    revision: str | None = None
+    """Its commit."""
+
+    @staticmethod
+    def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:
+        """The recipe of images made by a run's settings."""
+        return Recipe(sampling.num_inference_steps, sampling.guidance_scale, dict(sampling.options), dtype, batch_size)
+
+
+def write_recipe(directory: Path, recipe: Recipe) -> Path:
+    """Keep a recipe in a directory; returns the file."""
+    file = directory / FILE
+    file.write_text(json.dumps(asdict(recipe), indent=2))
+    return file
+
+
+def read_recipe(directory: Path) -> Recipe:
+    """The recipe in a directory."""
+    return Recipe(**json.loads((directory / FILE).read_text()))

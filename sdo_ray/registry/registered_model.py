@@ -1,0 +1,37 @@
+"""A registered model as one that workers load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sdo_ray.models.adapter_file import load_adapter
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.registry.versions import adapter_beside, resolve_model
+from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version in MLflow's registry; every node fetches its own copy."""
+
+    reference: str
+    """`models:/NAME/VERSION`."""
+    tracking_uri: str
+    """The MLflow server."""
+    dtype: str
+    """Type of the weights."""
+
+    def load(self, device: str) -> DiffusionPipeline:
+        """A frozen pipeline, ready to sample."""
+        # A worker of a job has the variables that name the job's secrets, and not what its driver made of them.
+        read_secret_files()
+        take_credentials_from_tracking_uri()
+        directory = resolve_model(self.reference, self.tracking_uri)
+        pipeline = load_pipeline(str(directory), self.dtype, device)
+        if (adapter := adapter_beside(directory)) is not None:
+            load_adapter(pipeline, str(adapter))
+        return pipeline

@@ -1,0 +1,128 @@
+"""Raw prompts become clean ones, and a prompt's side is its own."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from sdo_ray.prompts.clean import Prompt, clean, identity, normalise
+from sdo_ray.prompts.prepare import DROPPED, prepare
+from sdo_ray.prompts.settings import PreparationSettings
+from sdo_ray.prompts.source import read_source
+from sdo_ray.prompts.split import is_heldout
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+
+
+def kept_and_dropped(*texts: str | None, **settings: object) -> tuple[list[str], dict[str | None, str]]:
+    prompts = [Prompt(row, text) for row, text in enumerate(texts)]
+    kept, dropped = clean(prompts, PreparationSettings(source="-", **settings))
+    assert len(kept) + len(dropped) == len(texts)
+    return [prompt.text or "" for prompt in kept], {one.text: one.reason for one in dropped}
+
+
+def test_one_spelling() -> None:
+    assert normalise(" a\u00a0red\t\napple\x00 ") == "a red apple"
+    assert normalise("cafe\u0301") == "café"
+    assert normalise("👩\u200d🚀") == "👩\u200d🚀"
+
+
+def test_what_is_dropped_and_why() -> None:
+    kept, dropped = kept_and_dropped(
+        "red apple", "", None, "Apple,  RED", "one", "one two three four", "naked cat", "the nakedness of it",
+        min_words=2, max_words=3, blocked=["naked"], duplicates="words",
+    )  # fmt: skip
+    assert kept == ["red apple"]
+    assert dropped == {
+        "": "empty", None: "empty", "Apple,  RED": "duplicate", "one": "too short",
+        "one two three four": "too long", "naked cat": "blocked", "the nakedness of it": "too long",
+    }  # fmt: skip
+
+
+def test_blocked_are_whole_words_and_phrases() -> None:
+    kept, dropped = kept_and_dropped(
+        "a (Nude) man", "denuded hills", "bare  skin", "bareskin", blocked=["nude", "bare skin"]
+    )
+    assert kept == ["denuded hills", "bareskin"]
+    assert list(dropped.values()) == ["blocked", "blocked"]
+
+
+def test_word_order_matters_to_some() -> None:
+    assert kept_and_dropped("dog bites man", "man bites dog", duplicates="text")[0] == [
+        "dog bites man",
+        "man bites dog",
+    ]
+    assert kept_and_dropped("dog bites man", "man bites dog", duplicates="words")[0] == ["dog bites man"]
+    assert identity("🍎", "words") != identity("🍐", "words")
+
+
+def test_a_prompt_keeps_its_side() -> None:
+    texts = [f"a cat number {i}" for i in range(2000)]
+    heldout = {text for text in texts if is_heldout(text, 0.1, "words")}
+    assert 150 < len(heldout) < 250
+    # A larger share only adds, and duplicates are never on the other side.
+    assert heldout < {text for text in texts if is_heldout(text, 0.2, "words")}
+    assert all(is_heldout(" ".join(reversed(text.upper().split())), 0.1, "words") for text in heldout)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "txt"])
+def test_formats(tmp_path: Path, ending: str) -> None:
+    table = pa.table({"prompt": ["a red apple", "ein Käse", "a cat"], "kind": ["food", "food", "animal"]})
+    path = tmp_path / f"prompts.{ending}"
+    match ending:
+        case "parquet":
+            pq.write_table(table, path)
+        case "csv":
+            pyarrow.csv.write_csv(table, path)
+        case "jsonl":
+            path.write_text("\n".join(json.dumps(row) for row in table.to_pylist()))
+        case "txt":
+            path.write_text("\n".join(table.column("prompt").to_pylist()))
+    category = None if ending == "txt" else "kind"
+    read = read_source(PreparationSettings(source=str(path), category=category))
+    assert [(p.row, p.text) for p in read] == [(0, "a red apple"), (1, "ein Käse"), (2, "a cat")]
+    assert [p.category for p in read] == ([None] * 3 if ending == "txt" else ["food", "food", "animal"])
+
+
+def test_files_and_counts(tmp_path: Path) -> None:
+    source = tmp_path / "raw.txt"
+    source.write_text("\n".join([*(f"thing {i}" for i in range(100)), "thing 5", ""]) + "\n")
+    settings = PreparationSettings(source=str(source), heldout=0.3)
+    run = RunDirectory(str(tmp_path), "run")
+    made = prepare(settings, run)
+    train, heldout = (pq.read_table(place).column("prompt").to_pylist() for place in (made.train, made.heldout))
+    assert sorted(train + heldout) == sorted(f"thing {i}" for i in range(100))
+    assert (made.read, made.num_train, made.num_heldout) == (102, len(train), len(heldout))
+    assert made.dropped == {"duplicate": 1, "empty": 1}
+    assert pq.read_table(tmp_path / "run" / DROPPED).to_pylist() == [
+        {"row": 100, "prompt": "thing 5", "reason": "duplicate"},
+        {"row": 101, "prompt": "", "reason": "empty"},
+    ]
+    source.write_text("gone")
+    assert prepare(settings, run) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "said"),
+    [
+        ("a.txt", None, {}, "does not exist"),
+        ("a.parquet", "no parquet", {}, "cannot be read as parquet"),
+        ("a.csv", "text\nred apple\n", {}, "prompts.column: .* has no column 'prompt'; it has text"),
+        ("a.csv", "prompt\nred apple\n", {"category": "kind"}, "prompts.category: .* has no column 'kind'"),
+        ("a.jsonl", '{"prompt": 3}', {}, "prompts.column: column 'prompt' holds int64"),
+        ("a.txt", "one\ntwo\n", {}, "each side takes 2 or more"),
+    ],
+)
+def test_bad_sources(tmp_path: Path, name: str, content: str | None, settings: dict, said: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        prepare(PreparationSettings(source=str(tmp_path / name), **settings), RunDirectory(str(tmp_path), "run"))
+
+
+def test_impossible_lengths() -> None:
+    with pytest.raises(ValueError, match="no prompt is both"):
+        PreparationSettings(source="-", min_words=5, max_words=3)
