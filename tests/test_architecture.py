@@ -1,6 +1,8 @@
-"""No arrow points up, and the rooms for a notebook or a GPU box alone never import Ray or MLflow."""
+"""No arrow points up, none goes in a circle, and what a notebook or a GPU box needs alone never imports Ray or MLflow."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,12 +51,16 @@ def imports(file: Path) -> set[str]:
     return found
 
 
-FILES = {
-    file: room
-    for top in ("sdo_ray", "rewards", "pipelines")
-    for file in sorted((REPOSITORY / top).rglob("*.py"))
-    if (room := room_of(".".join(file.relative_to(REPOSITORY).with_suffix("").parts))) not in (None, "__init__")
-}
+def module_of(file: Path) -> str:
+    """The dotted name of a file; of `__init__.py`, its package's."""
+    return ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = [file for top in ("sdo_ray", "rewards", "pipelines") for file in sorted((REPOSITORY / top).rglob("*.py"))]
+FILES = {file: room for file in SOURCES if (room := room_of(module_of(file))) is not None}
+
+DOCUMENTED = (REPOSITORY / "docs/architecture.md").read_text().partition("## Rooms")[2].partition("\n## ")[0]
+"""The page's listing of the rooms."""
 
 
 def floor(room: str) -> int:
@@ -86,10 +92,47 @@ def test_some_rooms_know_nothing_of_others() -> None:
             assert others <= {"backprop", "zoo", "settings"}, file
 
 
+def test_no_files_import_one_another_in_a_circle() -> None:
+    """Inside functions and for types too: whoever reads one file of a circle has to read them all."""
+    names = {module_of(file): file for file in SOURCES}
+    graph = {}
+    for name, file in names.items():
+        found = imports(file)
+        # `from package import module` names the module, and needs the package no more than any import of it does.
+        packages = {other.rpartition(".")[0] for other in found if other in names}
+        graph[name] = {other for other in found - packages if other in names} - {name}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail("a circle: " + " <- ".join(error.args[1]))
+
+
 def test_rooms_that_stand_alone_import_no_cluster() -> None:
     for file, room in FILES.items():
         if room in ALONE and file.name != "service.py":
             assert not {name.partition(".")[0] for name in imports(file)} & CLUSTER_PACKAGES, file
+
+
+def test_what_stands_alone_is_imported_without_a_cluster_package() -> None:
+    """Neither directly nor by what it imports in turn: all of it, in a process that has nothing yet."""
+    alone = [module_of(file) for file, room in FILES.items() if room in ALONE and file.name != "service.py"]
+    # This one is a script that MLflow runs; the others' `__main__` would parse a command line.
+    modules = [name for name in alone if not name.endswith("__main__")]
+    code = f"""
+import importlib, sys
+for name in {modules}:
+    importlib.import_module(name)
+    if found := {CLUSTER_PACKAGES} & sys.modules.keys():
+        sys.exit(f"{{name}} brings {{', '.join(sorted(found))}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_architecture_page_lists_every_room() -> None:
+    rooms = set(FILES.values())
+    listed = set(re.findall(r"^ *(?:sdo_ray/)?(\w+)/? {2,}", DOCUMENTED, re.MULTILINE))
+    assert listed - {"infra"} == rooms
 
 
 def test_the_estimators_take_torch_and_diffusers_only() -> None:

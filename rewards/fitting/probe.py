@@ -1,6 +1,6 @@
-"""What the rewards say to captioned that are none, and how easily pixels alone talk them round:
+"""What the rewards say to images that are none, and how easily pixels alone talk them round:
 
-    python -m rewards.fitting.probe --captioned sdo_ray/zoo/data/emoji.parquet
+    python -m rewards.fitting.probe --images sdo_ray/zoo/data/emoji.parquet
 
 The second part follows a training reward's gradient in pixel space, the shortest way to a high score that means
 nothing, and shows how far the evaluators come along.
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rewards.fitting.captioned import read_images
+from rewards.fitting.images import read_images
 from rewards.fitting.variants import blurred, noisy
 from rewards.registry import Reward, create
 from rewards.scoring import score, score_with_gradient
@@ -55,7 +55,7 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="parquet table of captioned images")
-    path = parser.parse_args().captioned
+    path = parser.parse_args().images
     torch.set_num_threads(1)
     captioned = read_images(path, "heldout")
     pairs = captioned.style_pairs()[::8]
@@ -63,7 +63,7 @@ def main() -> None:
     prompts = [captioned.labels[i] for i in pairs[:, 0].tolist()]
     rewards = {name: create(name) for pair in EVALUATORS.items() for name in pair}
 
-    print(f"mean scores of {len(prompts)} captioned of unseen concepts")
+    print(f"mean scores of {len(prompts)} images of unseen concepts")
     print(f"{'':16}", *(f"{name:>20}" for name in rewards))
     for name, images in {"glossy": glossy, "flat": flat, **degenerate(glossy)}.items():
         means = [score(reward, images, prompts).mean() for reward in rewards.values()]

@@ -1,4 +1,4 @@
-"""Which parts of a pipeline are its denoisers, and which its text encoders."""
+"""Which parts of a pipeline are its denoisers, and which its text encoders; and the denoisers by themselves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from sdo_ray.backprop.denoisers import denoiser_names, denoisers_of, names_of_denoisers
 from sdo_ray.models.load import ZOO, reading, resolve
+from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import SettingsError
 from sdo_ray.zoo.text import text_encoder_directory
 
@@ -57,6 +58,20 @@ def denoiser_classes(base: str) -> dict[str, str]:
             )
     if not found:
         raise _no_denoiser(index["_class_name"], [name for name in index if not name.startswith("_")])
+    return found
+
+
+def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Module]:
+    """A base model's denoisers alone, frozen, on the CPU; the arguments and errors are those of `load_pipeline`."""
+    import diffusers
+
+    location, found = resolve(base), {}
+    for name, kind in denoiser_classes(base).items():
+        with quiet_libraries(), reading(base):
+            found[name] = getattr(diffusers, kind).from_pretrained(
+                location, subfolder=name, dtype=getattr(torch, dtype), use_safetensors=True
+            )
+        found[name].requires_grad_(False).eval()
     return found
 
 

@@ -12,7 +12,6 @@ from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import SettingsError
 
 if TYPE_CHECKING:
-    import torch
     from diffusers import DiffusionPipeline
 
 ZOO = "zoo://"
@@ -163,23 +162,6 @@ def load_scheduler(base: str) -> Any:
         if library != "diffusers":
             raise SettingsError(f"model.base: {base!r} has no scheduler of diffusers; it cannot be sampled by steps.")
         return getattr(diffusers, kind).from_pretrained(location, subfolder="scheduler")
-
-
-def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Module]:
-    """A base model's denoisers alone, frozen, on the CPU; the arguments and errors are those of `load_pipeline`."""
-    import diffusers
-    import torch
-
-    from sdo_ray.models.denoisers import denoiser_classes
-
-    location, found = resolve(base), {}
-    for name, kind in denoiser_classes(base).items():
-        with quiet_libraries(), reading(base):
-            found[name] = getattr(diffusers, kind).from_pretrained(
-                location, subfolder=name, dtype=getattr(torch, dtype), use_safetensors=True
-            )
-        found[name].requires_grad_(False).eval()
-    return found
 
 
 def autocast(pipeline: DiffusionPipeline) -> AbstractContextManager[Any]:

@@ -8,9 +8,8 @@ import torch
 
 from sdo_ray.backprop.denoisers import denoiser_names
 from sdo_ray.models.adapter import attach_lora, attach_text_lora, initial_lora
-from sdo_ray.models.denoisers import TEXT_ENCODERS
+from sdo_ray.models.denoisers import TEXT_ENCODERS, load_denoisers
 from sdo_ray.models.diffit import attach_diffit
-from sdo_ray.models.load import load_denoisers
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.settings import ModelSettings
 

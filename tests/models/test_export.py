@@ -7,9 +7,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from sdo_ray.models.adapter import attach_lora, merge_lora
-from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.models.denoisers import find_denoisers, load_denoisers
 from sdo_ray.models.export import ADAPTER, BASE, MODEL, export_model, product
-from sdo_ray.models.load import load_denoisers, load_pipeline
+from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.settings import LoraSettings, ModelSettings
 from sdo_ray.models.trained import initial_policy
