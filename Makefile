@@ -30,7 +30,7 @@ tests-quick: install
 	$(BIN)/pytest -m "not slow and not gpu"
 
 tests-all: install
-	$(BIN)/pytest
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
 
 install: $(VENV)/installed
 

@@ -1,4 +1,4 @@
-"""No arrow points up, none goes in a circle, and what a notebook or a GPU box needs alone never imports Ray or MLflow."""
+"""No arrow points up, none goes in a circle, and what a notebook or a GPU box needs alone imports no Ray or MLflow."""
 
 import ast
 import graphlib
