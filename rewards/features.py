@@ -9,7 +9,7 @@ time than as it comes. bfloat16 is no faster (its depthwise backward is slow on 
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,8 @@ class ImageFeatures:
 
     def __init__(self, settings: FeatureSettings, device: str = "cpu") -> None:
         self._settings = settings
-        self._network = _load_network().to(device, memory_format=torch.channels_last)
+        network: Any = _load_network()  # torch's types lack the argument
+        self._network: nn.Sequential = network.to(device, memory_format=torch.channels_last)
         # What the network was trained on: ImageNet's mean and standard deviation of each colour.
         self._mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)
         self._std = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, 3, 1, 1)
@@ -55,7 +56,7 @@ class ImageFeatures:
     def maps(self, images: Tensor, layers: Collection[int]) -> list[Tensor]:
         """The feature maps, float32 [B, C, h, w], that these layers of the network give; from 0, in their order."""
         found, x = [], self._pixels(images)
-        for number, layer in enumerate(self._network[: max(layers) + 1]):
+        for number, layer in enumerate(list(self._network)[: max(layers) + 1]):
             x = layer(x)
             if number in layers:
                 found.append(x)
@@ -102,7 +103,7 @@ def _load_network() -> nn.Sequential:
 class _Block(nn.Module):
     """An inverted residual: expand, depthwise, project; added to its input where the shapes agree."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         arguments = block._block_args
         expand = [fuse_conv_bn_eval(block._expand_conv, block._bn0), nn.ReLU6()] if arguments.expand_ratio != 1 else []

@@ -56,7 +56,7 @@ def replaced_step(scheduler: Any, around: Callable[..., Any]) -> Iterator[None]:
         detach_attributes(scheduler)
 
 
-def attention_processors(module: torch.nn.Module) -> list[tuple[torch.nn.Module, Any]]:
+def attention_processors(module: torch.nn.Module) -> list[tuple[Any, Any]]:
     """The parts of `module` that have an attention processor, with it; a pipeline may put others in for its call."""
     return [(part, part.processor) for part in module.modules() if hasattr(part, "processor")]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdo_ray.zoo.captioned import Captioned
 from sdo_ray.zoo.contact_sheet import write_sheet
@@ -49,7 +49,7 @@ def train_autoencoder(
         kl = 0.5 * (q.mean.float().pow(2) + q.var.float() - 1 - q.logvar.float()).mean()
         return error.abs().mean() + edges + settings.kl * kl
 
-    def image(done: int, average: nn.Module) -> None:
+    def image(done: int, average: AutoencoderKL) -> None:
         x = to_model(data.images[:16]).to(device)
         with torch.no_grad():
             decoded = average.decode(average.encode(x).latent_dist.mean).sample

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdo_ray.zoo.settings import FitSettings
+
+M = TypeVar("M", bound=nn.Module)
 
 Report = Callable[[str], None]
 
@@ -48,13 +51,13 @@ def batch_rows(seed: int, update: int, rows: int, batch_size: int) -> Tensor:
 
 
 def fit(
-    model: nn.Module,
+    model: M,
     loss: Callable[[int], Tensor],
     settings: FitSettings,
     directory: Path,
-    on_save: Callable[[int, nn.Module], None],
+    on_save: Callable[[int, M], None],
     report: Report,
-) -> nn.Module:
+) -> M:
     """Minimizes `loss` over the parameters of `model` and returns a copy that holds their running average.
 
     The average of theta is e <- d e + (1 - d) theta with d = min(ema, (1 + u) / (10 + u)), so that the first updates
