@@ -170,7 +170,7 @@ def test_a_wrong_setting_is_named_with_what_is_legal(tree, tmp_path, capsys, set
 
 
 def test_a_missing_column_is_named_with_those_that_exist(parquet):
-    with pytest.raises(ValueError, match=r"data\.caption: got 'label'; .* has the columns image, texts, text"):
+    with pytest.raises(ValueError, match=r"data\.caption: got 'label'; .* has the columns picture, texts, text"):
         read_captioned(DataSettings(path=str(parquet), image="picture", caption="label"))
 
 
