@@ -1,5 +1,7 @@
-"""The published estimators, each a choice of steps, scales and couplings. Importing registers them."""
+"""The published estimators, a file each: a choice of steps, scales and couplings. Importing this registers all."""
 
-from sdo_ray.backprop.estimators import alignprop, draft, drtune, flowbp, flowbp_lagrange, full, leapalign, refl, sdo
+import importlib
+import pkgutil
 
-__all__ = ["alignprop", "draft", "drtune", "flowbp", "flowbp_lagrange", "full", "leapalign", "refl", "sdo"]
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
