@@ -14,11 +14,10 @@ from benchmarks.contenders import CONTENDERS
 from rewards import create
 from rewards.mix import RewardTerm
 from rewards.scoring import score, score_with_gradient
-from sdo_ray.models.adapter import attach_lora
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.parameters import trained_parameters
-from sdo_ray.models.settings import LoraSettings
+from sdo_ray.models.trained.lora import LoraSettings, attach
 from sdo_ray.prompts.read import read_prompts, schedule
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
@@ -114,7 +113,7 @@ def learn(
     """
     torch.manual_seed(derive_seed(seed, "adapter", 0))
     pipeline = load_pipeline(task.base, task.dtype)
-    attach_lora(find_denoisers(pipeline), LoraSettings(rank=task.rank, alpha=float(task.rank)))
+    attach(pipeline.components, LoraSettings(rank=task.rank, alpha=float(task.rank)))
     parameters = trained_parameters(find_denoisers(pipeline))
     optimizer = torch.optim.AdamW(parameters.values(), lr=task.learning_rate, weight_decay=0.0)
     sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)

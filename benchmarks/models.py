@@ -24,10 +24,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from sdo_ray.models.adapter import attach_lora
-from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
-from sdo_ray.models.settings import LoraSettings
+from sdo_ray.models.trained.lora import LoraSettings, attach
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def load_model(name: str, *, rank: int, dtype: str, device: str, tiny: bool = Fa
     """
     torch.manual_seed(0)
     model = MODELS[name](dtype, device, tiny)
-    attach_lora(find_denoisers(model.pipeline), LoraSettings(rank=rank, alpha=float(rank)))
+    attach(model.pipeline.components, LoraSettings(rank=rank, alpha=float(rank)))
     return model
 
 

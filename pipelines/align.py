@@ -33,7 +33,7 @@ from sdo_ray.evaluation.models import PolicyModel, WholeModel
 from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, read_outcome, write_images, write_outcome
 from sdo_ray.models.export import export_model, product
 from sdo_ray.models.load import resolve
-from sdo_ray.models.trained import initial_policy
+from sdo_ray.models.policy import initial_policy
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model

@@ -114,10 +114,10 @@ def _check_backward(settings: AlignSettings) -> None:
                 "the trainers have none; choose 2, or training.backward = trainer."
             )
         return
-    if settings.model.lora.text_encoder_targets:
+    if beyond := settings.model.kind.beyond_denoisers(settings.model.kind_settings):
         raise SettingsError(
-            "training.backward: got 'trainer', but model.lora.text_encoder_targets trains text encoders, whose "
-            "gradient comes from the sampling as a whole; choose 'sampler', or train the denoiser alone."
+            f"training.backward: got 'trainer', but model.{settings.model.train}.{beyond} trains more than the "
+            "denoisers, and its gradient comes from the sampling as a whole; choose 'sampler', or train them alone."
         )
     try:
         plans = check_estimator(settings.plan, settings.sampling, _readable_base(settings))

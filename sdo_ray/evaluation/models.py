@@ -12,8 +12,8 @@ import ray
 from sdo_ray.models.adapter_file import FILE, load_adapter
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
+from sdo_ray.models.policy import attach
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained import attach
 from sdo_ray.rollout.records import load_tensors
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from sdo_ray.backprop import sampler_plan
 from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, plan_gradient, step_gradients
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
+from sdo_ray.models.policy import attach, initial_policy
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained import attach, initial_policy
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, SamplerSettings, SamplingSettings

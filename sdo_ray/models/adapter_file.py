@@ -1,4 +1,4 @@
-"""The LoRA adapter as a file of plain diffusers: write it, load it."""
+"""An adapter as a file of plain diffusers: write it, load it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 import safetensors
 import torch
 
-from sdo_ray.models.adapter import ADAPTER, adapted_skeletons
 from sdo_ray.models.denoisers import denoiser_classes, find_denoisers, find_text_encoders
 from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.quiet import quiet_libraries
-from sdo_ray.models.settings import LoraSettings
 from sdo_ray.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -36,13 +34,15 @@ def has_adapter_file(base: str) -> bool:
     return all(f"{name}_lora_layers" in taken for name in denoiser_classes(base))
 
 
-def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.Tensor], directory: Path) -> Path:
+def save_adapter(
+    base: str, adapted: Mapping[str, torch.nn.Module], weights: Mapping[str, torch.Tensor], directory: Path
+) -> Path:
     """Write weights as `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(directory)` takes.
 
     Args:
         base: the base model's reference; only its configuration is read.
-        settings: the adapter's, on the denoisers alone: diffusers reads adapters of few text encoders.
-        state: weights named as in `trained_parameters`.
+        adapted: its denoisers by component name, each with one adapter of PEFT's, on any device; for its shape alone.
+        weights: named as in `trained_parameters`.
         directory: where to.
 
     Returns:
@@ -51,14 +51,14 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
     from peft.utils import get_peft_model_state_dict
 
     layers, metadata = {}, {}
-    for component, module in adapted_skeletons(base, settings).items():
+    for component, module in adapted.items():
+        [(adapter, config)] = module.peft_config.items()
         prefix = f"{component}."
-        own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        layers[f"{component}_lora_layers"] = get_peft_model_state_dict(module, state_dict=own, adapter_name=ADAPTER)
+        own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        layers[f"{component}_lora_layers"] = get_peft_model_state_dict(module, state_dict=own, adapter_name=adapter)
         # The metadata carries alpha: without it the loader assumes alpha = rank. A set's order differs by process.
-        carried = module.peft_config[ADAPTER].to_dict().items()
         metadata[f"{component}_lora_adapter_metadata"] = {
-            key: sorted(value) if isinstance(value, set) else value for key, value in carried
+            key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()
         }
     pipeline_class(base).save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
     _order_metadata(directory / FILE)
@@ -66,7 +66,7 @@ def export_adapter(base: str, settings: LoraSettings, state: Mapping[str, torch.
 
 
 def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
-    """Load an adapter from a file or directory that `export_adapter`, or any trainer in its format, wrote.
+    """Load an adapter from a file or directory that `save_adapter`, or any trainer in its format, wrote.
 
     Args:
         pipeline: a pipeline without adapter, on any device.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +37,17 @@ def find_text_encoders(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module
     return {
         name: module for name in TEXT_ENCODERS if isinstance(module := getattr(pipeline, name, None), torch.nn.Module)
     }
+
+
+def denoisers_among(components: Mapping[str, object]) -> dict[str, torch.nn.Module]:
+    """Those of a pipeline's components, by name, that are its denoisers."""
+    modules = {name: part for name, part in components.items() if isinstance(part, torch.nn.Module)}
+    return {name: modules[name] for name in denoiser_names(modules)}
+
+
+def text_encoders_among(components: Mapping[str, object]) -> dict[str, torch.nn.Module]:
+    """Those of a pipeline's components, by name, that are its text encoders; there may be none."""
+    return {name: part for name in TEXT_ENCODERS if isinstance(part := components.get(name), torch.nn.Module)}
 
 
 def denoiser_classes(base: str) -> dict[str, str]:

@@ -7,27 +7,23 @@ from pathlib import Path
 
 import torch
 
-from sdo_ray.models.adapter import merge_lora
-from sdo_ray.models.adapter_file import export_adapter, has_adapter_file
-from sdo_ray.models.diffit import merge_diffit
 from sdo_ray.models.load import ZOO, load_pipeline
 from sdo_ray.models.parameters import set_parameters
+from sdo_ray.models.policy import attach
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained import attach
 
 ADAPTER, BASE, MODEL = "adapter", "base_model", "model"
-"""Names of the directories: a LoRA on the denoiser and, beside it, the base it needs; or a complete model."""
+"""Names of the directories: an adapter on the denoiser and, beside it, the base it needs; or a complete model."""
 
 
 def product(model: ModelSettings) -> str:
-    """Which of the directories holds what was trained: a LoRA file where diffusers can read one, else all of it.
+    """Which of the directories holds what was trained: an adapter's file where diffusers reads one, else all of it.
 
     Raises:
         SettingsError: the base has no denoiser, or its configuration cannot be read.
     """
-    on_denoisers = model.train == "lora" and not model.lora.text_encoder_targets
-    return ADAPTER if on_denoisers and has_adapter_file(model.base) else MODEL
+    return MODEL if model.kind.adapter_writer(model.base, model.kind_settings) is None else ADAPTER
 
 
 def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, torch.Tensor]) -> str | None:
@@ -42,8 +38,8 @@ def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, to
     Returns:
         `BASE` if it was written, else None.
     """
-    if product(model) == ADAPTER:
-        export_adapter(model.base, model.lora, weights, directory / ADAPTER)
+    if (write := model.kind.adapter_writer(model.base, model.kind_settings)) is not None:
+        write(weights, directory / ADAPTER)
         if not model.base.startswith(ZOO):
             return None
         with quiet_libraries():
@@ -52,8 +48,7 @@ def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, to
     pipeline = load_pipeline(model.base, model.dtype)
     trained = attach(pipeline.components, model)
     set_parameters(trained, weights)
-    merge_lora(trained)
-    merge_diffit(trained)
+    model.kind.merge(trained)
     with quiet_libraries():
         pipeline.save_pretrained(directory / MODEL)
     return None

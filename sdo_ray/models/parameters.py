@@ -21,6 +21,11 @@ def trained_parameters(modules: Mapping[str, torch.nn.Module]) -> dict[str, torc
     }
 
 
+def trained_values(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """What `trained_parameters` hold, without a graph."""
+    return {name: parameter.detach() for name, parameter in trained_parameters(modules).items()}
+
+
 @torch.no_grad()
 def set_parameters(modules: Mapping[str, torch.nn.Module], weights: Mapping[str, torch.Tensor]) -> None:
     """Copy weights named as in `trained_parameters` into the modules.

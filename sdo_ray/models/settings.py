@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sdo_ray.models.trained.diffit import DiffFitSettings
+from sdo_ray.models.trained.lora import LoraSettings
+from sdo_ray.models.trained.registry import KINDS, Kind
 from sdo_ray.settings import Settings
-
-
-class LoraSettings(Settings):
-    """A LoRA adapter (arXiv 2106.09685) on the denoiser."""
-
-    rank: int = Field(8, ge=1, description="Rank of the two factors of each adapted layer.")
-    alpha: float = Field(8.0, gt=0, description="Scale; the update of a layer is alpha / rank * B A.")
-    targets: list[str] = Field(
-        default=["to_q", "to_k", "to_v", "to_out.0"],
-        min_length=1,
-        description="Endings of the names of the denoiser's linear and convolution layers to adapt.",
-    )
-    text_encoder_targets: list[str] = Field(
-        default=[],
-        description="The same for the text encoders, which are adapted too if any are named, such as `q_proj`.",
-    )
-
-
-class DiffFitSettings(Settings):
-    """DiffFit (arXiv 2304.06648): biases, the weights of norms, and a scale on the output of some layers."""
-
-    scales: list[str] = Field(
-        default=["to_out.0", "ff.net.2"],
-        description="Endings of the names of the denoiser's linear and convolution layers that get a scale.",
-    )
 
 
 class ModelSettings(Settings):
@@ -43,19 +21,31 @@ class ModelSettings(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Type of the frozen weights and of sampling. What is trained is always float32."
     )
-    train: Literal["lora", "diffit", "full"] = Field(
+    train: Literal[*KINDS] = Field(  # type: ignore[valid-type]
         "lora", description="What is trained: an adapter, biases and scales, or the whole denoiser."
     )
     lora: LoraSettings = Field(default_factory=LoraSettings, description="With `train: lora`.")
     diffit: DiffFitSettings = Field(default_factory=DiffFitSettings, description="With `train: diffit`.")
 
+    @property
+    def kind(self) -> Kind:
+        """What is trained."""
+        return KINDS[self.train]
+
+    @property
+    def kind_settings(self) -> Any:
+        """The section of what is trained; None for a kind without settings."""
+        return getattr(self, self.train, None)
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         """Settings of a kind that is not trained would do nothing, which nobody who changes them expects."""
-        for kind, default in {"lora": LoraSettings(), "diffit": DiffFitSettings()}.items():
-            if kind != self.train and getattr(self, kind) != default:
+        for other, section in type(self).model_fields.items():
+            if other == self.train or other not in KINDS:
+                continue
+            if getattr(self, other) != section.get_default(call_default_factory=True):
                 raise ValueError(
-                    f"`{kind}` is given, but `train` is {self.train!r}; remove the one, on the command line with "
-                    f"`--set model.{kind}=null`, or change the other"
+                    f"`{other}` is given, but `train` is {self.train!r}; remove the one, on the command line with "
+                    f"`--set model.{other}=null`, or change the other"
                 )
         return self

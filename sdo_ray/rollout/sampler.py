@@ -14,7 +14,7 @@ import torch
 from rewards.mix import RewardTerm
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.trained import attach
+from sdo_ray.models.policy import attach
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors

@@ -14,8 +14,8 @@ from sdo_ray.backprop import surrogate
 from sdo_ray.models.denoisers import load_denoisers
 from sdo_ray.models.load import mixed_precision
 from sdo_ray.models.parameters import set_parameters, trained_parameters
+from sdo_ray.models.policy import attach
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained import attach
 from sdo_ray.rollout.records import Contribution
 
 Weights = Mapping[str, torch.Tensor]

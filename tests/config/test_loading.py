@@ -7,7 +7,7 @@ from pydantic import Field
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
-from sdo_ray.models.settings import LoraSettings
+from sdo_ray.models.trained.lora import LoraSettings
 from sdo_ray.settings import Settings, SettingsError
 
 REPOSITORY = Path(__file__).parents[2]

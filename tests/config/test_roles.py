@@ -10,9 +10,9 @@ from sdo_ray.config.roles import check_roles, find_roles, keep_roles
 from sdo_ray.evaluation.models import AdaptedModel, WholeModel
 from sdo_ray.evaluation.outcome import Outcome, write_outcome
 from sdo_ray.evaluation.settings import ModelsSettings
-from sdo_ray.models.adapter_file import export_adapter
 from sdo_ray.models.export import export_model
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.trained.lora import save_lora
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
@@ -37,7 +37,7 @@ def finished_run(directory: Path, base: Path, train: str = "lora") -> RunDirecto
     if train == "lora":
         export_model(Path(run.path), settings, trained_weights(base))
     else:
-        from sdo_ray.models.trained import initial_policy
+        from sdo_ray.models.policy import initial_policy
 
         export_model(Path(run.path), settings, initial_policy(settings, 0))
     write_outcome(run, Outcome((), {}))
@@ -46,7 +46,7 @@ def finished_run(directory: Path, base: Path, train: str = "lora") -> RunDirecto
 
 @pytest.fixture
 def adapter(tiny_base: Path, tmp_path: Path) -> Path:
-    return export_adapter(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path / "adapter").parent
+    return save_lora(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path / "adapter").parent
 
 
 def test_whole_models_and_adapters(tiny_base: Path, adapter: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_resumed_evaluation_has_the_same_models(tiny_base: Path, adapter: Path
     keep_roles(run, roles)
     check_roles(run, roles)
     assert json.loads((tmp_path / "compare/models.json").read_text())["base"]["where"] == str(tiny_base)
-    export_adapter(str(tiny_base), LORA, trained_weights(tiny_base, seed=9), adapter)
+    save_lora(str(tiny_base), LORA, trained_weights(tiny_base, seed=9), adapter)
     changed = find(base=str(tiny_base), candidate={"adapter": str(adapter)})
     with pytest.raises(SettingsError, match=r"models\.candidate: the evaluation was started with") as caught:
         check_roles(run, changed)

@@ -6,12 +6,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
-from sdo_ray.models.adapter import adapter_off, attach_lora, initial_lora
-from sdo_ray.models.adapter_file import export_adapter, load_adapter
+from sdo_ray.models.adapter_file import load_adapter
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.settings import LoraSettings
+from sdo_ray.models.trained.lora import LoraSettings, adapter_off, attach, initial, save_lora
 from sdo_ray.settings import SettingsError
 from tests.models.adapters import LORA, trained_weights
 
@@ -32,17 +31,17 @@ def plain(tiny_base: Path) -> StableDiffusionPipeline:
 @pytest.fixture
 def adapted(tiny_base: Path) -> DiffusionPipeline:
     pipeline = load_pipeline(str(tiny_base))
-    attach_lora(find_denoisers(pipeline), LORA)
+    attach(pipeline.components, LORA)
     return pipeline
 
 
 def test_a_new_adapter_changes_nothing(tiny_base: Path, adapted, plain) -> None:
-    set_parameters(find_denoisers(adapted), initial_lora(str(tiny_base), LORA, 0))
+    set_parameters(find_denoisers(adapted), initial(str(tiny_base), "float32", LORA, 0))
     assert torch.equal(draw(adapted), draw(plain))
 
 
 def test_the_initial_adapter_fits_and_depends_on_the_seed_alone(tiny_base: Path, adapted) -> None:
-    first, again, other = (initial_lora(str(tiny_base), LORA, seed) for seed in (0, 0, 1))
+    first, again, other = (initial(str(tiny_base), "float32", LORA, seed) for seed in (0, 0, 1))
     parameters = trained_parameters(find_denoisers(adapted))
     assert list(first) == list(parameters)
     assert any("conv1" in name for name in first)
@@ -60,7 +59,7 @@ def test_the_initial_adapter_fits_and_depends_on_the_seed_alone(tiny_base: Path,
 
 def test_only_the_adapter_is_trained_and_always_in_float32(tiny_base: Path) -> None:
     pipeline = load_pipeline(str(tiny_base), "bfloat16")
-    attach_lora(find_denoisers(pipeline), LORA)
+    attach(pipeline.components, LORA)
     trained = {name: p for name, p in pipeline.unet.named_parameters() if p.requires_grad}
     assert all(".lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
     assert len(trained) == len(trained_parameters({"unet": pipeline.unet}))
@@ -99,7 +98,7 @@ def test_exported_weights_draw_the_same_bits_in_plain_diffusers(
     weights = trained_weights(tiny_base)
     set_parameters(find_denoisers(adapted), weights)
     assert LORA.alpha != LORA.rank
-    assert export_adapter(str(tiny_base), LORA, weights, tmp_path).name == "pytorch_lora_weights.safetensors"
+    assert save_lora(str(tiny_base), LORA, weights, tmp_path).name == "pytorch_lora_weights.safetensors"
     plain.load_lora_weights(tmp_path)
     assert torch.equal(draw(plain), draw(adapted))
 
@@ -107,7 +106,7 @@ def test_exported_weights_draw_the_same_bits_in_plain_diffusers(
 def test_our_loader_takes_a_directory_or_a_file(tiny_base: Path, tmp_path: Path, adapted) -> None:
     weights = trained_weights(tiny_base)
     set_parameters(find_denoisers(adapted), weights)
-    file = export_adapter(str(tiny_base), LORA, weights, tmp_path)
+    file = save_lora(str(tiny_base), LORA, weights, tmp_path)
     for location in (tmp_path, file):
         loaded = load_pipeline(str(tiny_base))
         load_adapter(loaded, str(location))
@@ -117,7 +116,7 @@ def test_our_loader_takes_a_directory_or_a_file(tiny_base: Path, tmp_path: Path,
 def test_an_adapter_with_layers_that_the_model_lacks_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     import safetensors.torch
 
-    file = export_adapter(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path)
+    file = save_lora(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path)
     tensors = safetensors.torch.load_file(file)
     name = next(iter(tensors))
     extra = name.replace("down_blocks.0", "down_blocks.7").replace("down_blocks.1", "down_blocks.7")
@@ -129,4 +128,4 @@ def test_an_adapter_with_layers_that_the_model_lacks_is_refused(tiny_base: Path,
 
 def test_unknown_layers_are_listed(tiny_base: Path) -> None:
     with pytest.raises(SettingsError, match=r"ends with to_z; its layers end with .*to_q"):
-        initial_lora(str(tiny_base), LoraSettings(targets=["to_q", "to_z"]), 0)
+        initial(str(tiny_base), "float32", LoraSettings(targets=["to_q", "to_z"]), 0)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from sdo_ray.models.adapter import attach_lora, merge_lora
 from sdo_ray.models.denoisers import find_denoisers, load_denoisers
 from sdo_ray.models.export import ADAPTER, BASE, MODEL, export_model, product
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.settings import LoraSettings, ModelSettings
-from sdo_ray.models.trained import initial_policy
+from sdo_ray.models.policy import initial_policy
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.trained.lora import LoraSettings, attach, merge
 from tests.backprop.matrix.assemble import assemble
 from tests.backprop.matrix.cases import CASES
 from tests.models.adapters import LORA, trained_weights
@@ -64,9 +64,9 @@ def test_where_diffusers_has_no_adapter_file_the_complete_model_is_handed_out(
     base, aligned = (find_denoisers(load_pipeline(str(path))) for path in (no_adapter_file, tmp_path / MODEL))
     assert base.keys() == aligned.keys()
     adapted = load_denoisers(model.base)
-    attach_lora(adapted, lora)
+    attach(adapted, lora)
     set_parameters(adapted, weights)
-    merge_lora(adapted)
+    merge(adapted)
     for name, module in aligned.items():
         expected = adapted[name].state_dict()
         changed = {key for key, tensor in base[name].state_dict().items() if not torch.equal(tensor, expected[key])}

@@ -14,8 +14,7 @@ from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.evaluation.images import open_image
-from sdo_ray.models.adapter import initial_lora
-from sdo_ray.models.trained import initial_policy
+from sdo_ray.models.policy import initial_policy
 from sdo_ray.prompts.read import schedule
 from sdo_ray.registry.history import history_of_run
 from sdo_ray.seeds import derive_seed, generator
@@ -46,7 +45,7 @@ def plain_loop(settings: AlignSettings, prompts: list[str]) -> dict[str, torch.T
         module.requires_grad_(False)
     pipeline.unet.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets), "aligned")
     parameters = {f"unet.{name}": p for name, p in pipeline.unet.named_parameters() if p.requires_grad}
-    start = initial_lora(settings.model.base, lora, derive_seed(settings.run.seed, "adapter", 0))
+    start = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(start[name])
@@ -102,7 +101,7 @@ def test_equals_a_plain_loop(unbroken: Path) -> None:
     settings = load_settings(AlignSettings, unbroken / "settings.yaml")
     expected = plain_loop(settings, list("abcdefg"))
     trained = final_adapter(unbroken)
-    start = initial_lora(settings.model.base, settings.model.lora, derive_seed(3, "adapter", 0))
+    start = initial_policy(settings.model, derive_seed(3, "adapter", 0))
     moved = max((trained[name] - start[name]).abs().max().item() for name in start)
     assert moved > 0.03  # six steps of 0.01: the comparison below is of something
     # Sums are made in another order, and Adam divides by the size of what may be nearly zero.

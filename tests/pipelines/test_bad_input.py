@@ -67,7 +67,7 @@ CASES = {
     ),
     "text encoders on the trainers": (
         ["training.backward=trainer", "model.lora.text_encoder_targets=[q_proj]"],
-        "training.backward: got 'trainer', but model.lora.text_encoder_targets trains text encoders",
+        "training.backward: got 'trainer', but model.lora.text_encoder_targets trains more than the denoisers",
     ),
     "nothing to shard": (["trainers.zero_stage=3"], "trainers.zero_stage: got 3, which shards the denoiser's weights"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),

@@ -20,7 +20,7 @@ from PIL import ImageChops
 from pipelines.evaluate import main
 from sdo_ray.evaluation.images import open_image
 from sdo_ray.evaluation.result import read_evaluation
-from sdo_ray.models.adapter_file import export_adapter
+from sdo_ray.models.trained.lora import save_lora
 from sdo_ray.seeds import generator
 from sdo_ray.storage import RunDirectory
 from tests.models.adapters import LORA, trained_weights
@@ -37,7 +37,7 @@ def evaluate_settings(directory: Path, base: Path, **sections: Any) -> Path:
     pq.write_table(pa.table({"image": [image(c) for c in ("red", "blue", "green")]}), directory / "real.parquet")
     adapter = directory / "adapter"
     if not adapter.exists():
-        export_adapter(str(base), LORA, trained_weights(base), adapter)
+        save_lora(str(base), LORA, trained_weights(base), adapter)
     settings = {
         "run": {"name": "compare", "storage": str(directory / "runs"), "seed": 3},
         "models": {"base": str(base), "candidate": {"adapter": str(adapter)}},
@@ -163,7 +163,7 @@ def test_goes_on_after_everything_died_and_only_with_the_same_models(
         run.until("images 12/20")
     adapter = tmp_path / "adapter"
     shutil.move(adapter, tmp_path / "kept")
-    export_adapter(str(tiny_base), LORA, trained_weights(tiny_base, seed=9), adapter)
+    save_lora(str(tiny_base), LORA, trained_weights(tiny_base, seed=9), adapter)
     assert main([settings]) == 2
     assert "models.candidate: the evaluation was started with" in capsys.readouterr().err
     shutil.rmtree(adapter)

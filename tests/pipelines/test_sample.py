@@ -11,8 +11,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageChops
 
 from pipelines.sample import main
-from sdo_ray.models.adapter_file import export_adapter
-from sdo_ray.models.settings import LoraSettings
+from sdo_ray.models.trained.lora import LoraSettings, save_lora
 from sdo_ray.rollout.contact_sheet import grid
 from tests.models.adapters import LORA, trained_weights
 from tests.support.aligned import aligned
@@ -24,7 +23,7 @@ def same(a: Image.Image, b: Image.Image) -> bool:
 
 @pytest.fixture
 def adapter(tiny_base: Path, tmp_path: Path) -> Path:
-    return export_adapter(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path / "adapter").parent
+    return save_lora(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path / "adapter").parent
 
 
 def test_draws_what_plain_diffusers_draws(tiny_base: Path, adapter: Path, tmp_path: Path, capsys) -> None:
@@ -120,7 +119,7 @@ def test_refuses(tiny_base: Path, tmp_path: Path, capsys, arguments: list[str], 
 
 
 def test_refuses_an_adapter_of_another_model(tiny_base: Path, tmp_path: Path, capsys) -> None:
-    other = export_adapter("zoo://emoji", LoraSettings(), trained_weights("zoo://emoji", LoraSettings()), tmp_path)
+    other = save_lora("zoo://emoji", LoraSettings(), trained_weights("zoo://emoji", LoraSettings()), tmp_path)
     arguments = ["--model", str(tiny_base), "--out", str(tmp_path / "out"), "--prompt", "a", "--adapter", str(other)]
     assert main(arguments) == 2
     assert "does not fit StableDiffusionPipeline" in capsys.readouterr().err

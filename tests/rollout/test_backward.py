@@ -10,8 +10,8 @@ from rewards.mix import RewardTerm
 from sdo_ray.backprop import TraceError
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
+from sdo_ray.models.policy import attach, initial_policy
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained import attach, initial_policy
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from rewards.mix import RewardTerm
-from sdo_ray.models.adapter import attach_lora, initial_lora
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.settings import LoraSettings
+from sdo_ray.models.trained.lora import LoraSettings, attach, initial
 from sdo_ray.rollout.contribution import RewardFunction, compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
@@ -24,8 +23,8 @@ LORA = LoraSettings(rank=2, alpha=2.0, targets=["to_q", "to_v"])
 def pipeline(tiny_base: Path) -> object:
     pipeline = load_pipeline(str(tiny_base))
     denoisers = find_denoisers(pipeline)
-    attach_lora(denoisers, LORA)
-    weights = initial_lora(str(tiny_base), LORA, seed=0)
+    attach(denoisers, LORA)
+    weights = initial(str(tiny_base), "float32", LORA, seed=0)
     # B starts at zero, where A has no gradient.
     set_parameters(denoisers, {name: w + 0.1 * torch.ones_like(w) for name, w in weights.items()})
     return pipeline

@@ -11,8 +11,8 @@ from sdo_ray.evaluation.images import draw, open_image, to_png
 from sdo_ray.models.export import export_model
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
+from sdo_ray.models.policy import attach
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained import attach
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
 from sdo_ray.rollout.settings import SamplingSettings

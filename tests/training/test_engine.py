@@ -11,8 +11,8 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from sdo_ray.models.policy import initial_policy
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained import initial_policy
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.records import Contribution, Seconds
 from sdo_ray.training import checkpoints

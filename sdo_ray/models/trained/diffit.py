@@ -10,24 +10,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import Field
 
-from sdo_ray.models.adapter import matching_layers
-from sdo_ray.models.settings import DiffFitSettings
+from sdo_ray.models.denoisers import denoisers_among, load_denoisers
+from sdo_ray.models.parameters import trained_values
+from sdo_ray.models.trained.layers import matching_layers
+from sdo_ray.settings import Settings
 
 SCALE = "diffit_scale"
 """The scale's name as a parameter of its layer, [1]."""
 
 
-def attach_diffit(denoisers: Mapping[str, torch.nn.Module], settings: DiffFitSettings) -> None:
-    """Make every one-dimensional parameter (biases, norms) trainable, and add the scales; the images stay.
+class DiffFitSettings(Settings):
+    """DiffFit (arXiv 2304.06648): biases, the weights of norms, and a scale on the output of some layers."""
 
-    Args:
-        denoisers: frozen denoisers by component name.
-        settings: which layers get a scale.
+    scales: list[str] = Field(
+        default=["to_out.0", "ff.net.2"],
+        description="Endings of the names of the denoiser's linear and convolution layers that get a scale.",
+    )
 
-    Raises:
-        SettingsError: if no layer's name ends with one of `settings.scales`.
-    """
+
+def attach(components: Mapping[str, object], settings: DiffFitSettings) -> dict[str, torch.nn.Module]:
+    """Make every one-dimensional parameter (biases, norms) trainable, and add the scales; otherwise, see `Kind`."""
+    denoisers = denoisers_among(components)
     for name, denoiser in denoisers.items():
         scaled = matching_layers(denoiser, settings.scales, f"the {name}", "model.diffit.scales")
         for module in denoiser.modules():
@@ -41,13 +46,19 @@ def attach_diffit(denoisers: Mapping[str, torch.nn.Module], settings: DiffFitSet
             device = next(layer.parameters()).device
             layer.register_parameter(SCALE, torch.nn.Parameter(torch.ones(1, device=device)))
             layer.register_forward_hook(_scale)
+    return denoisers
+
+
+def initial(base: str, dtype: str, settings: DiffFitSettings, seed: int) -> dict[str, torch.Tensor]:
+    """See `Kind`: the base's own values, and scales of one."""
+    return trained_values(attach(load_denoisers(base, dtype), settings))
 
 
 @torch.no_grad()
-def merge_diffit(denoisers: Mapping[str, torch.nn.Module]) -> None:
+def merge(modules: Mapping[str, torch.nn.Module]) -> None:
     """Multiply the scales into their layers' weights, and take them off."""
-    for denoiser in denoisers.values():
-        for layer in denoiser.modules():
+    for module in modules.values():
+        for layer in module.modules():
             if hasattr(layer, SCALE):
                 scale = getattr(layer, SCALE).detach()
                 delattr(layer, SCALE)
@@ -56,6 +67,14 @@ def merge_diffit(denoisers: Mapping[str, torch.nn.Module]) -> None:
                 ours = [key for key, hook in layer._forward_hooks.items() if hook is _scale]
                 for key in ours:
                     del layer._forward_hooks[key]
+
+
+def adapter_writer(base: str, settings: DiffFitSettings) -> None:
+    """See `Kind`: diffusers has no file for biases."""
+
+
+def beyond_denoisers(settings: DiffFitSettings) -> None:
+    """See `Kind`."""
 
 
 def _scale(layer: torch.nn.Module, given: Any, output: torch.Tensor) -> torch.Tensor:
