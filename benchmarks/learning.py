@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.contenders import CONTENDERS
 from rewards import create
-from rewards.mix import RewardTerm
 from rewards.scoring import score, score_with_gradient
+from rewards.terms import RewardTerm
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.parameters import trained_parameters
@@ -43,7 +43,7 @@ EVALUATED: Mapping[str, Mix] = {
     "texture": {"heldout_preference": 1.0},
     "text": {"heldout_alignment": 1.0},
 }
-"""What evaluators it on held-out prompts: the same mix with each reward's evaluator; a layout needs none but itself."""
+"""What evaluates it on held-out prompts: the same mix with each reward's evaluator; a layout needs none but itself."""
 
 CONTENT = "heldout_alignment"
 """Whether images still show what was asked for, measured whatever is learned."""

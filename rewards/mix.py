@@ -22,39 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rewards.registry import is_heldout, reward_class
-
-
-@dataclass(frozen=True)
-class RewardTerm:
-    """One reward of the mix."""
-
-    name: str
-    """Name or import path of the reward."""
-
-    weight: float
-    """w_r. 0: only watched. Negative: less is better."""
-
-    cap: float | None = None
-    """c_r, in units of the score: enough is enough, nothing is learned from images above it. None: no cap."""
-
-    text: str | None = None
-    """Which of a row's texts it is given, where rows have several; None: the prompt."""
-
-    @property
-    def key(self) -> str:
-        """What its scores are called: `name`, or `name@text`, so that one reward can evaluator by several texts."""
-        return self.name if self.text is None else f"{self.name}@{self.text}"
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.weight):
-            raise ValueError(
-                f"weight of reward {self.name!r} must be a finite number (0: only watch it), got {self.weight}"
-            )
-        if self.cap is not None and not math.isfinite(self.cap):
-            raise ValueError(
-                f"cap of reward {self.name!r} must be a finite number, or left out for none, got {self.cap}"
-            )
+from rewards.terms import RewardTerm, no_gradient
 
 
 @dataclass(frozen=True)
@@ -69,33 +37,6 @@ class Mixed:
 
     valid: Tensor
     """bool [B]: every reward with a weight gave this image a finite score and a finite gradient."""
-
-
-def check_terms(terms: Sequence[RewardTerm]) -> None:
-    """Check that these rewards can be trained on, before anything starts. Loads no weights.
-
-    Raises:
-        ValueError: a reward named twice for one text, none with a weight, a held-out evaluator or a black-box reward
-            with one.
-        RewardError: a reward that does not exist.
-    """
-    names = [term.key for term in terms]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"each reward can be named once; named more often: {', '.join(twice)}")
-    learned = [term for term in terms if term.weight != 0]
-    if not learned:
-        raise ValueError(
-            f"nothing to learn from: no reward has a weight other than 0; given: {', '.join(names) or 'none'}"
-        )
-    for term in learned:
-        if is_heldout(term.name):
-            raise ValueError(
-                f"reward {term.name!r} is held out for evaluation and has weight {term.weight}: trained on, it would "
-                "evaluator nothing. Give it weight 0 to watch it"
-            )
-        if not reward_class(term.name).differentiable:  # type: ignore[attr-defined]
-            raise ValueError(_no_gradient(term))
 
 
 def mix(
@@ -149,12 +90,5 @@ def _has(term: RewardTerm, scores: Mapping[str, Tensor]) -> bool:
 def _gradient(term: RewardTerm, gradients: Mapping[str, Tensor | None]) -> Tensor:
     gradient = gradients.get(term.key)
     if gradient is None:
-        raise ValueError(_no_gradient(term))
+        raise ValueError(no_gradient(term))
     return gradient.float()
-
-
-def _no_gradient(term: RewardTerm) -> str:
-    return (
-        f"reward {term.name!r} has weight {term.weight} but no gradient: it is a black box. Give it weight 0 to watch "
-        "it, and train on a differentiable one"
-    )

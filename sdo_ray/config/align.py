@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rewards.mix import RewardTerm, check_terms
 from rewards.registry import check
+from rewards.terms import check_terms
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_call, check_estimator
 from sdo_ray.config.run import RunSettings
@@ -143,7 +143,7 @@ def _check_rewards(settings: AlignSettings) -> None:
             problems.append(f"{place}: {error}")
     if not problems:
         try:
-            check_terms([RewardTerm(term.name, term.weight, term.cap) for term in settings.rewards.terms])
+            check_terms([term.term for term in settings.rewards.terms])
         except ValueError as error:
             problems.append(f"rewards.terms: {error}")
     evaluators = [evaluator.name for evaluator in settings.evaluation.evaluators]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rewards.mix import RewardTerm, check_terms
 from rewards.registry import check
+from rewards.terms import check_terms
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_call, check_estimator
 from sdo_ray.config.run import RunSettings
@@ -96,7 +96,7 @@ def _check_rewards(settings: FidelityRunSettings) -> None:
     try:
         for term in terms:
             check(term.name, term.options)
-        check_terms([RewardTerm(term.name, term.weight, term.cap) for term in terms])
+        check_terms([term.term for term in terms])
     except ValueError as error:
         raise SettingsError(f"rewards.terms: {error}") from None
 

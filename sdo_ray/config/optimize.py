@@ -6,8 +6,8 @@ import inspect
 
 from pydantic import Field
 
-from rewards.mix import check_terms
 from rewards.registry import check
+from rewards.terms import check_terms
 from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_call, check_estimator

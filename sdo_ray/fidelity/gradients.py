@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rewards.mix import RewardTerm, mix
+from rewards.mix import mix
+from rewards.terms import RewardTerm
 from sdo_ray.backprop import BackpropPlan, GradientRecord, StepGradient, differentiable_sample, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.load import autocast
@@ -81,7 +82,7 @@ def plan_gradient(
         trained: the trained parameters; their order is that of the vector.
         batch: rows and prompts.
         plan: which steps keep their graph.
-        evaluated: how to sample and evaluator.
+        evaluated: how to sample, and what counts.
     """
     clock = _clock(pipeline)
     parameters = list(trained.values())

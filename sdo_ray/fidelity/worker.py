@@ -10,7 +10,6 @@ import ray
 import torch
 from ray.util import ActorPool
 
-from rewards.mix import RewardTerm
 from sdo_ray.backprop import sampler_plan
 from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, plan_gradient, step_gradients
 from sdo_ray.models.load import load_pipeline
@@ -111,8 +110,8 @@ class GradientMaker:
 
     def _evaluated(self, reward_actors: Mapping[str, Any]) -> Evaluated:
         config = self._config
-        terms = [RewardTerm(term.name, term.weight, term.cap) for term in config.mix.terms]
-        rewards = RewardClient(reward_actors, [term.name for term in terms if term.weight])
+        terms = [term.term for term in config.mix.terms]
+        rewards = RewardClient(reward_actors, [term.key for term in terms if term.weight])
         return Evaluated(config.seed, config.sampling, rewards, terms, config.mix.normalize)
 
 

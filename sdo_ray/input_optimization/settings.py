@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from rewards.mix import RewardTerm
 from sdo_ray.rollout.settings import RewardSettings
 from sdo_ray.settings import Settings
 
@@ -42,16 +41,6 @@ class TextRewardSettings(RewardSettings):
         description="Column with the text that the reward is given, such as `target`; none: the prompt. Its scores are "
         "then called `NAME@TEXT`.",
     )
-
-    @property
-    def key(self) -> str:
-        """What its scores are called."""
-        return self.term.key
-
-    @property
-    def term(self) -> RewardTerm:
-        """Its part in the mix."""
-        return RewardTerm(self.name, self.weight, self.cap, self.text)
 
 
 class TextMixSettings(Settings):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rewards.mix import RewardTerm, mix
+from rewards.mix import mix
+from rewards.terms import RewardTerm
 from sdo_ray.backprop import GradientRecord, KeptCall, differentiable_sample, sampler_plan
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.load import autocast

@@ -11,7 +11,6 @@ import pyarrow as pa
 import ray
 import torch
 
-from rewards.mix import RewardTerm
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach
@@ -35,8 +34,8 @@ class Sampler:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
         self._store = store
-        self._terms = [RewardTerm(term.name, term.weight, term.cap) for term in config.mix.terms]
-        self._rewards = RewardClient(reward_actors, [term.name for term in self._terms if term.weight])
+        self._terms = [term.term for term in config.mix.terms]
+        self._rewards = RewardClient(reward_actors, [term.key for term in self._terms if term.weight])
         device = "cuda" if config.samplers.num_gpus else "cpu"
         self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
         self._trained = attach(self._pipeline.components, config.model)

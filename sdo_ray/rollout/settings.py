@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Literal
 
 from pydantic import Field
 
+from rewards.terms import RewardTerm
 from sdo_ray.settings import Settings
 
 Backward = Literal["sampler", "trainer"]
@@ -79,6 +81,19 @@ class RewardSettings(RewardActorSettings):
     cap: float | None = Field(
         None, description="Scores above this count as this and give no gradient: a guard against over-optimisation."
     )
+
+    @property
+    def key(self) -> str:
+        """What its actor and its scores are called."""
+        return self.term.key
+
+    @property
+    def term(self) -> RewardTerm:
+        """Its part in the mix: the fields of a `RewardTerm` that these settings have."""
+        own = type(self).model_fields
+        return RewardTerm(
+            **{field.name: getattr(self, field.name) for field in fields(RewardTerm) if field.name in own}
+        )
 
 
 class MixSettings(Settings):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
-from rewards.mix import RewardTerm
 from rewards.scoring import score_with_gradient
+from rewards.terms import RewardTerm
 from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
 from sdo_ray.fidelity.gradients import Evaluated, plan_gradient, step_gradients
 from sdo_ray.models.denoisers import find_denoisers

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from rewards.mix import Mixed, RewardTerm, check_terms, mix
+from rewards.mix import Mixed, mix
 from rewards.registry import RewardError
+from rewards.terms import RewardTerm, check_terms
 
 
 @pytest.fixture

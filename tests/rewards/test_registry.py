@@ -106,9 +106,9 @@ def test_registering_twice():
     ("path", "message"),
     [
         ("no_such_module:Reward", "no module 'no_such_module'"),
-        ("rewards.mix:Mixture", "has no 'Mixture'; its classes are RewardTerm, Mixed"),
+        ("rewards.terms:Mixture", "has no 'Mixture'; its classes are RewardTerm"),
         ("rewards.mix:mix", "must be a class"),
-        ("rewards.mix:RewardTerm", "needs __call__"),
+        ("rewards.terms:RewardTerm", "needs __call__"),
         ("rewards.features:ImageFeatures", "needs the class attribute `differentiable`"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rewards.mix import RewardTerm
+from rewards.terms import RewardTerm
 from sdo_ray.backprop import TraceError
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters

@@ -7,7 +7,7 @@ import diffusers
 import pytest
 import torch
 
-from rewards.mix import RewardTerm
+from rewards.terms import RewardTerm
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters

@@ -1,11 +1,17 @@
-"""How settings become a pipeline's call."""
+"""How settings become a pipeline's call, and terms of the mix."""
 
+import ast
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
 
+from rewards.terms import RewardTerm
+from sdo_ray.input_optimization.settings import TextRewardSettings
 from sdo_ray.models.load import load_pipeline
-from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.rollout.settings import RewardSettings, SamplingSettings
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_one_negative_prompt_is_for_all_images(tiny_base: Path) -> None:
@@ -22,3 +28,28 @@ def test_one_negative_prompt_is_for_all_images(tiny_base: Path) -> None:
     assert not torch.equal(plain[1], avoiding[1])
     assert torch.equal(avoiding, draw(negative_prompt=["c", "c"]))
     assert draw(height=32, width=32).shape == (2, 3, 32, 32)
+
+
+def test_a_term_has_all_that_its_settings_say() -> None:
+    """So that a field that is new to both is not dropped on the way."""
+    said = {"name": "ink", "weight": -0.5, "cap": 2.0, "text": "target"}
+    assert said.keys() == {field.name for field in fields(RewardTerm)}, "give the new field a value of its own here"
+    texts = TextRewardSettings(**said)
+    assert asdict(texts.term) == said
+    assert texts.key == texts.term.key == "ink@target"
+    del said["text"]
+    assert said.keys() <= RewardSettings.model_fields.keys(), "a field that settings do not have"
+    plain = RewardSettings(**said)
+    assert asdict(plain.term) == said | {"text": None}
+    assert plain.key == "ink"
+
+
+def test_terms_are_made_from_settings_in_one_place() -> None:
+    made = {
+        file.relative_to(REPOSITORY).as_posix()
+        for room in ("sdo_ray", "pipelines")
+        for file in (REPOSITORY / room).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and "RewardTerm" in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))
+    }
+    assert made == {"sdo_ray/rollout/settings.py"}
