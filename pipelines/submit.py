@@ -26,7 +26,7 @@ from pipelines.arguments import BAD_INPUT, quiet
 from sdo_ray.config.loading import load_settings, read_settings, relative_paths
 from sdo_ray.config.reference import COMMANDS
 from sdo_ray.secrets import redact
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.submission.environment import job_environment
 from sdo_ray.submission.identity import JobName
 from sdo_ray.submission.package import pack
@@ -88,7 +88,10 @@ def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]
     """The working directory, the job's command line and its environment, checked as far as they can be here."""
     working = Path(options.working_dir or config.parent).resolve()
     inside = config.resolve()
-    problems = [*_storage_problems(options.command, settings), *_path_problems(config, working, settings)]
+    problems: list[Problem | str] = [
+        *_storage_problems(options.command, settings),
+        *_path_problems(config, working, settings),
+    ]
     if not inside.is_relative_to(working):
         problems.append(f"--working-dir: {str(working)!r} does not hold {str(config)!r}; name one that does.")
     try:

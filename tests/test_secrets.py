@@ -92,7 +92,7 @@ def test_all_places_are_named_and_none_is_shown() -> None:
     with pytest.raises(SettingsError) as refused:
         refuse_secrets(settings)
     said = str(refused.value)
-    assert [line.partition(":")[0] for line in refused.value.problems] == [
+    assert [str(problem).partition(":")[0] for problem in refused.value.problems] == [
         "run.storage",
         "rewards.terms.1.runtime_env.env_vars.API_KEY",
         "list.0.0",

@@ -15,7 +15,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
@@ -79,7 +79,7 @@ def check_align(settings: AlignSettings) -> None:
     Raises:
         SettingsError: with one line a problem.
     """
-    problems: list[str] = []
+    problems: list[Problem | str] = []
     for check_part in (_check_model, _check_plan, _check_backward, _check_rewards, _check_prompts, _check_batches):
         try:
             check_part(settings)
@@ -160,7 +160,7 @@ def _check_rewards(settings: AlignSettings) -> None:
 
 
 def _check_prompts(settings: AlignSettings) -> None:
-    problems: list[str] = []
+    problems: list[Problem | str] = []
     for setting, path, column in (
         ("prompts.train", settings.prompts.train, settings.prompts.column),
         ("evaluation.prompts", settings.evaluation.prompts, settings.evaluation.column),

@@ -15,7 +15,7 @@ from sdo_ray.evaluation.result import CANDIDATE, CHAMPION
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.prompts.prepare import Preparation
 from sdo_ray.prompts.settings import PreparationSettings
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.settings import ExperimentSettings
 
@@ -103,7 +103,7 @@ def check_cycle(settings: CycleSettings) -> str:
         SettingsError: one line a problem.
     """
     somewhere = Preparation("-", "-", 0, 0, 0, {})
-    problems: list[str] = []
+    problems: list[Problem | str] = []
     for load in (
         lambda: settings.align_settings(somewhere),
         lambda: settings.evaluate_settings(somewhere, 1, "models:/-/1", None),

@@ -20,7 +20,7 @@ from sdo_ray.evaluation.settings import (
     ReportSettings,
 )
 from sdo_ray.rollout.settings import RewardActorSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 from sdo_ray.tracking.settings import ExperimentSettings
 
 
@@ -61,7 +61,7 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
     Raises:
         SettingsError: with one line a problem.
     """
-    problems: list[str] = []
+    problems: list[Problem | str] = []
     questions = pa.table({"prompt": pa.array([], pa.string())})
     try:
         questions = read_questions(settings.prompts, settings.run.seed)

@@ -15,7 +15,7 @@ from sdo_ray.models.load import check_base
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.settings import MixSettings, PromptSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 from sdo_ray.tracking.settings import ExperimentSettings
 
 
@@ -55,7 +55,7 @@ def check_fidelity(settings: FidelityRunSettings) -> None:
     Raises:
         SettingsError: with one line a problem.
     """
-    problems: list[str] = []
+    problems: list[Problem | str] = []
     for check_part in (_check_model, _check_plans, _check_rewards, _check_prompts):
         try:
             check_part(settings)
@@ -86,7 +86,9 @@ def _check_plans(settings: FidelityRunSettings) -> None:
         try:
             check_estimator(plan, settings.sampling, base)
         except SettingsError as error:
-            problems += [f"fidelity.plans.{number}: {problem.removeprefix('plan: ')}" for problem in error.problems]
+            problems += [
+                f"fidelity.plans.{number}: {str(problem).removeprefix('plan: ')}" for problem in error.problems
+            ]
     if problems:
         raise SettingsError(*problems)
 

@@ -18,7 +18,7 @@ from sdo_ray.input_optimization.settings import FrozenModelSettings, Optimizatio
 from sdo_ray.input_optimization.variables import LEAST_GUIDANCE
 from sdo_ray.models.load import check_base, pipeline_class
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 from sdo_ray.tracking.settings import ExperimentSettings
 
 
@@ -66,7 +66,7 @@ def check_optimize(settings: OptimizeSettings) -> None:
     Raises:
         SettingsError: with one line a problem.
     """
-    problems: list[str] = []
+    problems: list[Problem | str] = []
     for check_part in (_check_model, _check_variable, _check_plan, _check_rewards):
         try:
             check_part(settings)

@@ -64,7 +64,8 @@ def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri:
         except SettingsError as error:
             # Models and adapters are named elsewhere in other jobs.
             problems += [
-                f"models.{role}: {p.removeprefix('model.base: ').removeprefix('adapter: ')}" for p in error.problems
+                f"models.{role}: {str(p).removeprefix('model.base: ').removeprefix('adapter: ')}"
+                for p in error.problems
             ]
     if problems:
         raise SettingsError(*problems)

@@ -121,7 +121,7 @@ def test_a_resumed_evaluation_has_the_same_models(tiny_base: Path, adapter: Path
     with pytest.raises(SettingsError, match=r"models\.candidate: the evaluation was started with") as caught:
         check_roles(run, changed)
     assert len(caught.value.problems) == 2
-    assert "give this evaluation another name" in caught.value.problems[1]
+    assert "give this evaluation another name" in str(caught.value.problems[1])
 
 
 def test_text_is_short_for_a_model() -> None:

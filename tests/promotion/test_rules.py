@@ -61,8 +61,8 @@ def test_what_is_none_and_where_reading_stopped(text: str, said: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_rule(text)
     [problem] = refused.value.problems
-    assert problem.startswith(f"{text!r}: ")
-    assert said in problem
+    assert str(problem).startswith(f"{text!r}: ")
+    assert said in str(problem)
 
 
 def test_sides_of_the_bound() -> None:

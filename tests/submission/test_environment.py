@@ -25,7 +25,7 @@ def test_secrets_and_missing_variables_are_refused_without_showing_them(monkeypa
     with pytest.raises(SettingsError) as refused:
         job_environment(["MLFLOW_TRACKING_URI", "HF_TOKEN", "DB_PASSWORD=hunter4", "MISSING", "FINE=1"])
     said = str(refused.value)
-    assert [problem.partition(":")[0] for problem in refused.value.problems] == [
+    assert [str(problem).partition(":")[0] for problem in refused.value.problems] == [
         "--env MLFLOW_TRACKING_URI",
         "--env HF_TOKEN",
         "--env DB_PASSWORD",

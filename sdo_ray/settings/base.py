@@ -1,25 +1,10 @@
-"""What every settings class is made of, and the one error that bad input gets."""
+"""What every settings class is made of."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
-
-
-class SettingsError(ValueError):
-    """Bad input, found before any work started.
-
-    Attributes:
-        problems: one line each: the field, what was given, what is legal, how to fix it.
-    """
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__(*problems)
-        self.problems = problems
-
-    def __str__(self) -> str:
-        return "\n".join(self.problems)
 
 
 class Settings(BaseModel):
