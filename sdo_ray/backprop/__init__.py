@@ -13,16 +13,19 @@ from sdo_ray.backprop.registry import available, check_plan, estimator, make_pla
 from sdo_ray.backprop.sample import differentiable_sample
 from sdo_ray.backprop.sampler_plan import check_sampler_plan, sampler_plan
 from sdo_ray.backprop.solver import SolverWeights, solver_weights
+from sdo_ray.backprop.steps import ExactRunner, StepRunner
 from sdo_ray.backprop.trace import trace
 
 __all__ = [
     "BackpropError",
     "BackpropPlan",
+    "ExactRunner",
     "GradientRecord",
     "KeptCall",
     "PlanError",
     "SolverWeights",
     "StepGradient",
+    "StepRunner",
     "TraceError",
     "available",
     "check_plan",

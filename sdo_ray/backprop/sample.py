@@ -10,6 +10,7 @@ from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.kept import KeptCall
 from sdo_ray.backprop.plan import BackpropPlan
 from sdo_ray.backprop.record import GradientRecord
+from sdo_ray.backprop.steps import StepRunner
 from sdo_ray.backprop.trace import trace
 
 
@@ -20,6 +21,7 @@ def differentiable_sample(
     record: GradientRecord | None = None,
     shifts: Mapping[int, torch.Tensor] | None = None,
     elsewhere: list[KeptCall] | None = None,
+    runner: StepRunner | None = None,
     **pipeline_call: Any,
 ) -> torch.Tensor:
     """Call `pipeline` and return its images with the graph that `plan` keeps attached.
@@ -38,6 +40,8 @@ def differentiable_sample(
         elsewhere: if given, the denoiser's backward pass at kept steps is left to the caller: the calls run without a
             graph and are appended here. After `backward` on the images they hold all that it needs; see
             `sdo_ray.backprop.kept`. Parameters outside the denoiser get no gradient then.
+        runner: runs the denoiser at steps without a graph, if given; the kept step is exact with any. See
+            `sdo_ray.backprop.steps`.
         pipeline_call: the call's own keyword arguments (`prompt`, `num_inference_steps`, `generator`, ...).
 
     Returns:
@@ -53,7 +57,7 @@ def differentiable_sample(
         raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
     if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
         pipeline_call["output_type"] = output_type
-    with trace(pipeline, plan, record, shifts, elsewhere):
+    with trace(pipeline, plan, record, shifts, elsewhere, runner):
         try:
             images = _stacked(pipeline(**pipeline_call)[0])
         except RuntimeError as error:

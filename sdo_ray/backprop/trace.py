@@ -36,6 +36,7 @@ from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.posterior import posterior_mean
 from sdo_ray.backprop.record import GradientRecord
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
+from sdo_ray.backprop.steps import ExactRunner, StepRunner
 from sdo_ray.backprop.tensors import depends_on, detach_held, floating, holders, map_floating, own_lists
 
 
@@ -46,6 +47,7 @@ def trace(
     record: GradientRecord | None = None,
     shifts: Mapping[int, torch.Tensor] | None = None,
     elsewhere: list[KeptCall] | None = None,
+    runner: StepRunner | None = None,
 ) -> Iterator["Trace"]:
     """Within the block, calls of `pipeline` build the graph of `plan`; one call per block.
 
@@ -56,6 +58,7 @@ def trace(
         shifts: step k in 1 .. N -> what is added to z_k, the latents that the scheduler gives for it, of their shape.
             The gradient at a shift of zeros is dR/dz_k. (z_0 is the call's own argument `latents`.)
         elsewhere: if given, kept denoiser calls get no graph and are appended here instead.
+        runner: runs the denoiser at steps without a graph; by default exactly, as the pipeline does.
 
     Raises:
         TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps;
@@ -79,7 +82,8 @@ def trace(
         raise TraceError("elsewhere", plan.describe(), "a plan of single calls, without coupling or copies", fix)
     parts = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
     others = [module for module in parts if module not in denoisers.values()]
-    state = Trace(plan, record, shifts or {}, elsewhere, denoisers)
+    state = Trace(plan, record, shifts or {}, elsewhere, denoisers, runner or ExactRunner())
+    state.runner.begin(plan.num_steps)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         for name, module in denoisers.items():
@@ -109,11 +113,13 @@ class Trace:
         shifts: Mapping[int, torch.Tensor],
         elsewhere: list[KeptCall] | None,
         denoisers: Mapping[str, torch.nn.Module],
+        runner: StepRunner,
     ) -> None:
         self.plan = plan
         self.record = record
         self.shifts = dict(shifts)
         self.elsewhere = elsewhere
+        self.runner = runner
         self.copies = SavedCopies()
         self._denoisers = denoisers
         self._processors = {name: attention_processors(module) for name, module in denoisers.items()}
@@ -147,6 +153,8 @@ class Trace:
             self._skipped += 1
             return self._calls[(self._skipped - 1) % len(self._calls)].output
         given_args, given_kwargs = own_lists((args, kwargs))
+        if self.kept is not None:
+            forward = self._exactly(forward)
         with self.copies.paused():
             output = self._denoise(name, forward, args, kwargs)
         if self.step in (self.plan.reward_at, self.plan.renoised_at):
@@ -197,10 +205,13 @@ class Trace:
 
     def _denoise(self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kept = self.kept
-        if kept is None or self.step == self.plan.renoised_at:
+        if kept is None:
+            with torch.no_grad():
+                return self.runner(self.step, name, forward, args, kwargs)
+        if self.step == self.plan.renoised_at:
             with torch.no_grad():
                 output = forward(*args, **kwargs)
-            for o in floating(output) if kept is not None else ():
+            for o in floating(output):
                 o.requires_grad_()
             return output
         if self.elsewhere is not None or self.plan.checkpoint:
@@ -224,6 +235,15 @@ class Trace:
                 if kept.scale != 1:
                     o.register_hook(_times(kept.scale))
         return output
+
+    def _exactly(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """`forward` as a kept step calls it, in the backward pass too where that repeats the call."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.runner.exact():
+                return forward(*args, **kwargs)
+
+        return call
 
     def _couple(self, coupling: float, x: torch.Tensor) -> torch.Tensor:
         """x -> sg(x) + alpha (x - sg(x)) for what depends on kept calls; conditions keep their gradient.
