@@ -137,10 +137,10 @@ def _compare(
         tracked.log_comparisons(comparisons, write_images(local, images))
         base, trained = export_model(local, settings.model, policy), product(settings.model)
         places = {
-            "before/after sheet": f"{run.uri}/{SHEET}",
-            "all images and scores": f"{run.uri}/{IMAGES}",
-            trained: f"{run.uri}/{trained}",
-            "base model": f"{run.uri}/{base}" if base else settings.model.base,
+            "before/after sheet": run.place(SHEET),
+            "all images and scores": run.place(IMAGES),
+            trained: run.place(trained),
+            "base model": run.place(base) if base else settings.model.base,
             "MLflow": how_to_look(tracked.uri),
         }
         run.copy_in(local)

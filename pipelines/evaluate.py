@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             ray.shutdown()
         run = RunDirectory(settings.run.storage, settings.run.name)
-        print(f"\n{as_text(evaluation)}\n\nreport  {run.uri}/{REPORT}\nMLflow  {how_to_look(tracking_uri(run))}")
+        print(f"\n{as_text(evaluation)}\n\nreport  {run.place(REPORT)}\nMLflow  {how_to_look(tracking_uri(run))}")
         return 0
 
     return run_job("evaluate", __doc__ or "", EvaluateSettings, job, arguments)

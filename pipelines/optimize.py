@@ -105,8 +105,8 @@ def _finish(
         tracked.log_results({}, files)
         run.copy_in(Path(temporary))
     places = {
-        "before/after sheet": f"{run.uri}/{SHEET}",
-        "images, scores, variables": f"{run.uri}/{RESULTS}",
+        "before/after sheet": run.place(SHEET),
+        "images, scores, variables": run.place(RESULTS),
         "MLflow": how_to_look(tracked.uri),
     }
     return Outcome(len(results), tuple(changes(results)), places)

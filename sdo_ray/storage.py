@@ -7,24 +7,33 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pyarrow import fs
 
 from sdo_ray.settings import SettingsError
 
 
+def below(place: str, name: str) -> str:
+    """What is called `name` in a directory: a path or a URI, whose query stays at its end."""
+    if "://" not in place:
+        return f"{place}/{name}"
+    uri = urlsplit(place)
+    return urlunsplit(uri._replace(path=f"{uri.path.rstrip('/')}/{name}"))
+
+
 class RunDirectory:
     """Everything one run keeps.
 
     Args:
-        storage: a local directory, made absolute here, or a URI such as `s3://bucket/path`.
+        storage: a local directory, made absolute here, or a URI such as `s3://bucket/path?region=eu-west-1`.
         name: the run's name, a directory below it.
     """
 
     def __init__(self, storage: str, name: str) -> None:
         self.is_local = "://" not in storage
         self.storage = str(Path(storage).expanduser().resolve()) if self.is_local else storage.rstrip("/")
-        self.uri = f"{self.storage}/{name}"
+        self.uri = below(self.storage, name)
         if self.is_local:
             self.filesystem, self.path = fs.LocalFileSystem(), self.uri
         else:
@@ -32,6 +41,10 @@ class RunDirectory:
                 self.filesystem, self.path = fs.FileSystem.from_uri(self.uri)
             except (ValueError, OSError) as error:
                 raise SettingsError(f"run.storage: {storage!r} cannot be used: {error}") from None
+
+    def place(self, name: str) -> str:
+        """The full name of a file in it: a path, or a URI."""
+        return below(self.uri, name)
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file, or None if there is none."""
@@ -51,7 +64,7 @@ class RunDirectory:
             stream.write(data)
         if written != target:
             self.filesystem.move(written, target)
-        return f"{self.uri}/{name}"
+        return self.place(name)
 
     def write_json(self, name: str, data: Any) -> str:
         """Write a JSON file; returns its full name."""

@@ -15,7 +15,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
 
 def test_what_is_written_is_read(run: RunDirectory, tmp_path: Path) -> None:
     assert run.read_json("a/b.json") is None
-    assert run.write_json("a/b.json", {"x": [1]}) == f"{run.uri}/a/b.json"
+    assert run.write_json("a/b.json", {"x": [1]}) == run.place("a/b.json")
     assert run.read_json("a/b.json") == {"x": [1]}
     assert (tmp_path / "run/a/b.json").is_file()
 
@@ -74,3 +74,11 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> Non
     with pytest.raises(KeyboardInterrupt):
         run.write("a", b"after")
     assert (tmp_path / "run/a").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("query", ["region=eu-west-1", "endpoint_override=minio:9000&scheme=http"])
+def test_runs_at_a_uri_with_options_are_apart(query: str) -> None:
+    a, b = (RunDirectory(f"s3://bucket/runs/?{query}", name) for name in ("a", "b"))
+    assert (a.path, b.path) == ("bucket/runs/a", "bucket/runs/b")
+    assert a.uri == f"s3://bucket/runs/a?{query}"
+    assert a.place("x/y.json") == f"s3://bucket/runs/a/x/y.json?{query}"

@@ -145,7 +145,7 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str, sampling: Sampli
         raise SettingsError(f"{choice.model!r} is a run of `sdo align` that is not finished; run it to its end.")
     model = ModelSettings.model_validate(run.read_json(SETTINGS)["model"])
     if product(model) == MODEL:
-        directory = f"{run.uri}/{MODEL}"
+        directory = run.place(MODEL)
         if not run.is_local:
             raise SettingsError(
                 f"{directory!r} is a complete model and not on a disk; copy it there and name the copy."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ def history_of_version(version: RegisteredVersion, tracking_uri: str) -> History
     weights = {
         data.params[key.replace(".weight", ".name")]: float(value)
         for key, value in data.params.items()
-        if key.startswith("rewards.terms.") and key.endswith(".weight")
+        if re.fullmatch(r"rewards\.terms\.\d+\.weight", key)  # and not a reward's option of that name
     }
     if not weights:
         return None

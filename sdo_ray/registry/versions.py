@@ -176,6 +176,11 @@ def _known(found: ModelVersion) -> RegisteredVersion:
             f"{SCHEME}{found.name}/{found.version} was not registered by `sdo align`: it has no tag {SHA256}. "
             "Name another version."
         )
+    if not re.fullmatch(r"[0-9a-f]{64}", found.tags[SHA256]):  # it names a directory of the cache
+        raise SettingsError(
+            f"{SCHEME}{found.name}/{found.version}: the tag {SHA256} is {found.tags[SHA256]!r}, which is no SHA-256; it was "
+            "changed since `sdo align` wrote it. Name another version."
+        )
     return RegisteredVersion(found.name, int(found.version), found.tags[SHA256], found.run_id or None, dict(found.tags))
 
 

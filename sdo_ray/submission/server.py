@@ -119,14 +119,20 @@ class JobServer:
             position = 0
             async for text in self._client.tail_job_logs(str(name)):
                 # After a broken connection the output comes from its beginning again.
+                self._heard = time.monotonic()
                 new = text[max(0, written - position) :]
                 position += len(text)
                 if new:
                     write(redact(new))
                     written = position
 
-        self._patiently(lambda: asyncio.run(read()), f"the output of {name}")
-        return self.wait(name)
+        while True:
+            # Once more after the job has ended: a connection may be closed without an error while it goes on.
+            job = self.info(name)
+            self._patiently(lambda: asyncio.run(read()), f"the output of {name}")
+            if job.status.is_terminal():
+                return job
+            time.sleep(self.PAUSE)
 
     def _patiently(self, ask: Callable[[], T], what: str) -> T:
         """The answer, once there is one.
@@ -139,7 +145,7 @@ class JobServer:
         import requests
         from ray.exceptions import AuthenticationError
 
-        began = said = time.monotonic()
+        self._heard = said = began = time.monotonic()
         while True:
             try:
                 return ask()
@@ -156,7 +162,8 @@ class JobServer:
                     raise
                 cause = NOT_READY
             now = time.monotonic()
-            if now - began > self._timeout:
+            # From the last sign of life: an output may have been followed for hours before the connection broke.
+            if now - self._heard > self._timeout:
                 raise ServerLost(cause)
             if now - said > 10 or said == began:
                 self._say(f"waiting for {what}: {cause}")

@@ -58,7 +58,7 @@ def test_every_bad_rule_is_named_before_anything_is_asked(tmp_path: Path, capsys
     assert main([str(promotion_settings(tmp_path, evaluation(1), "q > 0", "q >", "q > base, 20 % sure"))]) == 2
     said = capsys.readouterr().err
     assert "promotion.rules.1: 'q >': at its end, expected base or champion or a number" in said
-    assert "promotion.rules.2: 'q > base, 20 % sure': got 20 % sure" in said
+    assert "promotion.rules.2: 'q > base, 20 % sure': got 20 % confidence" in said
     assert "promotion.rules.0" not in said
 
 

@@ -17,6 +17,7 @@ def test_rewards_and_curves(uri: str) -> None:
     params = {
         "rewards.terms.0.name": "preference",
         "rewards.terms.0.weight": "1.0",
+        "rewards.terms.0.options.weight": "thin",  # a reward's own option
         "rewards.terms.1.name": "m:Watched",
         "rewards.terms.1.weight": "0.0",
         "rewards.normalize": "False",

@@ -129,3 +129,13 @@ def test_a_hub_model_that_cannot_be_fetched(tiny_base: Path, tmp_path: Path, mon
     shutil.rmtree(tmp_path / "hub")
     with pytest.raises(SettingsError, match=f"the base model 'org/tiny', revision {COMMIT}, cannot be fetched"):
         fetch_base("org/tiny", COMMIT)
+
+
+@pytest.mark.parametrize("tag", ["/etc", "../../elsewhere", "0" * 63, "A" * 64])
+def test_a_fingerprint_that_is_none_names_no_directory(uri: str, lora: Aligned, tag: str) -> None:
+    """Whoever may edit a version's tags must not choose what others load."""
+    name = f"tagged-{len(tag)}"
+    reference = lora.register(uri, name)
+    mlflow.MlflowClient(uri, uri).set_model_version_tag(name, reference.rpartition("/")[2], "sdo.sha256", tag)
+    with pytest.raises(SettingsError, match="which is no SHA-256"):
+        resolve_model(reference, uri)

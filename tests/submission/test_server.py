@@ -1,13 +1,16 @@
 """Waiting for a job server that is not ready, or away: shown with a server that answers so."""
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import ray
+from aiohttp import web
 
 from sdo_ray.settings import SettingsError
 from sdo_ray.submission.identity import JobName
@@ -98,6 +101,72 @@ def test_other_errors_are_not_tried_again(serve: Serve) -> None:
 def test_no_server_at_all() -> None:
     with pytest.raises(SettingsError, match=r"--address: http://127\.0\.0\.1:\d+ does not answer after 0\.2 s"):
         JobServer(f"http://127.0.0.1:{free_port()}", 0.2, lambda line: None)
+
+
+@contextmanager
+def streaming(connections: list[str]) -> Iterator[str]:
+    """A server whose job ends with the last of `connections`, each of which says how one to its output goes.
+
+    One line is sent each 0.1 s, then "drop" cuts the connection and "close" closes it in good order.
+    """
+    opened = []
+
+    async def version(_: web.Request) -> web.Response:
+        body = {"version": "4", "ray_version": ray.__version__, "ray_commit": "x", "session_name": "x"}
+        return web.json_response(body)
+
+    async def job(_: web.Request) -> web.Response:
+        return web.json_response(JOB | {"status": "RUNNING" if len(opened) < len(connections) else "SUCCEEDED"})
+
+    async def tail(request: web.Request) -> web.WebSocketResponse:
+        number = min(len(opened), len(connections) - 1)
+        opened.append(number)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for i in range(10 * (number + 1)):
+            await socket.send_str(f"line {i}\n")
+            if i >= 10 * number:
+                await asyncio.sleep(0.1)
+        if connections[number] == "drop":
+            assert request.transport is not None
+            request.transport.abort()
+        return socket
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/api/version", version),
+            web.get(f"/api/jobs/{NAME}", job),
+            web.get(f"/api/jobs/{NAME}/logs/tail", tail),
+        ]
+    )
+    loop, port = asyncio.new_event_loop(), free_port()
+
+    runner = web.AppRunner(app)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.mark.parametrize("first", ["drop", "close"])
+def test_output_is_followed_over_a_broken_connection_later_than_the_limit(first: str) -> None:
+    output: list[str] = []
+    with streaming([first, "close"]) as address:
+        server = JobServer(address, 0.5, lambda line: None)  # the first connection holds twice as long
+        assert server.follow(NAME, output.append).status == "SUCCEEDED"
+    assert "".join(output).split("\n") == [*(f"line {i}" for i in range(20)), ""]
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:6379", "ray://head:10001"])

@@ -99,7 +99,7 @@ def test_attacks_are_text() -> None:
     tags = {tag for tag, _ in it.elements}
     assert tags <= {tag for tag, _ in Page(page(harmless(champion=True))).elements}
     assert len(it.all("img")) == 3 * len(EVIL)
-    assert all((image["src"] or "").startswith("data:image/webp;base64,") for tag in it.all("img"))
+    assert all((tag["src"] or "").startswith("data:image/webp;base64,") for tag in it.all("img"))
     assert [point["prompt"] for point in it.data["points"]] == list(EVIL)
     text = "".join(it.texts)
     for evil in EVIL:
