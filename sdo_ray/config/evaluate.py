@@ -33,7 +33,7 @@ class EvaluateSettings(Settings):
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     rewards: list[RewardActorSettings] = Field(
         min_length=1,
-        description="What evaluators the images: rewards that were trained on, and better those that were not.",
+        description="What scores the images: rewards that were trained on, and better those that were not.",
     )
     features: FeatureSettings | None = Field(
         default_factory=FeatureSettings, description="`null` leaves out what is measured with it."

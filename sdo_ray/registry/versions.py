@@ -178,8 +178,8 @@ def _known(found: ModelVersion) -> RegisteredVersion:
         )
     if not re.fullmatch(r"[0-9a-f]{64}", found.tags[SHA256]):  # it names a directory of the cache
         raise SettingsError(
-            f"{SCHEME}{found.name}/{found.version}: the tag {SHA256} is {found.tags[SHA256]!r}, which is no SHA-256; it was "
-            "changed since `sdo align` wrote it. Name another version."
+            f"{SCHEME}{found.name}/{found.version}: the tag {SHA256} is {found.tags[SHA256]!r}, which is no SHA-256; "
+            "it was changed since `sdo align` wrote it. Name another version."
         )
     return RegisteredVersion(found.name, int(found.version), found.tags[SHA256], found.run_id or None, dict(found.tags))
 

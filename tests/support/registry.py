@@ -1,5 +1,6 @@
 """Registered versions and evaluations of them, for tests of promotion: real MLflow, made-up scores."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,8 @@ def registered(uri: str, name: str = MODEL, versions: int = 3) -> mlflow.MlflowC
     client.create_registered_model(name)
     for version in range(1, versions + 1):
         run = client.create_run(experiment_id)
-        client.create_model_version(
-            name, f"{run.info.artifact_uri}/model", run.info.run_id, {SHA256: f"files of {name} {version}"}
-        )
+        sha256 = hashlib.sha256(f"files of {name} {version}".encode()).hexdigest()
+        client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id, {SHA256: sha256})
     return client
 
 
@@ -58,7 +58,7 @@ def evaluation(
 
 
 def promotion_settings(directory: Path, it: Evaluation, *rules: str, model: str = MODEL, **changes: Any) -> Path:
-    """Write an evaluation, and the settings that evaluator it; returns their file."""
+    """Write an evaluation, and the settings of its promotion; returns their file."""
     write_evaluation(RunDirectory(str(directory / "runs"), it.name), it)
     settings = {
         "evaluation": {"name": it.name, "storage": str(directory / "runs")},
