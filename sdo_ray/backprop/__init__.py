@@ -8,7 +8,7 @@ from sdo_ray.backprop.conditions import given_prompt_embeds, initial_latents, in
 from sdo_ray.backprop.errors import BackpropError, PlanError, TraceError
 from sdo_ray.backprop.kept import KeptCall, surrogate
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
-from sdo_ray.backprop.record import GradientRecord
+from sdo_ray.backprop.record import GradientRecord, OutputHook
 from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights
 from sdo_ray.backprop.sample import differentiable_sample
 from sdo_ray.backprop.sampler_plan import check_sampler_plan, sampler_plan
@@ -22,6 +22,7 @@ __all__ = [
     "ExactRunner",
     "GradientRecord",
     "KeptCall",
+    "OutputHook",
     "PlanError",
     "SolverWeights",
     "StepGradient",

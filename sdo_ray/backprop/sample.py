@@ -9,7 +9,7 @@ import torch
 from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.kept import KeptCall
 from sdo_ray.backprop.plan import BackpropPlan
-from sdo_ray.backprop.record import GradientRecord
+from sdo_ray.backprop.record import OutputHook
 from sdo_ray.backprop.steps import StepRunner
 from sdo_ray.backprop.trace import trace
 
@@ -18,7 +18,7 @@ def differentiable_sample(
     pipeline: Any,
     plan: BackpropPlan,
     *,
-    record: GradientRecord | None = None,
+    output_hook: OutputHook | None = None,
     shifts: Mapping[int, torch.Tensor] | None = None,
     elsewhere: list[KeptCall] | None = None,
     runner: StepRunner | None = None,
@@ -35,7 +35,8 @@ def differentiable_sample(
     Args:
         pipeline: a diffusers pipeline. It is left as found, also after an exception.
         plan: from `make_plan`; its `num_steps` must be the number of steps that the call takes.
-        record: if given, its `norms` are filled while the backward pass runs.
+        output_hook: called with each kept step's output while the pipeline samples, if given; see
+            `sdo_ray.backprop.record.OutputHook`. `GradientRecord().watch` is one.
         shifts: step k in 1 .. N -> tensor added to the latents z_k; see `sdo_ray.backprop.trace.trace`.
         elsewhere: if given, the denoiser's backward pass at kept steps is left to the caller: the calls run without a
             graph and are appended here. After `backward` on the images they hold all that it needs; see
@@ -57,7 +58,7 @@ def differentiable_sample(
         raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
     if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
         pipeline_call["output_type"] = output_type
-    with trace(pipeline, plan, record, shifts, elsewhere, runner):
+    with trace(pipeline, plan, output_hook, shifts, elsewhere, runner):
         try:
             images = _stacked(pipeline(**pipeline_call)[0])
         except RuntimeError as error:

@@ -34,7 +34,7 @@ from sdo_ray.backprop.patches import (
 )
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.posterior import posterior_mean
-from sdo_ray.backprop.record import GradientRecord
+from sdo_ray.backprop.record import OutputHook
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
 from sdo_ray.backprop.steps import ExactRunner, StepRunner
 from sdo_ray.backprop.tensors import depends_on, detach_held, floating, holders, map_floating, own_lists
@@ -44,7 +44,7 @@ from sdo_ray.backprop.tensors import depends_on, detach_held, floating, holders,
 def trace(
     pipeline: Any,
     plan: BackpropPlan,
-    record: GradientRecord | None = None,
+    output_hook: OutputHook | None = None,
     shifts: Mapping[int, torch.Tensor] | None = None,
     elsewhere: list[KeptCall] | None = None,
     runner: StepRunner | None = None,
@@ -54,7 +54,7 @@ def trace(
     Args:
         pipeline: any diffusers pipeline with a denoiser and a scheduler. It is left as found, also after an exception.
         plan: the plan.
-        record: filled during the backward pass, if given.
+        output_hook: called with each kept step's output, if given; see `sdo_ray.backprop.record.OutputHook`.
         shifts: step k in 1 .. N -> what is added to z_k, the latents that the scheduler gives for it, of their shape.
             The gradient at a shift of zeros is dR/dz_k. (z_0 is the call's own argument `latents`.)
         elsewhere: if given, kept denoiser calls get no graph and are appended here instead.
@@ -82,7 +82,7 @@ def trace(
         raise TraceError("elsewhere", plan.describe(), "a plan of single calls, without coupling or copies", fix)
     parts = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
     others = [module for module in parts if module not in denoisers.values()]
-    state = Trace(plan, record, shifts or {}, elsewhere, denoisers, runner or ExactRunner())
+    state = Trace(plan, output_hook, shifts or {}, elsewhere, denoisers, runner or ExactRunner())
     state.runner.begin(plan.num_steps)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
@@ -109,14 +109,14 @@ class Trace:
     def __init__(
         self,
         plan: BackpropPlan,
-        record: GradientRecord | None,
+        output_hook: OutputHook | None,
         shifts: Mapping[int, torch.Tensor],
         elsewhere: list[KeptCall] | None,
         denoisers: Mapping[str, torch.nn.Module],
         runner: StepRunner,
     ) -> None:
         self.plan = plan
-        self.record = record
+        self.output_hook = output_hook
         self.shifts = dict(shifts)
         self.elsewhere = elsewhere
         self.runner = runner
@@ -184,12 +184,13 @@ class Trace:
         if self.stopped:
             self._stepped = True
             return _prev_sample(bound, z)
-        if self.record is not None and self.kept is not None and o.requires_grad:
-            self.record.watch(self.step, self.kept.scale, o)
         if self.step == self.plan.renoised_at:
             generator = torch.Generator().manual_seed(self.plan.seed)
             with self.copies.paused():
-                given["model_output"] = with_renoised(self._calls, scheduler, o, t, z, self.plan.copies, generator)
+                o = with_renoised(self._calls, scheduler, o, t, z, self.plan.copies, generator)
+            given["model_output"] = o
+        if self.output_hook is not None and self.kept is not None and o.requires_grad:
+            self.output_hook(self.step, self.kept.scale, o)
         xhat = posterior_mean(scheduler, o, t, z) if self.step == self.plan.reward_at else None
         self._stepped = True
         if xhat is not None:

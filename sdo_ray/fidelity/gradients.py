@@ -18,7 +18,7 @@ import torch
 
 from rewards.mix import mix
 from rewards.terms import RewardTerm
-from sdo_ray.backprop import BackpropPlan, GradientRecord, StepGradient, differentiable_sample, sampler_plan
+from sdo_ray.backprop import BackpropPlan, OutputHook, StepGradient, differentiable_sample, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.load import autocast
 from sdo_ray.rollout.contribution import RewardFunction
@@ -54,18 +54,6 @@ class MeasuredGradient:
     """Bytes that autograd saved."""
     reward: float
     """Mean mixed reward of what the plan lets the reward see."""
-
-
-class StepOutputs(GradientRecord):
-    """Keeps the outputs o_k themselves, a list for each step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outputs: dict[int, list[torch.Tensor]] = {}
-
-    def watch(self, step: int, scale: float, o: torch.Tensor) -> None:
-        """See `GradientRecord.watch`."""
-        self.outputs.setdefault(step, []).append(o)
 
 
 def plan_gradient(
@@ -116,10 +104,9 @@ def step_gradients(
     plan = BackpropPlan(
         "direct", num_steps, {k: StepGradient(1.0, 0.0) for k in range(num_steps)}, checkpoint=checkpoint
     )
-    record = StepOutputs()
-    images = _sample(pipeline, batch, plan, evaluated, record)
+    places: list[tuple[int, torch.Tensor]] = []
+    images = _sample(pipeline, batch, plan, evaluated, lambda k, _scale, o: places.append((k, o)))
     _, image_gradient = _reward(images, batch, evaluated)
-    places = [(k, o) for k, outputs in record.outputs.items() for o in outputs]
     g = torch.autograd.grad(images, [o for _, o in places], image_gradient, allow_unused=True)
     G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
     for (k, o), g_k in zip(places, g, strict=True):
@@ -133,13 +120,13 @@ def _sample(
     batch: PromptBatch,
     plan: BackpropPlan,
     evaluated: Evaluated,
-    record: GradientRecord | None = None,
+    output_hook: OutputHook | None = None,
 ) -> torch.Tensor:
     with autocast(pipeline):
         return differentiable_sample(
             pipeline,
             plan,
-            record=record,
+            output_hook=output_hook,
             generator=[generator(evaluated.seed, "noise", row) for row in batch.rows],
             **evaluated.sampling.pipeline_call(batch.prompts),
         )

@@ -76,7 +76,7 @@ def compute_contribution(
         images = differentiable_sample(
             pipeline,
             steps,
-            record=record,
+            output_hook=record.watch,
             elsewhere=kept if backward == "trainer" else None,
             generator=[generator(seed, "noise", row) for row in batch.rows],
             **sampling.pipeline_call(batch.prompts),

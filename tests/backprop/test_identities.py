@@ -123,7 +123,7 @@ def test_recorded_norms_are_those_of_the_gradient_at_the_output() -> None:
     pipe = double(stable_diffusion())
     record = GradientRecord()
     plan = BackpropPlan("own", N, {1: StepGradient(2.0, 0.0), 3: StepGradient(1.0, 0.0)})
-    images = differentiable_sample(pipe, plan, record=record, generator=seeded(3), **CALL)
+    images = differentiable_sample(pipe, plan, output_hook=record.watch, generator=seeded(3), **CALL)
     assert record.norms == {}, "filled by the backward pass"
     gradients(pipe, images)
 

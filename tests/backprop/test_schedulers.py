@@ -111,7 +111,7 @@ def test_weights_are_those_of_the_sampler(name: str) -> None:
     weights = solver_weights(pipe.scheduler, STEPS)
     record = GradientRecord()
     every = BackpropPlan("own", weights.num_steps, {i: StepGradient() for i in range(weights.num_steps)})
-    z_N = differentiable_sample(pipe, every, record=record, **call(pipe, "latent"))
+    z_N = differentiable_sample(pipe, every, output_hook=record.watch, **call(pipe, "latent"))
     z_N.sum().backward()
     measured = [record.norms.get(i, 0.0) / z_N.numel() ** 0.5 for i in range(weights.num_steps)]
     # Schedules are float32; relative to the largest, for some weights are what is left of a difference.

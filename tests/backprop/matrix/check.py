@@ -83,7 +83,7 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
         record.norms.clear()
         torch.manual_seed(2)
         plan = BackpropPlan("own", n, steps)
-        images = differentiable_sample(pipe, plan, record=record, elsewhere=elsewhere, **call())
+        images = differentiable_sample(pipe, plan, output_hook=record.watch, elsewhere=elsewhere, **call())
         assert torch.equal(images.detach().nan_to_num(7), plain.nan_to_num(7)), "images differ from the plain call's"
         return images
 
