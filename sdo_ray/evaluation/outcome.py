@@ -35,7 +35,7 @@ class Outcome:
 def write_images(directory: Path, images: pa.Table) -> list[Path]:
     """Write the held-out images with their scores, and the before/after sheet; returns the two files."""
     sheet, table = directory / SHEET, directory / IMAGES
-    before_after(images).save(sheet)
+    before_after(*(images[name].to_pylist() for name in ("prompt", "base", "aligned"))).save(sheet)
     pyarrow.parquet.write_table(images, table, compression="zstd")
     return [sheet, table]
 

@@ -136,9 +136,9 @@ def sheet(results: pa.Table, column: str) -> bytes:
     """
     texts = [TEXT + column, *(name for name in results.column_names if name.startswith(TEXT) and name != TEXT + column)]
     captions = [" > ".join(row.values()) for row in results.select(texts).to_pylist()]
-    shown = pa.table({"prompt": captions, "base": results["initial_image"], "aligned": results["final_image"]})
+    images = (results[name].to_pylist() for name in ("initial_image", "final_image"))
     buffer = io.BytesIO()
-    before_after(shown, cell=160).save(buffer, format="PNG")
+    before_after(captions, *images, cell=160).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
