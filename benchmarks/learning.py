@@ -18,7 +18,8 @@ from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import autocast, load_pipeline
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, attach
-from sdo_ray.prompts.read import read_prompts, schedule
+from sdo_ray.prompts.read import read_prompts
+from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch

@@ -28,12 +28,13 @@ from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.evaluation.compare import compare_all
 from sdo_ray.evaluation.heldout import base_and_aligned
-from sdo_ray.evaluation.images import ImageConfig, choose_prompts
+from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel, WholeModel
 from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, read_outcome, write_images, write_outcome
 from sdo_ray.models.export import export_model, product
 from sdo_ray.models.load import resolve
 from sdo_ray.models.policy import initial_policy
+from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
@@ -125,7 +126,8 @@ def _compare(
     updates, seed, evaluation = settings.training.updates, settings.run.seed, settings.evaluation
     ray.get(store.publish.remote(updates, dump_tensors(policy)))
     evaluators = rewards | start_reward_actors(evaluation.evaluators)
-    prompts = choose_prompts(read_prompts(evaluation.prompts, evaluation.column), evaluation.num_prompts, seed)
+    heldout = read_heldout(evaluation.prompts, evaluation.column)
+    prompts = draw_questions(heldout, evaluation.num_prompts, seed)["prompt"].to_pylist()
     maker = ImageConfig(seed, settings.sampling, settings.samplers)
     models = WholeModel(settings.model.base, settings.model.dtype), PolicyModel(settings.model, store, updates)
     images = base_and_aligned(prompts, maker, *models, evaluators)

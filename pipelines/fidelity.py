@@ -28,7 +28,8 @@ from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
 from sdo_ray.fidelity.table import as_table
 from sdo_ray.fidelity.worker import Work, measure_all
 from sdo_ray.models.policy import initial_policy
-from sdo_ray.prompts.read import read_prompts, schedule
+from sdo_ray.prompts.read import read_prompts
+from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings

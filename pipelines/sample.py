@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--adapter", metavar="DIR", help="aligned adapter: a directory or .safetensors file that diffusers loads")
     add("--prompt", metavar="TEXT", action="append", default=[], dest="texts", help="what to draw; repeatable")
-    add("--prompts", metavar="FILE", help="parquet file or directory with more prompts")
+    add("--prompts", metavar="FILE", help="file with more prompts: .parquet, .csv, .tsv, .json, .jsonl or .txt")
     add("--column", default="prompt", help="its column that holds them (default: %(default)s)")
     add("--limit", metavar="N", type=int, help="take its first N prompts (default: all)")
     add(

@@ -10,7 +10,6 @@ from sdo_ray.cluster import Demand
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.features import check_features
 from sdo_ray.evaluation.metrics import ABOUT
-from sdo_ray.evaluation.questions import read_questions
 from sdo_ray.evaluation.reference import check_reference
 from sdo_ray.evaluation.settings import (
     FeatureSettings,
@@ -19,8 +18,9 @@ from sdo_ray.evaluation.settings import (
     ReferenceSettings,
     ReportSettings,
 )
+from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.rollout.settings import RewardActorSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError, under
 from sdo_ray.tracking.settings import ExperimentSettings
 
 
@@ -56,7 +56,7 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
     """Refuse what cannot work, before anything starts; all problems at once. The models are checked by `find_roles`.
 
     Returns:
-        The questions, of `read_questions`.
+        The questions, of `draw_questions`.
 
     Raises:
         SettingsError: with one line a problem.
@@ -64,7 +64,7 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
     problems: list[Problem | str] = []
     questions = pa.table({"prompt": pa.array([], pa.string())})
     try:
-        questions = read_questions(settings.prompts, settings.run.seed)
+        questions = _read_questions(settings)
     except SettingsError as error:
         problems += error.problems
     names = [reward.name for reward in settings.rewards]
@@ -91,3 +91,11 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
     if problems:
         raise SettingsError(*problems)
     return questions
+
+
+def _read_questions(settings: EvaluateSettings) -> pa.Table:
+    asked, needed = settings.prompts, "category" in settings.prompts.model_fields_set
+    with under("prompts.heldout"):
+        prompts = read_heldout(asked.heldout, asked.column, asked.category, category_needed=needed)
+    with under("prompts.num_prompts"):
+        return draw_questions(prompts, asked.num_prompts, settings.run.seed, images_per_prompt=asked.images_per_prompt)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -176,11 +175,6 @@ def side_by_side(parts: Sequence[pa.Table], roles: Sequence[str]) -> pa.Table:
             f"{role}.{name.removeprefix(SCORE)}": own[name] for name in own.column_names if name.startswith(SCORE)
         }
     return pa.table(columns)
-
-
-def choose_prompts(prompts: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` prompts without repetition, the same ones in the same order for a seed."""
-    return [prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[:count]]
 
 
 def open_image(encoded: bytes) -> Image.Image:

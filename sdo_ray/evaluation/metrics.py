@@ -44,7 +44,7 @@ def image_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa
     Args:
         parts: of `make_images`, every index of every role once.
         roles: the base first.
-        questions: of `read_questions`.
+        questions: of `draw_questions`.
     """
     table = side_by_side(parts, roles)
     columns: dict[str, Any] = {name: questions[name] for name in ("index", "prompt", "category")}

@@ -43,7 +43,7 @@ class Parts:
 
         Args:
             roles: the models.
-            questions: of `read_questions`.
+            questions: of `draw_questions`.
             size: images made at once.
         """
         done = {pair for part in self.read(["role", "index"]) for pair in zip(*part.to_pydict().values(), strict=True)}

@@ -13,7 +13,10 @@ from sdo_ray.settings import Settings
 class EvaluationSettings(Settings):
     """Base and aligned model on the same held-out prompts and noise."""
 
-    prompts: str = Field(description="Parquet with held-out prompts. Relative paths start at the settings file.")
+    prompts: str = Field(
+        description="File of held-out prompts: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
+        "files. Relative paths start at the settings file."
+    )
     column: str = Field("prompt", description="The column that holds them.")
     num_prompts: int = Field(64, ge=2, description="How many are used, the same at every run of one seed.")
     evaluators: list[RewardActorSettings] = Field(
@@ -66,7 +69,10 @@ class HeldoutSettings(Settings):
 
     old_names: ClassVar[dict[str, str]] = {"pictures_per_prompt": "images_per_prompt"}
 
-    heldout: str = Field(description="Parquet file or directory. Relative paths start at the settings file.")
+    heldout: str = Field(
+        description="File: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
+        "files. Relative paths start at the settings file."
+    )
     column: str = Field("prompt", description="The column that holds the prompts.")
     category: str = Field(
         "category", description="The column with their categories, for numbers by category; there need be none."

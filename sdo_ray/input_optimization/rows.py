@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from sdo_ray.input_optimization.records import RowBatch
 from sdo_ray.input_optimization.settings import RowSettings
-from sdo_ray.prompts.read import read_prompts
-from sdo_ray.settings import SettingsError
+from sdo_ray.prompts.read import read_texts
+from sdo_ray.settings import SettingsError, under
 
 Texts = Mapping[str, list[str]]
 """Column -> one text a row."""
@@ -26,15 +26,14 @@ def read_rows(settings: RowSettings, columns: Iterable[str]) -> Texts:
     wanted = list(dict.fromkeys([settings.column, *columns]))
     if (settings.path is None) == (not settings.given):
         raise SettingsError(
-            "rows: give either `path`, a parquet file, or `given`, the rows themselves; "
+            "rows: give either `path`, a file, or `given`, the rows themselves; "
             f"got {'neither' if settings.path is None else 'both'}."
         )
     if settings.path is None:
         return {column: _given(settings, column)[: settings.limit] for column in wanted}
-    try:
-        return {column: read_prompts(settings.path, column)[: settings.limit] for column in wanted}
-    except SettingsError as error:
-        raise SettingsError(*(f"rows.path: {problem}" for problem in error.problems)) from None
+    with under("rows.path"):
+        texts: Texts = read_texts(settings.path, wanted).slice(0, settings.limit).to_pydict()
+    return texts
 
 
 def batches(texts: Texts, size: int) -> list[RowBatch]:

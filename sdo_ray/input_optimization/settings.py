@@ -23,7 +23,9 @@ class RowSettings(Settings):
     """What there is to optimise: one image a row."""
 
     path: str | None = Field(
-        None, description="Parquet file or directory with the rows. A relative path starts at the settings file."
+        None,
+        description="File with the rows: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
+        "files. A relative path starts at the settings file.",
     )
     given: list[dict[str, str]] = Field(
         default_factory=list,

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sdo_ray.prompts.clean import Dropped, Prompt, clean
+from sdo_ray.prompts.read import read_columns
 from sdo_ray.prompts.settings import PreparationSettings
-from sdo_ray.prompts.source import read_source
 from sdo_ray.prompts.split import split
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import SettingsError, under
 from sdo_ray.storage import RunDirectory
 
 TRAIN, HELDOUT, DROPPED, FILE = "train.parquet", "heldout.parquet", "dropped.parquet", "preparation.json"
@@ -55,7 +55,7 @@ def prepare(settings: PreparationSettings, run: RunDirectory) -> Preparation:
     """
     if (known := run.read_json(FILE)) is not None:
         return Preparation(**known)
-    prompts = read_source(settings)
+    prompts = _read(settings)
     kept, dropped = clean(prompts, settings)
     train, heldout = split(kept, settings.heldout, settings.duplicates)
     if min(len(train), len(heldout)) < ENOUGH:
@@ -71,6 +71,16 @@ def prepare(settings: PreparationSettings, run: RunDirectory) -> Preparation:
     )
     run.write_json(FILE, asdict(preparation))
     return preparation
+
+
+def _read(settings: PreparationSettings) -> list[Prompt]:
+    """Every prompt of the source, as it is."""
+    labels = [] if settings.category is None else [settings.category]
+    with under("prompts.source"):
+        table = read_columns(settings.source, [settings.column], labels=labels)
+    texts = table[settings.column].to_pylist()
+    categories = table[settings.category].to_pylist() if settings.category else [None] * len(texts)
+    return [Prompt(row, text, category) for row, (text, category) in enumerate(zip(texts, categories, strict=True))]
 
 
 def _write(run: RunDirectory, name: str, prompts: Sequence[Prompt] | Sequence[Dropped]) -> str:

@@ -13,10 +13,12 @@ class PreparationSettings(Settings):
     """From raw prompts to clean ones, split for training and for judging."""
 
     source: str = Field(
-        description="File with the raw prompts: .parquet, .csv, .jsonl, or .txt with one a line; a directory or URI of "
-        "parquet files. Relative paths start at the settings file."
+        description="File of the raw prompts: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
+        "files. Relative paths start at the settings file."
     )
-    column: str = Field("prompt", description="The column that holds them; of no matter for .txt.")
+    column: str = Field(
+        "prompt", description="The column that holds them; that of a .txt, with a prompt a line, is `prompt`."
+    )
     category: str | None = Field(None, description="The column with their categories, kept for numbers by category.")
     min_words: int = Field(1, ge=1, description="Shorter prompts are dropped.")
     max_words: int = Field(60, ge=1, description="Longer ones too.")

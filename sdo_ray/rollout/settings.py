@@ -19,7 +19,8 @@ class PromptSettings(Settings):
     """Where prompts come from."""
 
     train: str = Field(
-        description="Parquet file or directory with the prompts to learn on. Relative paths start at the settings file."
+        description="File of the prompts to learn on: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of "
+        "parquet files. Relative paths start at the settings file."
     )
     column: str = Field("prompt", description="The column that holds the prompts.")
 

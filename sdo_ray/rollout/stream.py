@@ -11,7 +11,7 @@ from typing import Any
 
 import ray.data
 
-from sdo_ray.prompts.read import schedule
+from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.gate import PolicyGate
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.sampler import Sampler

@@ -42,7 +42,7 @@ def test_batches_hold_all_rows_in_order_and_travel() -> None:
 @pytest.mark.parametrize(
     ("settings", "columns", "said"),
     [
-        ({}, [], "rows: give either `path`, a parquet file, or `given`, the rows themselves; got neither."),
+        ({}, [], "rows: give either `path`, a file, or `given`, the rows themselves; got neither."),
         ({"path": "rows.parquet", "given": GIVEN}, [], "got both."),
         (
             {"given": GIVEN},
@@ -52,7 +52,7 @@ def test_batches_hold_all_rows_in_order_and_travel() -> None:
         ({"given": GIVEN}, ["note"], "2 of 3 rows have no text 'note' (rows 0, 2, from 0)"),
         ({"path": "nowhere.parquet"}, [], "rows.path: 'nowhere.parquet' does not exist"),
         ({"path": True}, ["goal"], "no column 'goal'; it has prompt, target, hole, number"),
-        ({"path": True}, ["hole"], "1 of 3 prompts are null or empty (rows 1, from 0)"),
+        ({"path": True}, ["hole"], "1 of 3 rows have no text in column 'hole' (rows 1, from 0)"),
         ({"path": True, "column": "number"}, [], "column 'number' holds int64"),
     ],
 )

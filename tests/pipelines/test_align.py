@@ -15,7 +15,7 @@ from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.evaluation.images import open_image
 from sdo_ray.models.policy import initial_policy
-from sdo_ray.prompts.read import schedule
+from sdo_ray.prompts.schedule import schedule
 from sdo_ray.registry.history import history_of_run
 from sdo_ray.seeds import derive_seed, generator
 from sdo_ray.storage import RunDirectory

@@ -88,20 +88,23 @@ CASES = {
     "missing prompt file": (["prompts.train=no.parquet"], "prompts.train: 'no.parquet' does not exist"),
     "missing held-out file": (["evaluation.prompts=no.parquet"], "evaluation.prompts: 'no.parquet' does not exist"),
     "not parquet": (["prompts.train=text.parquet"], "'text.parquet' cannot be read as parquet"),
-    "a directory without parquet": (["prompts.train=empty"], "'empty' is a directory without parquet files"),
+    "a directory without parquet": (
+        ["prompts.train=empty"],
+        "'empty' cannot be read as parquet: it is a directory without parquet files; give .csv",
+    ),
     "no prompts": (["prompts.train=none.parquet"], "'none.parquet' has no rows"),
     "missing column": (["prompts.train=odd.parquet"], "no column 'prompt'; it has word, number, hole, blank"),
     "non-string column": (
         ["prompts.train=odd.parquet", "prompts.column=number"],
-        "column 'number' holds int64; prompts are strings",
+        "column 'number' holds int64; it takes text",
     ),
     "null prompt": (
         ["prompts.train=odd.parquet", "prompts.column=hole"],
-        "1 of 2 prompts are null or empty (rows 1, from 0)",
+        "1 of 2 rows have no text in column 'hole' (rows 1, from 0)",
     ),
     "blank prompt": (
         ["prompts.train=odd.parquet", "prompts.column=blank"],
-        "1 of 2 prompts are null or empty (rows 1, from 0)",
+        "1 of 2 rows have no text in column 'blank' (rows 1, from 0)",
     ),
     "unknown zoo model": (["model.base=zoo://emojis"], "got 'zoo://emojis'; the zoo has zoo://emoji"),
     "missing model directory": (["model.base=./nowhere"], "'./nowhere' is no directory here and no hub id"),

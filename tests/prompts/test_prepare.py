@@ -1,17 +1,13 @@
 """Raw prompts become clean ones, and a prompt's side is its own."""
 
-import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from sdo_ray.prompts.clean import Prompt, clean, identity, normalise
 from sdo_ray.prompts.prepare import DROPPED, prepare
 from sdo_ray.prompts.settings import PreparationSettings
-from sdo_ray.prompts.source import read_source
 from sdo_ray.prompts.split import is_heldout
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
@@ -68,25 +64,6 @@ def test_a_prompt_keeps_its_side() -> None:
     assert all(is_heldout(" ".join(reversed(text.upper().split())), 0.1, "words") for text in heldout)
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "txt"])
-def test_formats(tmp_path: Path, ending: str) -> None:
-    table = pa.table({"prompt": ["a red apple", "ein Käse", "a cat"], "kind": ["food", "food", "animal"]})
-    path = tmp_path / f"prompts.{ending}"
-    match ending:
-        case "parquet":
-            pq.write_table(table, path)
-        case "csv":
-            pyarrow.csv.write_csv(table, path)
-        case "jsonl":
-            path.write_text("\n".join(json.dumps(row) for row in table.to_pylist()))
-        case "txt":
-            path.write_text("\n".join(table.column("prompt").to_pylist()))
-    category = None if ending == "txt" else "kind"
-    read = read_source(PreparationSettings(source=str(path), category=category))
-    assert [(p.row, p.text) for p in read] == [(0, "a red apple"), (1, "ein Käse"), (2, "a cat")]
-    assert [p.category for p in read] == ([None] * 3 if ending == "txt" else ["food", "food", "animal"])
-
-
 def test_files_and_counts(tmp_path: Path) -> None:
     source = tmp_path / "raw.txt"
     source.write_text("\n".join([*(f"thing {i}" for i in range(100)), "thing 5", ""]) + "\n")
@@ -105,14 +82,25 @@ def test_files_and_counts(tmp_path: Path) -> None:
     assert prepare(settings, run) == made
 
 
+def test_a_prompt_keeps_its_row_and_its_category(tmp_path: Path) -> None:
+    source = tmp_path / "raw.csv"
+    source.write_text("kind,text\n" + "".join(f"{'even' if i % 2 == 0 else ''},thing {i}\n" for i in range(40)))
+    settings = PreparationSettings(source=str(source), column="text", category="kind", heldout=0.3)
+    made = prepare(settings, RunDirectory(str(tmp_path), "run"))
+    rows = [row for place in (made.train, made.heldout) for row in pq.read_table(place).to_pylist()]
+    assert sorted(row["row"] for row in rows) == list(range(40))
+    assert all(row["prompt"] == f"thing {row['row']}" for row in rows)
+    assert all(row["category"] == ("even" if row["row"] % 2 == 0 else None) for row in rows)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "settings", "said"),
     [
         ("a.txt", None, {}, "does not exist"),
         ("a.parquet", "no parquet", {}, "cannot be read as parquet"),
-        ("a.csv", "text\nred apple\n", {}, "prompts.column: .* has no column 'prompt'; it has text"),
-        ("a.csv", "prompt\nred apple\n", {"category": "kind"}, "prompts.category: .* has no column 'kind'"),
-        ("a.jsonl", '{"prompt": 3}', {}, "prompts.column: column 'prompt' holds int64"),
+        ("a.csv", "text\nred apple\n", {}, "prompts.source: .* has no column 'prompt'; it has text"),
+        ("a.csv", "prompt\nred apple\n", {"category": "kind"}, "prompts.source: .* has no column 'kind'"),
+        ("a.jsonl", '{"prompt": 3}', {}, "prompts.source: .* row 0, from 0: 'prompt' is a number; it takes a text"),
         ("a.txt", "one\ntwo\n", {}, "each side takes 2 or more"),
     ],
 )

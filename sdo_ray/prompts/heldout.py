@@ -1,0 +1,49 @@
+"""The prompts that models are compared on: which ones are drawn, and under which number each image's noise is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from sdo_ray.prompts.read import read_texts
+from sdo_ray.settings import Problem, SettingsError
+
+
+def read_heldout(path: str, column: str, category: str | None = None, *, category_needed: bool = False) -> pa.Table:
+    """All prompts of a file with their categories: `prompt`, `category` (null where there is none).
+
+    Args:
+        path: see `read_columns`.
+        column: the prompts'.
+        category: the categories'.
+        category_needed: whether that one must be there.
+
+    Raises:
+        SettingsError: see `read_texts`; of the path.
+    """
+    labels = [] if category is None else [category]
+    texts = read_texts(
+        path, [column], labels=labels if category_needed else [], optional=[] if category_needed else labels
+    )
+    categories = pa.nulls(len(texts), pa.string()) if category is None else texts[category]
+    return pa.table({"prompt": texts[column], "category": categories})
+
+
+def draw_questions(prompts: pa.Table, count: int, seed: int, *, images_per_prompt: int = 1) -> pa.Table:
+    """One row a (prompt, noise) pair: `index` int64, `prompt`, `category`.
+
+    Args:
+        prompts: of `read_heldout`.
+        count: N, how many are drawn without repetition, the same ones in the same order for a seed.
+        seed: of the draw.
+        images_per_prompt: image j of prompt i has the index j N + i, so that the first images are those of one image a
+            prompt.
+
+    Raises:
+        SettingsError: there are fewer than N; of the count.
+    """
+    if len(prompts) < count:
+        got = f"got {count}, but the file has {len(prompts)} prompts"
+        raise SettingsError(Problem("", got, fix="ask for at most that many"))
+    rows = np.tile(np.random.default_rng(seed).permutation(len(prompts))[:count], images_per_prompt)
+    return prompts.take(rows).add_column(0, "index", pa.array(range(len(rows)), pa.int64())).combine_chunks()

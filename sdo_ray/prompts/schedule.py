@@ -1,0 +1,47 @@
+"""Which prompt each row of a run gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from sdo_ray.seeds import derive_seed
+
+
+def schedule(
+    prompts: list[str], *, seed: int, batch_size: int, sampler_batch_size: int, start: int, stop: int
+) -> Iterator[pa.Table]:
+    """The work of updates [start, stop) as blocks of one sampler batch each.
+
+    Row r of the run gets prompt `order_e[r mod P]` of epoch e = r div P, where `order_e` is a permutation of the P
+    prompts fixed by (seed, e). Rows, and so prompts and noise, do not depend on how rows are cut into batches.
+
+    Args:
+        prompts: P prompts.
+        seed: the run's seed.
+        batch_size: rows of an update.
+        sampler_batch_size: rows of a block; divides batch_size.
+        start: first update.
+        stop: the update after the last.
+
+    Yields:
+        Tables with columns `row` int64, `update` int64, `prompt` string; `sampler_batch_size` rows, all of one update.
+    """
+    epoch, order = -1, np.empty(0, dtype=np.int64)
+    for first in range(start * batch_size, stop * batch_size, sampler_batch_size):
+        rows = range(first, first + sampler_batch_size)
+        chosen = []
+        for row in rows:
+            if row // len(prompts) != epoch:
+                epoch = row // len(prompts)
+                order = np.random.default_rng(derive_seed(seed, "prompt order", epoch)).permutation(len(prompts))
+            chosen.append(prompts[order[row % len(prompts)]])
+        yield pa.table(
+            {
+                "row": pa.array(rows, pa.int64()),
+                "update": pa.array([first // batch_size] * len(rows), pa.int64()),
+                "prompt": pa.array(chosen, pa.string()),
+            }
+        )
