@@ -15,23 +15,28 @@ _NO_GRAD = torch.no_grad()(lambda: None).__code__
 
 
 @contextmanager
-def replaced_forward(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
-    """Within the block, calls of `module` go to `around(forward, args, kwargs)`."""
-    # On the instance, on top of what is there (offloading and caching hooks put theirs there too).
-    forward, own = module.forward, "forward" in vars(module)
+def replaced_call(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, calls of `module` go to `around(call, args, kwargs)`, with `call` what they were.
 
-    @functools.wraps(forward)
+    All of the call: the module's forward hooks, a `forward` that offloading or a cache has put on the instance, and what
+    `module.compile()` made of it.
+    """
+    # Where `torch.nn.Module.compile` puts the compiled call. A `forward` would be inside that, to be compiled with it.
+    before = vars(module).get("_compiled_call_impl")
+    call = before or module._call_impl
+
     def replacement(*args: Any, **kwargs: Any) -> Any:
-        return around(forward, args, kwargs)
+        return around(call, args, kwargs)
 
-    module.forward = replacement
+    # By `vars`, because the wrapper that `torch.compile(module)` makes passes attributes on to what it wraps.
+    vars(module)["_compiled_call_impl"] = replacement
     try:
         yield
     finally:
-        if own:
-            module.forward = forward
+        if before is None:
+            del vars(module)["_compiled_call_impl"]
         else:
-            del module.forward
+            vars(module)["_compiled_call_impl"] = before
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 How: for the duration of the block
     the pipeline's call         loses its `torch.no_grad` decorator (a subclass with the undecorated call, swapped in)
-    the denoiser's `forward`    runs without a graph, or, at a kept step, with the plan's scale and coupling
+    the denoiser's calls        run without a graph, or, at a kept step, with the plan's scale and coupling
     the scheduler's `step`      is told apart from the next one: it ends a step (a subclass again, so that a pipeline
                                 which copies its scheduler copies a working one)
 What is left with a graph is the kept denoiser calls and the linear path from them through the scheduler and the decoder
@@ -27,7 +27,7 @@ from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.kept import KeptCall, keep_call
 from sdo_ray.backprop.patches import (
     attention_processors,
-    replaced_forward,
+    replaced_call,
     replaced_step,
     restored_processors,
     undecorated,
@@ -88,11 +88,11 @@ def trace(
         stack.enter_context(torch.enable_grad())
         for name, module in denoisers.items():
             stack.enter_context(restored_processors(module))
-            stack.enter_context(replaced_forward(module, functools.partial(state.denoise, name)))
+            stack.enter_context(replaced_call(module, functools.partial(state.denoise, name)))
         for module in others:
-            stack.enter_context(replaced_forward(module, state.aside))
+            stack.enter_context(replaced_call(module, state.aside))
             for part in module.children():  # An autoencoder is called by `decode`.
-                stack.enter_context(replaced_forward(part, state.inside))
+                stack.enter_context(replaced_call(part, state.inside))
         stack.callback(setattr, pipeline, "scheduler", scheduler)  # Some pipelines go on with a copy of it.
         stack.enter_context(replaced_step(scheduler, state.integrate))
         for part in (pipeline, *(p for p in vars(pipeline).values() if isinstance(p, DiffusionPipeline))):

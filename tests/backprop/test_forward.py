@@ -122,6 +122,7 @@ def state(pipe: Any) -> dict[str, Any]:
     return {
         "classes": [type(pipe), type(pipe.scheduler), *map(type, modules)],
         "forwards": ["forward" in vars(m) for m in modules],
+        "calls": ["_compiled_call_impl" in vars(m) for m in modules],
         "training": [m.training for m in modules],
         "requires_grad": [p.requires_grad for m in modules for p in m.parameters()],
         "components": [id(c) for c in pipe.components.values()],
