@@ -18,8 +18,8 @@ _NO_GRAD = torch.no_grad()(lambda: None).__code__
 def replaced_call(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
     """Within the block, calls of `module` go to `around(call, args, kwargs)`, with `call` what they were.
 
-    All of the call: the module's forward hooks, a `forward` that offloading or a cache has put on the instance, and what
-    `module.compile()` made of it.
+    All of the call: the module's forward hooks, a `forward` that offloading or a cache has put on the instance, and
+    what `module.compile()` made of it.
     """
     # Where `torch.nn.Module.compile` puts the compiled call. A `forward` would be inside that, to be compiled with it.
     before = vars(module).get("_compiled_call_impl")
