@@ -43,6 +43,7 @@ from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.secrets import redact
 from sdo_ray.seeds import derive_seed
+from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.metrics import RunMetrics
 from sdo_ray.tracking.provenance import environment, fingerprint
@@ -65,7 +66,8 @@ def align(settings: AlignSettings) -> Outcome:
         SettingsError: before anything starts, if it cannot work.
     """
     check_align(settings)
-    initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
+    with under("model"):
+        initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
     run = open_run(settings)
     if (outcome := read_outcome(run)) is not None:
         print(f"{settings.run.name} is complete; its outcome:\n")

@@ -33,6 +33,7 @@ from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings
+from sdo_ray.settings import under
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, tracking_uri
 
@@ -46,7 +47,8 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
         SettingsError: before anything starts, if it cannot work.
     """
     check_fidelity(settings)
-    initial_policy(settings.model, settings.run.seed)  # finds wrong names of layers
+    with under("model"):
+        initial_policy(settings.model, settings.run.seed)  # finds wrong names of layers
     run = open_run(settings)
     if (known := run.read_json(NUMBERS)) is not None:
         print(f"{settings.run.name} is complete; its numbers:\n")

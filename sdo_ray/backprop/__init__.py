@@ -9,7 +9,7 @@ from sdo_ray.backprop.errors import BackpropError, PlanError, TraceError
 from sdo_ray.backprop.kept import KeptCall, surrogate
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.record import GradientRecord, OutputHook
-from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights
+from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights, option_names
 from sdo_ray.backprop.sample import differentiable_sample
 from sdo_ray.backprop.sampler_plan import check_sampler_plan, sampler_plan
 from sdo_ray.backprop.solver import SolverWeights, solver_weights
@@ -39,6 +39,7 @@ __all__ = [
     "initial_prompt_embeds",
     "make_plan",
     "needs_weights",
+    "option_names",
     "sampler_plan",
     "solver_weights",
     "surrogate",

@@ -68,9 +68,9 @@ def make_plan(
         PlanError: unknown name or option, an option out of range, or missing `weights`.
     """
     function = _find(name)
-    parameters = _check_options(name, function, options)
+    _check_options(name, options)
     given: dict[str, Any] = {"generator": generator}
-    if "weights" in parameters:
+    if needs_weights(name):
         given["weights"] = _check_weights(name, num_steps, weights)
     return function(num_steps, **given, **options)
 
@@ -78,6 +78,15 @@ def make_plan(
 def needs_weights(name: str) -> bool:
     """Whether `make_plan` takes the solver's weights for this estimator."""
     return "weights" in inspect.signature(_find(name)).parameters
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """What `make_plan` takes as this estimator's own options.
+
+    Raises:
+        PlanError: unknown name.
+    """
+    return tuple(p for p in inspect.signature(_find(name)).parameters if p not in _GIVEN)
 
 
 def check_plan(name: str, num_steps: int, options: Mapping[str, Any], draws: int = 16) -> list[BackpropPlan]:
@@ -107,14 +116,12 @@ def _find(name: str) -> Estimator:
         raise PlanError("estimator", name, legal, f"make the path importable ({error})") from error
 
 
-def _check_options(name: str, function: Estimator, options: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
-    parameters = inspect.signature(function).parameters
-    own = [p for p in parameters if p not in _GIVEN]
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    own = option_names(name)
     for option in options:
         if option not in own:
             legal = f"options of {name}: {', '.join(own) or 'none'}"
             raise PlanError(option, options[option], legal, f"remove or rename {option!r}")
-    return parameters
 
 
 def _check_weights(name: str, num_steps: int, weights: SolverWeights | None) -> SolverWeights:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rewards.registry import check
-from rewards.terms import check_terms
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_call, check_estimator
+from sdo_ray.config.calls import check_estimator, check_model
+from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.settings import EvaluationSettings
-from sdo_ray.models.load import check_base
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.settings import Problem, Problems, Settings, SettingsError
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
@@ -79,19 +77,14 @@ def check_align(settings: AlignSettings) -> None:
     Raises:
         SettingsError: with one line a problem.
     """
-    problems: list[Problem | str] = []
-    for check_part in (_check_model, _check_plan, _check_backward, _check_rewards, _check_prompts, _check_batches):
-        try:
-            check_part(settings)
-        except SettingsError as error:
-            problems += error.problems
-    if problems:
-        raise SettingsError(*problems)
+    with Problems() as problems:
+        for check_part in (_check_model, _check_plan, _check_backward, _check_rewards, _check_prompts, _check_batches):
+            with problems.of():
+                check_part(settings)
 
 
 def _check_model(settings: AlignSettings) -> None:
-    check_base(settings.model.base)
-    check_call(settings.model.base, settings.sampling, "model.base")
+    check_model(settings.model.base, settings.sampling)
 
 
 def _readable_base(settings: AlignSettings) -> str | None:
@@ -103,91 +96,99 @@ def _readable_base(settings: AlignSettings) -> str | None:
 
 
 def _check_plan(settings: AlignSettings) -> None:
-    check_estimator(settings.plan, settings.sampling, _readable_base(settings))
+    check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
 
 
 def _check_backward(settings: AlignSettings) -> None:
     if settings.training.backward == "sampler":
         if settings.trainers.zero_stage == 3:
             raise SettingsError(
-                "trainers.zero_stage: got 3, which shards the denoiser's weights, but with training.backward = sampler "
-                "the trainers have none; choose 2, or training.backward = trainer."
+                Problem(
+                    "trainers.zero_stage",
+                    "got 3, which shards the denoiser's weights, but with training.backward = sampler the trainers "
+                    "have none",
+                    fix="choose 2, or training.backward = trainer",
+                )
             )
         return
     if beyond := settings.model.kind.beyond_denoisers(settings.model.kind_settings):
         raise SettingsError(
-            f"training.backward: got 'trainer', but model.{settings.model.train}.{beyond} trains more than the "
-            "denoisers, and its gradient comes from the sampling as a whole; choose 'sampler', or train them alone."
+            Problem(
+                "training.backward",
+                f"got 'trainer', but model.{settings.model.train}.{beyond} trains more than the denoisers, and its "
+                "gradient comes from the sampling as a whole",
+                fix="choose 'sampler', or train them alone",
+            )
         )
     try:
-        plans = check_estimator(settings.plan, settings.sampling, _readable_base(settings))
+        plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
     except SettingsError:
         return  # said by the check of the plan
     if not all(plan.is_of_single_calls for plan in plans):
         raise SettingsError(
-            f"training.backward: got 'trainer', but plan {settings.plan.name!r} with these options couples steps or "
-            "re-noises, which takes the sampler's graph; choose 'sampler', or a plan of single steps such as sdo."
+            Problem(
+                "training.backward",
+                f"got 'trainer', but plan {settings.plan.name!r} with these options couples steps or re-noises, which "
+                "takes the sampler's graph",
+                fix="choose 'sampler', or a plan of single steps such as sdo",
+            )
         )
 
 
 def _check_rewards(settings: AlignSettings) -> None:
-    problems = []
-    named = [("rewards.terms", term.name, term.options) for term in settings.rewards.terms]
-    named += [
-        ("evaluation.evaluators", evaluator.name, evaluator.options) for evaluator in settings.evaluation.evaluators
-    ]
-    for place, name, options in named:
-        try:
-            check(name, options)
-        except ValueError as error:
-            problems.append(f"{place}: {error}")
-    if not problems:
-        try:
-            check_terms([term.term for term in settings.rewards.terms])
-        except ValueError as error:
-            problems.append(f"rewards.terms: {error}")
-    evaluators = [evaluator.name for evaluator in settings.evaluation.evaluators]
-    for name in sorted({name for name in evaluators if evaluators.count(name) > 1}):
-        problems.append(f"evaluation.evaluators: {name!r} is named {evaluators.count(name)} times; name it once.")
-    for term in settings.rewards.terms:
-        if term.weight and term.name in evaluators:
-            problems.append(
-                f"evaluation.evaluators: {term.name!r} is learned from, with weight {term.weight:g}, and so no "
-                "evaluator; the comparison shows its scores anyway. Name another reward."
-            )
-    if problems:
-        raise SettingsError(*problems)
+    terms, evaluators = settings.rewards.terms, settings.evaluation.evaluators
+    named = {evaluator.name for evaluator in evaluators}
+    with Problems() as problems:
+        with problems.of("rewards.terms"):
+            check_rewards(terms)
+        with problems.of("evaluation.evaluators"):
+            check_rewards(evaluators)
+        if not problems:
+            with problems.of("rewards.terms"):
+                check_learned(terms)
+        with problems.of("evaluation.evaluators"):
+            check_names(evaluators)
+        for term in terms:
+            if term.weight and term.name in named:
+                problems.add(
+                    Problem(
+                        "evaluation.evaluators",
+                        f"{term.name!r} is learned from, with weight {term.weight:g}, and so no evaluator; the "
+                        "comparison shows its scores anyway",
+                        fix="name another reward",
+                    )
+                )
 
 
 def _check_prompts(settings: AlignSettings) -> None:
-    problems: list[Problem | str] = []
-    for setting, path, column in (
-        ("prompts.train", settings.prompts.train, settings.prompts.column),
-        ("evaluation.prompts", settings.evaluation.prompts, settings.evaluation.column),
-    ):
-        try:
-            count = len(read_prompts(path, column))
-        except SettingsError as error:
-            problems += [f"{setting}: {problem}" for problem in error.problems]
-    if not problems and count < settings.evaluation.num_prompts:
-        problems.append(
-            f"evaluation.num_prompts: got {settings.evaluation.num_prompts}, but {settings.evaluation.prompts!r} has "
-            f"{count} prompts; ask for at most that many."
-        )
-    if problems:
-        raise SettingsError(*problems)
+    evaluation = settings.evaluation
+    with Problems() as problems:
+        with problems.of("prompts.train"):
+            read_prompts(settings.prompts.train, settings.prompts.column)
+        with problems.of("evaluation.prompts"):
+            count = len(read_prompts(evaluation.prompts, evaluation.column))
+        if not problems and count < evaluation.num_prompts:
+            problems.add(
+                Problem(
+                    "evaluation.num_prompts",
+                    f"got {evaluation.num_prompts}, but {evaluation.prompts!r} has {count} prompts",
+                    fix="ask for at most that many",
+                )
+            )
 
 
 def _check_batches(settings: AlignSettings) -> None:
     batch, part, trainers = settings.training.batch_size, settings.samplers.batch_size, settings.trainers.count
     if batch % part:
-        raise SettingsError(
-            f"training.batch_size: got {batch}, which samplers.batch_size = {part} does not divide; "
-            f"choose a multiple of {part}."
-        )
+        got = f"got {batch}, which samplers.batch_size = {part} does not divide"
+        raise SettingsError(Problem("training.batch_size", got, fix=f"choose a multiple of {part}"))
     if settings.contributions_per_update % trainers:
         raise SettingsError(
-            f"trainers.count: got {trainers}, which does not divide the {settings.contributions_per_update} "
-            f"contributions of an update (training.batch_size {batch} / samplers.batch_size {part}); "
-            "each trainer takes as many."
+            Problem(
+                "trainers.count",
+                f"got {trainers}, which does not divide the {settings.contributions_per_update} contributions of an "
+                f"update (training.batch_size {batch} / samplers.batch_size {part}), of which each trainer takes as "
+                "many",
+                fix="change one of the three",
+            )
         )

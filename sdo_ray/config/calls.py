@@ -3,47 +3,79 @@
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
 
-from sdo_ray.backprop import BackpropPlan, check_plan, check_sampler_plan
-from sdo_ray.models.load import load_scheduler, pipeline_class
+from sdo_ray.backprop import BackpropPlan, PlanError, check_plan, check_sampler_plan, option_names
+from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError, under
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_type", "return_dict"}
 """Arguments of the pipeline's call that the run itself gives."""
 
 
-def check_call(base: str, sampling: SamplingSettings, setting: str) -> None:
-    """Refuse a pipeline that makes no images from prompts, and options that it does not take.
+def check_pipeline(base: str) -> type[DiffusionPipeline]:
+    """Refuse a pipeline that makes no images from prompts.
 
-    Args:
-        base: the model's reference.
-        sampling: how it is called.
-        setting: where the model was named, for the error.
+    Returns:
+        Its class.
 
     Raises:
-        SettingsError: the one or the other, or the model's configuration cannot be read.
+        SettingsError: it is one of those, or the model's configuration cannot be read.
     """
     kind = pipeline_class(base)
-    arguments = inspect.signature(kind.__call__).parameters.keys()
-    if missing := OURS - arguments - {"return_dict"}:
-        raise SettingsError(
-            f"{setting}: {base!r} is a {kind.__name__}, which cannot be called with "
-            f"{', '.join(sorted(missing))}; choose a text-to-image pipeline."
-        )
-    legal = sorted(arguments - OURS - {"self", "args", "kwargs"})
+    if missing := OURS - inspect.signature(kind.__call__).parameters.keys() - {"return_dict"}:
+        got = f"{base!r} is a {kind.__name__}, which cannot be called with {', '.join(sorted(missing))}"
+        raise SettingsError(Problem("base", got, fix="choose a text-to-image pipeline"))
+    return kind
+
+
+def check_options(pipeline: type[DiffusionPipeline], sampling: SamplingSettings) -> None:
+    """Refuse options that a pipeline's call does not take, or that the run itself gives.
+
+    Raises:
+        SettingsError: which ones.
+    """
+    legal = sorted(inspect.signature(pipeline.__call__).parameters.keys() - OURS - {"self", "args", "kwargs"})
     if unknown := [option for option in sampling.options if option not in legal]:
         raise SettingsError(
-            f"sampling.options: {kind.__name__} takes no {', '.join(unknown)} here; it takes {', '.join(legal)}."
+            Problem(
+                "sampling.options",
+                f"{pipeline.__name__} takes no {', '.join(unknown)} here",
+                f"it takes {', '.join(legal)}",
+                "remove or rename it",
+            )
         )
 
 
-def check_estimator(plan: PlanSettings, sampling: SamplingSettings, base: str | None = None) -> list[BackpropPlan]:
+def check_model(base: str, sampling: SamplingSettings) -> type[DiffusionPipeline]:
+    """Refuse a model that `model.base` cannot name, or that cannot be called so.
+
+    Returns:
+        The class of its pipeline.
+
+    Raises:
+        SettingsError: see `check_base`, `check_pipeline` and `check_options`.
+    """
+    with under("model"):
+        check_base(base)
+        pipeline = check_pipeline(base)
+    check_options(pipeline, sampling)
+    return pipeline
+
+
+def check_estimator(
+    plan: PlanSettings, sampling: SamplingSettings, setting: str, base: str | None = None
+) -> list[BackpropPlan]:
     """Refuse an estimator that there is not, or options that it cannot have.
 
     Args:
         plan: the estimator.
         sampling: how the pipeline is called.
+        setting: where the estimator was named, for the error.
         base: the model's reference, whose scheduler may take other than `num_inference_steps` steps; None if it cannot
             be read.
 
@@ -51,16 +83,28 @@ def check_estimator(plan: PlanSettings, sampling: SamplingSettings, base: str | 
         Plans as they may come.
 
     Raises:
-        SettingsError: what is wrong.
+        SettingsError: what is wrong with it, or with the model's scheduler.
     """
+    with under("model"):
+        scheduler = None if base is None else load_scheduler(base)
     try:
-        if base is None:
+        if scheduler is None:
             return check_plan(plan.name, sampling.num_inference_steps, plan.options)
-        return check_sampler_plan(load_scheduler(base), sampling.num_inference_steps, plan.name, plan.options)
-    except ValueError as error:
-        raise SettingsError(f"plan: {error}") from None
+        return check_sampler_plan(scheduler, sampling.num_inference_steps, plan.name, plan.options)
+    except PlanError as error:
+        raise SettingsError(_in_settings(error, plan).under(setting)) from None
+    except ValueError as error:  # of an estimator from elsewhere
+        raise SettingsError(Problem(setting, str(error))) from None
     except TypeError as error:
-        raise SettingsError(
-            f"plan.name: got {plan.name!r}, which is no function (num_steps, *, generator, ...) "
-            f"-> BackpropPlan: {error}."
-        ) from None
+        got = f"got {plan.name!r}, which is no function (num_steps, *, generator, ...) -> BackpropPlan: {error}"
+        raise SettingsError(Problem(f"{setting}.name", got, fix="name one that is")) from None
+
+
+def _in_settings(error: PlanError, plan: PlanSettings) -> Problem:
+    """The estimators' words for what is wrong, by the names of the settings."""
+    got, legal = f"got {error.got!r}", f"legal: {error.legal}"
+    if error.field == "estimator":
+        return Problem("name", got, legal, error.fix)
+    if error.field in plan.options or error.field in option_names(plan.name):
+        return Problem(f"options.{error.field}", got, legal, error.fix)
+    return Problem("", f"{error.field}: {got}", legal, error.fix)

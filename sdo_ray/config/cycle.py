@@ -15,7 +15,7 @@ from sdo_ray.evaluation.result import CANDIDATE, CHAMPION
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.prompts.prepare import Preparation
 from sdo_ray.prompts.settings import PreparationSettings
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.settings import ExperimentSettings
 
@@ -103,30 +103,30 @@ def check_cycle(settings: CycleSettings) -> str:
         SettingsError: one line a problem.
     """
     somewhere = Preparation("-", "-", 0, 0, 0, {})
-    problems: list[Problem | str] = []
-    for load in (
-        lambda: settings.align_settings(somewhere),
-        lambda: settings.evaluate_settings(somewhere, 1, "models:/-/1", None),
-        lambda: settings.promote_settings(1).rules(),
-    ):
-        try:
-            load()
-        except SettingsError as error:
-            problems += error.problems
-    if problems:
-        raise SettingsError(*problems)
+    with Problems() as problems:
+        with problems.of():
+            settings.align_settings(somewhere)
+        with problems.of():
+            settings.evaluate_settings(somewhere, 1, "models:/-/1", None)
+        with problems.of():
+            promote = settings.promote_settings(1)
+            with under("promote"):
+                promote.rules()
     registered = settings.align_settings(somewhere).tracking.register_as
     promoted = settings.promote_settings(1).promotion.model
     if registered != promoted:
         raise SettingsError(
-            f"promote: promotion.model in {settings.promote.config!r} is {promoted!r}, but tracking.register_as in "
-            f"{settings.align.config!r} is {registered!r}; the cycle promotes what it registers, so name one model."
+            Problem(
+                "promote",
+                f"promotion.model in {settings.promote.config!r} is {promoted!r}, but tracking.register_as in "
+                f"{settings.align.config!r} is {registered!r}",
+                "the cycle promotes what it registers",
+                "name one model",
+            )
         )
     return promoted
 
 
 def _load(name: str, kind: Any, stage: StageSettings, overrides: list[str]) -> Any:
-    try:
+    with under(name):
         return load_settings(kind, stage.config, overrides)
-    except SettingsError as error:
-        raise SettingsError(*(f"{name}: {problem}" for problem in error.problems)) from None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 from pydantic import Field
 
-from rewards.registry import check
 from sdo_ray.cluster import Demand
+from sdo_ray.config.rewards import check_names, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.features import check_features
 from sdo_ray.evaluation.metrics import ABOUT
@@ -20,7 +20,7 @@ from sdo_ray.evaluation.settings import (
 )
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.rollout.settings import RewardActorSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Problem, Settings, SettingsError, under
+from sdo_ray.settings import Problem, Problems, Settings, under
 from sdo_ray.tracking.settings import ExperimentSettings
 
 
@@ -61,35 +61,26 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
     Raises:
         SettingsError: with one line a problem.
     """
-    problems: list[Problem | str] = []
     questions = pa.table({"prompt": pa.array([], pa.string())})
-    try:
-        questions = _read_questions(settings)
-    except SettingsError as error:
-        problems += error.problems
-    names = [reward.name for reward in settings.rewards]
-    for reward in settings.rewards:
-        try:
-            check(reward.name, reward.options, questions["prompt"].to_pylist())
-        except ValueError as error:
-            problems.append(f"rewards: {error}")
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.append(f"rewards: {name!r} is named {names.count(name)} times; name it once.")
-    for name in sorted(ABOUT.keys() & set(names)):
-        problems.append(
-            f"rewards: {name!r} is measured anyway, and is no name for a reward; register it under another."
-        )
-    try:
+    with Problems() as problems:
+        with problems.of():
+            questions = _read_questions(settings)
+        with problems.of("rewards"):
+            check_rewards(settings.rewards, [questions["prompt"].to_pylist()] * len(settings.rewards))
+        with problems.of("rewards"):
+            check_names(settings.rewards)
+        for name in sorted(ABOUT.keys() & {reward.name for reward in settings.rewards}):
+            got = f"{name!r} is measured anyway, and is no name for a reward"
+            problems.add(Problem("rewards", got, fix="register it under another"))
         if settings.features is not None:
-            check_features(settings.features)
+            with problems.of():
+                check_features(settings.features)
         if settings.reference is not None:
-            check_reference(settings.reference)
+            with problems.of():
+                check_reference(settings.reference)
             if settings.features is None:
-                problems.append("reference: given, but features are null, and they are what is compared; give both.")
-    except SettingsError as error:
-        problems += error.problems
-    if problems:
-        raise SettingsError(*problems)
+                got = "given, but features are null, and they are what is compared"
+                problems.add(Problem("reference", got, fix="give both"))
     return questions
 
 

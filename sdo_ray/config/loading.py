@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdo_ray.secrets import redact, refuse_secrets
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 
 S = TypeVar("S", bound=Settings)
 
@@ -82,16 +82,20 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
-        raise SettingsError(f"settings: there is no file {str(path)!r}; give the path of a YAML file.") from None
+        raise _no_settings(f"there is no file {str(path)!r}") from None
     except OSError as error:
-        raise SettingsError(f"settings: {str(path)!r} cannot be read: {error.strerror}; give a YAML file.") from None
+        raise _no_settings(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"settings: {str(path)!r} is not text; give a YAML file.") from None
+        raise _no_settings(f"{str(path)!r} is not text") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"settings: {str(path)!r} is not YAML: {redact(' '.join(str(error).split()))}") from None
+        raise _no_settings(f"{str(path)!r} is not YAML: {redact(' '.join(str(error).split()))}") from None
     if not isinstance(data, dict):
-        raise SettingsError(f"settings: {str(path)!r} holds {type(data).__name__}, not sections such as `model:`.")
+        raise _no_settings(f"{str(path)!r} holds {type(data).__name__}, not sections such as `model:`")
     return data
+
+
+def _no_settings(got: str) -> SettingsError:
+    return SettingsError(Problem("settings", got, fix="give the path of a YAML file with settings"))
 
 
 def _override(data: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -140,11 +144,13 @@ def _resolve_paths(data: dict[str, Any], directory: Path) -> None:
 def _set(data: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise SettingsError(f"--set: got {redact(override)!r}; it takes section.key=value.")
+        raise SettingsError(Problem("--set", f"got {redact(override)!r}", "it takes section.key=value"))
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:
-        raise SettingsError(f"--set {dotted}: {redact(text)!r} is not a YAML value; quote it.") from None
+        raise SettingsError(
+            Problem(f"--set {dotted}", f"{redact(text)!r} is not a YAML value", fix="quote it")
+        ) from None
     *parents, last = dotted.split(".")
     place: Any = data
     for key in parents:
@@ -155,7 +161,7 @@ def _set(data: dict[str, Any], override: str) -> None:
                 place[key] = {}
             place = place[key]
         if not isinstance(place, dict | list):
-            raise SettingsError(f"--set {dotted}: {key!r} is a value, not a section.")
+            raise SettingsError(Problem(f"--set {dotted}", f"{key!r} is a value, not a section"))
     if isinstance(place, list):
         place[_index(place, last, dotted)] = value
     else:
@@ -164,26 +170,27 @@ def _set(data: dict[str, Any], override: str) -> None:
 
 def _index(place: list[Any], key: str, dotted: str) -> int:
     if not key.isdigit() or int(key) >= len(place):
-        raise SettingsError(f"--set {dotted}: {key!r} is no position in a list of {len(place)}; the first is 0.")
+        got = f"{key!r} is no position in a list of {len(place)}"
+        raise SettingsError(Problem(f"--set {dotted}", got, "the first is 0"))
     return int(key)
 
 
-def _explain(kind: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    """One line in the user's terms: the field, what was given, what is legal, how to fix it."""
-    where = ".".join(str(part) for part in problem["loc"])
-    match problem["type"]:
+def _explain(kind: type[BaseModel], found: Mapping[str, Any]) -> Problem:
+    """What pydantic found, in the user's terms."""
+    where, given = ".".join(str(part) for part in found["loc"]), found["input"]
+    match found["type"]:
         case "extra_forbidden":
-            legal = list(_fields_at(kind, problem["loc"][:-1]))
-            close = difflib.get_close_matches(str(problem["loc"][-1]), legal, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "remove it."
-            return f"{where}: unknown setting; there are {', '.join(legal)}; {hint}"
+            names = list(_fields_at(kind, found["loc"][:-1]))
+            close = difflib.get_close_matches(str(found["loc"][-1]), names, n=1)
+            fix = f"did you mean {close[0]!r}?" if close else "remove it"
+            return Problem(where, "unknown setting", f"there are {', '.join(names)}", fix)
         case "missing":
-            return f"{where}: missing; it has no default, so give it."
+            return Problem(where, "missing", fix="it has no default, so give it")
         case "model_type":
-            fields = ", ".join(_fields_at(kind, problem["loc"]))
-            return f"{where}: got {problem['input']!r}; it is a section with the settings {fields}."
-    given = problem["input"]
-    return f"{where}: got {given!r} ({type(given).__name__}); {problem['msg'][0].lower()}{problem['msg'][1:]}."
+            fields = ", ".join(_fields_at(kind, found["loc"]))
+            return Problem(where, f"got {given!r}", f"it is a section with the settings {fields}")
+    legal = f"{found['msg'][0].lower()}{found['msg'][1:]}"
+    return Problem(where, f"got {given!r} ({type(given).__name__})", legal)
 
 
 def _fields_at(kind: type[BaseModel], location: Iterable[Any]) -> Mapping[str, Any]:

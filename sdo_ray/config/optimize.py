@@ -6,19 +6,17 @@ import inspect
 
 from pydantic import Field
 
-from rewards.registry import check
-from rewards.terms import check_terms
 from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_call, check_estimator
+from sdo_ray.config.calls import check_estimator, check_model
+from sdo_ray.config.rewards import check_learned, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.input_optimization.records import OptimizerConfig
 from sdo_ray.input_optimization.rows import Texts, read_rows
 from sdo_ray.input_optimization.settings import FrozenModelSettings, OptimizationSettings, RowSettings, TextMixSettings
 from sdo_ray.input_optimization.variables import LEAST_GUIDANCE
-from sdo_ray.models.load import check_base, pipeline_class
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import ExperimentSettings
 
 
@@ -66,62 +64,57 @@ def check_optimize(settings: OptimizeSettings) -> None:
     Raises:
         SettingsError: with one line a problem.
     """
-    problems: list[Problem | str] = []
-    for check_part in (_check_model, _check_variable, _check_plan, _check_rewards):
-        try:
-            check_part(settings)
-        except SettingsError as error:
-            problems += error.problems
-    if problems:
-        raise SettingsError(*problems)
+    with Problems() as problems:
+        for check_part in (_check_model, _check_variable, _check_plan, _check_rewards):
+            with problems.of():
+                check_part(settings)
 
 
 def _check_model(settings: OptimizeSettings) -> None:
-    check_base(settings.model.base)
-    check_call(settings.model.base, settings.sampling, "model.base")
-    kind, variable = pipeline_class(settings.model.base), settings.optimization.variable
+    kind, variable = check_model(settings.model.base, settings.sampling), settings.optimization.variable
     if variable == "latents" and "latents" not in inspect.signature(kind.__call__).parameters:
-        raise SettingsError(f"optimization.variable: {kind.__name__} takes no latents; choose another variable.")
+        got = f"{kind.__name__} takes no latents"
+        raise SettingsError(Problem("optimization.variable", got, fix="choose another variable"))
     if variable == "prompt_embeds" and not hasattr(kind, "encode_prompt"):
-        raise SettingsError(
-            f"optimization.variable: {kind.__name__} has no encode_prompt to take embeddings from; choose another one."
-        )
+        got = f"{kind.__name__} has no encode_prompt to take embeddings from"
+        raise SettingsError(Problem("optimization.variable", got, fix="choose another variable"))
     if variable in settings.sampling.options:
-        raise SettingsError(f"sampling.options: {variable} is what is optimised; remove it here.")
+        raise SettingsError(Problem("sampling.options", f"{variable} is what is optimised", fix="remove it here"))
 
 
 def _check_variable(settings: OptimizeSettings) -> None:
-    optimization, problems = settings.optimization, []
-    if optimization.variable == "guidance_scale":
-        if settings.samplers.batch_size != 1:
-            problems.append(
-                f"samplers.batch_size: got {settings.samplers.batch_size}, but pipelines take one guidance scale a "
-                "call; choose 1 (and more samplers.count)."
+    optimization = settings.optimization
+    with Problems() as problems:
+        if optimization.variable == "guidance_scale":
+            if settings.samplers.batch_size != 1:
+                got = f"got {settings.samplers.batch_size}, but pipelines take one guidance scale a call"
+                problems.add(Problem("samplers.batch_size", got, fix="choose 1 (and more samplers.count)"))
+            if settings.sampling.guidance_scale < LEAST_GUIDANCE:
+                got = f"got {settings.sampling.guidance_scale:g}, where guidance is off and has no gradient"
+                problems.add(Problem("sampling.guidance_scale", got, fix=f"start at {LEAST_GUIDANCE} or more"))
+            if optimization.keep_norm:
+                got = "the guidance scale is one number, which would then never change"
+                problems.add(Problem("optimization.keep_norm", got, fix="choose false"))
+        if optimization.keep_norm and (optimization.max_change or 0) >= 2:
+            problems.add(
+                Problem(
+                    "optimization.max_change",
+                    f"got {optimization.max_change:g}; with keep_norm nothing on the sphere is farther than 2",
+                    fix="choose less, or leave it out",
+                )
             )
-        if settings.sampling.guidance_scale < LEAST_GUIDANCE:
-            problems.append(
-                f"sampling.guidance_scale: got {settings.sampling.guidance_scale:g}, where guidance is off and has no "
-                f"gradient; start at {LEAST_GUIDANCE} or more."
-            )
-        if optimization.keep_norm:
-            problems.append(
-                "optimization.keep_norm: the guidance scale is one number, which would then never change; choose false."
-            )
-    if optimization.keep_norm and (optimization.max_change or 0) >= 2:
-        problems.append(
-            f"optimization.max_change: got {optimization.max_change:g}; with keep_norm nothing on the sphere is "
-            "farther than 2; choose less, or leave it out."
-        )
-    if problems:
-        raise SettingsError(*problems)
 
 
 def _check_plan(settings: OptimizeSettings) -> None:
-    plans = check_estimator(settings.plan, settings.sampling)
+    plans = check_estimator(settings.plan, settings.sampling, "plan")
     if settings.optimization.variable == "latents" and not all(map(_reaches_latents, plans)):
         raise SettingsError(
-            f"plan.options: {settings.plan.name!r} with these keeps several steps that are not coupled, and the "
-            "initial latents would get the first one's gradient only; keep one (K: 1), or use full."
+            Problem(
+                "plan.options",
+                f"{settings.plan.name!r} with these keeps several steps that are not coupled, and the initial latents "
+                "would get the first one's gradient only",
+                fix="keep one (K: 1), or use full",
+            )
         )
 
 
@@ -131,16 +124,7 @@ def _reaches_latents(plan: BackpropPlan) -> bool:
 
 
 def _check_rewards(settings: OptimizeSettings) -> None:
-    texts, problems = settings.texts(), []
-    for number, term in enumerate(settings.rewards.terms):
-        try:
-            check(term.name, term.options, texts[term.text or settings.rows.column])
-        except ValueError as error:
-            problems.append(f"rewards.terms.{number}: {error}")
-    if not problems:
-        try:
-            check_terms([term.term for term in settings.rewards.terms])
-        except ValueError as error:
-            problems.append(f"rewards.terms: {error}")
-    if problems:
-        raise SettingsError(*problems)
+    texts, terms = settings.texts(), settings.rewards.terms
+    with under("rewards.terms"):
+        check_rewards(terms, [texts[term.text or settings.rows.column] for term in terms])
+        check_learned(terms)

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sdo_ray.config.calls import check_call
+from sdo_ray.config.calls import check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
 from sdo_ray.evaluation.models import AdaptedModel, ModelSource, WholeModel
 from sdo_ray.evaluation.outcome import read_outcome
@@ -21,9 +22,12 @@ from sdo_ray.registry.history import History, history_of_run, history_of_version
 from sdo_ray.registry.registered_model import RegisteredModel
 from sdo_ray.registry.versions import find_version, is_registered, resolve_model
 from sdo_ray.rollout.settings import SamplingSettings
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import fingerprint
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 ROLES = "models.json"
 """The file of an evaluation that says which models it is of."""
@@ -56,19 +60,14 @@ def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri:
     choices = {BASE: models.base, CANDIDATE: models.candidate}
     if models.champion is not None:
         choices[CHAMPION] = models.champion
-    found, problems = {}, []
-    for role, choice in choices.items():
-        try:
+    found = {}
+    with Problems() as problems:
+        for role, choice in choices.items():
             whole = ModelChoice(model=choice.model or models.base.model, adapter=choice.adapter)
-            found[role] = _find(whole, models.dtype, sampling, tracking_uri)
-        except SettingsError as error:
-            # Models and adapters are named elsewhere in other jobs.
-            problems += [
-                f"models.{role}: {str(p).removeprefix('model.base: ').removeprefix('adapter: ')}"
-                for p in error.problems
-            ]
-    if problems:
-        raise SettingsError(*problems)
+            with problems.of():
+                with at(f"models.{role}"):
+                    found[role], pipeline = _find(whole, models.dtype, tracking_uri)
+                check_options(pipeline, sampling)
     return found
 
 
@@ -84,11 +83,14 @@ def check_roles(run: RunDirectory, roles: Mapping[str, Role]) -> None:
     if changed := [name for name in given if known.get(name) != given[name]]:
         raise SettingsError(
             *(
-                f"models.{name}: the evaluation was started with {known[name]['where']}, sha256 "
-                f"{known[name]['sha256'][:12]}; now it is {given[name]['where']}, sha256 {given[name]['sha256'][:12]}."
+                Problem(
+                    f"models.{name}",
+                    f"the evaluation was started with {known[name]['where']}, sha256 {known[name]['sha256'][:12]}; now "
+                    f"it is {given[name]['where']}, sha256 {given[name]['sha256'][:12]}",
+                )
                 for name in changed
             ),
-            f"run.name: {run.uri} has images of other models; give this evaluation another name.",
+            Problem("run.name", f"{run.uri} has images of other models", fix="give this evaluation another name"),
         )
 
 
@@ -101,29 +103,31 @@ def _identities(roles: Mapping[str, Role]) -> dict[str, dict[str, str]]:
     return {name: {"where": role.where, "sha256": role.sha256} for name, role in roles.items()}
 
 
-def _find(choice: ModelChoice, dtype: str, sampling: SamplingSettings, tracking_uri: str) -> Role:
+def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, type[DiffusionPipeline]]:
+    """The model, and the class of its pipeline."""
     assert choice.model is not None
     if is_registered(choice.model):
-        return _registered(choice, dtype, sampling, tracking_uri)
+        return _registered(choice, dtype, tracking_uri)
     if (run := _run_directory(choice.model)) is not None:
-        return _of_run(choice, run, dtype, sampling)
+        return _of_run(choice, run, dtype)
     check_base(choice.model)
-    check_call(choice.model, sampling, "model.base")
+    pipeline = check_pipeline(choice.model)
     sha256 = fingerprint(resolve(choice.model))
     if choice.adapter is None:
-        return Role(choice.model, sha256, WholeModel(choice.model, dtype))
+        return Role(choice.model, sha256, WholeModel(choice.model, dtype)), pipeline
     adapter = _read_adapter(choice.adapter)
-    return _adapted(f"{choice.model} + {choice.adapter}", choice.model, sha256, adapter, dtype)
+    return _adapted(f"{choice.model} + {choice.adapter}", choice.model, sha256, adapter, dtype), pipeline
 
 
-def _registered(choice: ModelChoice, dtype: str, sampling: SamplingSettings, tracking_uri: str) -> Role:
+def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, type[DiffusionPipeline]]:
     assert choice.model is not None
     if choice.adapter is not None:
-        raise SettingsError(f"{choice.model!r} is registered with what belongs to it; name no adapter on it.")
+        got = f"{choice.model!r} is registered with what belongs to it"
+        raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
     version = find_version(choice.model, tracking_uri)
-    check_call(str(resolve_model(version.reference, tracking_uri)), sampling, "model.base")
+    pipeline = check_pipeline(str(resolve_model(version.reference, tracking_uri)))
     source = RegisteredModel(version.reference, tracking_uri, dtype)
-    return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri))
+    return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri)), pipeline
 
 
 def _run_directory(model: str) -> RunDirectory | None:
@@ -138,25 +142,26 @@ def _run_directory(model: str) -> RunDirectory | None:
     return run if run.read_json(SETTINGS) is not None else None
 
 
-def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str, sampling: SamplingSettings) -> Role:
+def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, type[DiffusionPipeline]]:
     if choice.adapter is not None:
-        raise SettingsError(f"{choice.model!r} is a run, which has its own result; name no adapter on it.")
+        got = f"{choice.model!r} is a run, which has its own result"
+        raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
     if read_outcome(run) is None:
-        raise SettingsError(f"{choice.model!r} is a run of `sdo align` that is not finished; run it to its end.")
+        got = f"{choice.model!r} is a run of `sdo align` that is not finished"
+        raise SettingsError(Problem("model", got, fix="run it to its end"))
     model = ModelSettings.model_validate(run.read_json(SETTINGS)["model"])
     if product(model) == MODEL:
         directory = run.place(MODEL)
         if not run.is_local:
-            raise SettingsError(
-                f"{directory!r} is a complete model and not on a disk; copy it there and name the copy."
-            )
-        check_call(directory, sampling, "model.base")
-        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run))
-    check_call(model.base, sampling, "model.base")
+            got = f"{directory!r} is a complete model and not on a disk"
+            raise SettingsError(Problem("model", got, fix="copy it there and name the copy"))
+        pipeline = check_pipeline(directory)
+        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run)), pipeline
+    pipeline = check_pipeline(model.base)
     with run.filesystem.open_input_file(f"{run.path}/{ADAPTER}/{ADAPTER_FILE}") as file:
         adapter = file.readall()
     sha256 = fingerprint(resolve(model.base))
-    return replace(_adapted(run.uri, model.base, sha256, adapter, dtype), history=history_of_run(run))
+    return replace(_adapted(run.uri, model.base, sha256, adapter, dtype), history=history_of_run(run)), pipeline
 
 
 def _adapted(where: str, base: str, sha256: str, adapter: bytes, dtype: str) -> Role:
@@ -168,8 +173,6 @@ def _read_adapter(location: str) -> bytes:
     path = Path(location).expanduser()
     file = path / ADAPTER_FILE if path.is_dir() else path
     if not file.is_file():
-        raise SettingsError(
-            f"{location!r} has no {ADAPTER_FILE}; give a directory with one, such as `{ADAPTER}` of a finished run, or "
-            "a .safetensors file."
-        )
+        fix = f"give a directory with one, such as `{ADAPTER}` of a finished run, or a .safetensors file"
+        raise SettingsError(Problem("adapter", f"{location!r} has no {ADAPTER_FILE}", fix=fix))
     return file.read_bytes()

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 from pydantic import Field, ValidationError
 
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
@@ -58,19 +58,25 @@ def open_run(settings: JobSettings) -> RunDirectory:
         known, given = _as_now(run.read_json(FILE), settings), settings.to_dict()
     except OSError as error:
         cause = str(error).splitlines()[0]
-        raise SettingsError(
-            f"run.storage: {settings.run.storage!r} cannot be read: {cause}; correct it, or the access to it."
-        ) from None
+        got = f"{settings.run.storage!r} cannot be read: {cause}"
+        raise SettingsError(Problem("run.storage", got, fix="correct it, or the access to it")) from None
     if known is not None and known != given:
         before, now = flatten(known), flatten(given)
         problems = [
-            f"{key}: the run {settings.run.name!r} has {before.get(key, 'nothing')}, got {now.get(key, 'nothing')}"
+            Problem(
+                key,
+                f"the run {settings.run.name!r} has {before.get(key, 'nothing')}, got {now.get(key, 'nothing')}",
+            )
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key)
         ]
         raise SettingsError(
             *problems,
-            f"run.name: {run.uri} was started with other settings, listed above; use them to resume, or another name.",
+            Problem(
+                "run.name",
+                f"{run.uri} was started with other settings, listed above",
+                fix="use them to resume, or another name",
+            ),
         )
     return run
 

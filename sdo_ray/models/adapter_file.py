@@ -14,13 +14,15 @@ import torch
 from sdo_ray.models.denoisers import denoiser_classes, find_denoisers, find_text_encoders
 from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.quiet import quiet_libraries
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 FILE = "pytorch_lora_weights.safetensors"
 """The file's name in diffusers."""
+FIT = "give the base model that it was trained on"
+"""What to do about an adapter that does not fit."""
 
 
 def has_adapter_file(base: str) -> bool:
@@ -79,11 +81,16 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise SettingsError(
-            f"adapter: {location!r} has no {FILE}; give a directory with one, such as `adapter` of a finished "
-            "run, or a .safetensors file."
+            Problem(
+                "adapter",
+                f"{location!r} has no {FILE}",
+                fix="give a directory with one, such as `adapter` of a finished run, or a .safetensors file",
+            )
         )
     if file.suffix != ".safetensors":
-        raise SettingsError(f"adapter: {str(file)!r} may hold code that runs; only .safetensors files are read.")
+        raise SettingsError(
+            Problem("adapter", f"{str(file)!r} may hold code that runs", "only .safetensors files are read")
+        )
     try:
         with safetensors.safe_open(file, "pt") as tensors:
             given = sum(".lora_A." in name or ".lora_B." in name for name in tensors.keys())  # noqa: SIM118
@@ -91,7 +98,8 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         cause = " ".join(str(error).split())[:200]
-        raise SettingsError(f"adapter: {str(file)!r} does not fit {type(pipeline).__name__}: {cause}") from None
+        got = f"{str(file)!r} does not fit {type(pipeline).__name__}: {cause}"
+        raise SettingsError(Problem("adapter", got, fix=FIT)) from None
     taken = sum(
         ".lora_A." in name or ".lora_B." in name
         for module in (find_denoisers(pipeline) | find_text_encoders(pipeline)).values()
@@ -99,9 +107,9 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
     )
     # diffusers drops what it has no layer for behind a warning. Files in other formats have no such names to count.
     if not taken or given not in (0, taken):
+        fits = f"{taken} of its {given} tensors have a layer there"
         raise SettingsError(
-            f"adapter: {str(file)!r} does not fit {type(pipeline).__name__}: {taken} of its {given} tensors have "
-            "a layer there; give the base model that it was trained on."
+            Problem("adapter", f"{str(file)!r} does not fit {type(pipeline).__name__}: {fits}", fix=FIT)
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from sdo_ray.backprop.denoisers import denoiser_names, denoisers_of, names_of_denoisers
 from sdo_ray.models.load import ZOO, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.zoo.text import text_encoder_directory
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def denoiser_classes(base: str) -> dict[str, str]:
     for name in denoiser_names([name for name, entry in index.items() if entry != [None, None]]):
         library, found[name] = index[name]
         if library != "diffusers":
-            raise SettingsError(
-                f"model.base: the {name} of {base!r} is {library}.{found[name]}, code from outside diffusers; "
-                "it is not run."
-            )
+            raise _foreign(base, name, f"{library}.{found[name]}", "diffusers")
     if not found:
         raise _no_denoiser(index["_class_name"], [name for name in index if not name.startswith("_")])
     return found
@@ -123,9 +120,7 @@ def text_encoder_skeletons(base: str) -> dict[str, torch.nn.Module]:
         if kind is None:
             continue
         if library != "transformers":
-            raise SettingsError(
-                f"model.base: the {name} of {base!r} is {library}.{kind}, code from elsewhere; it is not run."
-            )
+            raise _foreign(base, name, f"{library}.{kind}", "transformers")
         encoder = getattr(transformers, kind)
         # The zoo's models leave their text encoder out, because a package brings it.
         place = {"subfolder": name} if not base.startswith(ZOO) else {}
@@ -136,7 +131,11 @@ def text_encoder_skeletons(base: str) -> dict[str, torch.nn.Module]:
     return found
 
 
+def _foreign(base: str, component: str, kind: str, library: str) -> SettingsError:
+    got = f"the {component} of {base!r} is {kind}, code from outside {library}"
+    return SettingsError(Problem("base", got, "it is not run", "name another model"))
+
+
 def _no_denoiser(pipeline: str, components: list[str]) -> SettingsError:
-    return SettingsError(
-        f"model.base: {pipeline} has no denoiser among {names_of_denoisers()}; it has {', '.join(components)}."
-    )
+    got = f"{pipeline} has no denoiser among {names_of_denoisers()}"
+    return SettingsError(Problem("base", got, f"it has {', '.join(components)}", "name another model"))

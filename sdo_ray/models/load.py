@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdo_ray import zoo
 from sdo_ray.models.quiet import quiet_libraries
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -24,28 +24,34 @@ def check_base(base: str) -> None:
     """Refuse a reference that cannot be a model, without loading or downloading anything.
 
     Raises:
-        SettingsError: an unknown zoo model, or a directory that is not a diffusers pipeline.
+        SettingsError: of `base`: an unknown zoo model, or a directory that is not a diffusers pipeline.
     """
     if base.startswith(ZOO):
         if base.removeprefix(ZOO) not in zoo.available():
             known = ", ".join(ZOO + name for name in zoo.available())
             raise SettingsError(
-                f"model.base: got {base!r}; the zoo has {known}. Choose one of these, a path or a hub id."
+                Problem("base", f"got {base!r}", f"the zoo has {known}", "choose one of these, a path or a hub id")
             )
         return
     path = Path(base).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise SettingsError(
-                f"model.base: the directory {base!r} has no model_index.json; it takes a whole pipeline as "
-                "`pipeline.save_pretrained(directory)` writes it."
+                Problem(
+                    "base",
+                    f"the directory {base!r} has no model_index.json",
+                    fix="give a whole pipeline, as `pipeline.save_pretrained(directory)` writes it",
+                )
             )
         return
     looks_local = base.startswith((".", "/", "~")) or base.count("/") != 1
     if looks_local:
         raise SettingsError(
-            f"model.base: {base!r} is no directory here and no hub id; give `zoo://NAME`, an existing directory in "
-            "diffusers format, or a hub id such as `org/name`."
+            Problem(
+                "base",
+                f"{base!r} is no directory here and no hub id",
+                fix="give `zoo://NAME`, an existing directory in diffusers format, or a hub id such as `org/name`",
+            )
         )
 
 
@@ -75,7 +81,9 @@ def pipeline_class(base: str) -> type[DiffusionPipeline]:
     name = named if isinstance(named, str) else named[-1]  # [module, class] names a file of the model's own
     found: type[DiffusionPipeline] | None = getattr(diffusers, name, None) if name == named else None
     if found is None:
-        raise SettingsError(f"model.base: {base!r} is a {name}, code from outside diffusers; it is not run.")
+        raise SettingsError(
+            Problem("base", f"{base!r} is a {name}, code from outside diffusers", "it is not run", "name another model")
+        )
     return found
 
 
@@ -86,9 +94,8 @@ def reading(base: str) -> Iterator[None]:
         yield
     except OSError as error:
         cause = " ".join(str(error).split())[:300]
-        raise SettingsError(
-            f"model.base: {base!r} cannot be read: {cause} Check the name and, for a hub id, the network or HF_TOKEN."
-        ) from None
+        fix = "check the name and, for a hub id, the network or HF_TOKEN"
+        raise SettingsError(Problem("base", f"{base!r} cannot be read: {cause}", fix=fix)) from None
 
 
 def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> DiffusionPipeline:
@@ -124,8 +131,11 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
         if isinstance(component, torch.nn.Module):
             if missing := [key for key, parameter in component.named_parameters() if parameter.is_meta]:
                 raise SettingsError(
-                    f"model.base: the {name} of {base!r} lacks weights for {len(missing)} parameters, such as "
-                    f"{missing[0]!r}; save the whole model, with adapters merged or unloaded."
+                    Problem(
+                        "base",
+                        f"the {name} of {base!r} lacks weights for {len(missing)} parameters, such as {missing[0]!r}",
+                        fix="save the whole model, with adapters merged or unloaded",
+                    )
                 )
             component.requires_grad_(False).eval()
     return pipeline.to(device)
@@ -143,8 +153,12 @@ def _refuse_own_components(base: str) -> None:
         library, kind = entry
         if library not in LIBRARIES and not hasattr(diffusers.pipelines, library):
             raise SettingsError(
-                f"model.base: the {name} of {base!r} is {library}.{kind}, code from outside diffusers and "
-                "transformers; it is not run."
+                Problem(
+                    "base",
+                    f"the {name} of {base!r} is {library}.{kind}, code from outside diffusers and transformers",
+                    "it is not run",
+                    "name another model",
+                )
             )
 
 
@@ -160,7 +174,8 @@ def load_scheduler(base: str) -> Any:
     with quiet_libraries(), reading(base):
         library, kind = diffusers.DiffusionPipeline.load_config(location).get("scheduler", (None, None))
         if library != "diffusers":
-            raise SettingsError(f"model.base: {base!r} has no scheduler of diffusers; it cannot be sampled by steps.")
+            fix = "name a model that is sampled by steps"
+            raise SettingsError(Problem("base", f"{base!r} has no scheduler of diffusers", fix=fix))
         return getattr(diffusers, kind).from_pretrained(location, subfolder="scheduler")
 
 

@@ -25,6 +25,10 @@ class Problem:
         """The same of the setting `prefix` or, where this one names a setting, of that one inside `prefix`."""
         return replace(self, setting=".".join(name for name in (prefix, self.setting) if name))
 
+    def at(self, setting: str) -> Problem:
+        """The same of the setting `setting`, which its finder calls otherwise."""
+        return replace(self, setting=setting)
+
     def __str__(self) -> str:
         """One line: `SETTING: GOT; LEGAL; FIX.`"""
         said = "; ".join(part for part in (self.got, self.legal, self.fix) if part)
@@ -47,6 +51,10 @@ class SettingsError(ValueError):
         """Its problems, each under `prefix`."""
         return SettingsError(*(problem.under(prefix) for problem in self.problems))
 
+    def at(self, setting: str) -> SettingsError:
+        """Its problems, all of the one setting `setting`."""
+        return SettingsError(*(problem.at(setting) for problem in self.problems))
+
     def __str__(self) -> str:
         """A line for each problem."""
         return "\n".join(map(str, self.problems))
@@ -61,8 +69,17 @@ def under(prefix: str) -> Iterator[None]:
         raise error.under(prefix) from error.__cause__
 
 
+@contextmanager
+def at(setting: str) -> Iterator[None]:
+    """Say the problems that the block finds of the one setting `setting`: what the caller took everything from."""
+    try:
+        yield
+    except SettingsError as error:
+        raise error.at(setting) from error.__cause__
+
+
 class Problems:
-    """Several checks whose problems are refused together, when its `with` block ends.
+    """Several checks whose problems are refused together, each once, when its `with` block ends.
 
     with Problems() as problems:
         with problems.of("model"):
@@ -97,4 +114,4 @@ class Problems:
         if isinstance(error, SettingsError):
             self._found += error.problems
         if self._found and (error is None or isinstance(error, SettingsError)):
-            raise SettingsError(*self._found) from None
+            raise SettingsError(*dict.fromkeys(self._found)) from None

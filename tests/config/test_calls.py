@@ -27,10 +27,10 @@ def second_order(tiny_base: Path, tmp_path: Path) -> str:
 
 def test_the_steps_are_those_of_the_models_scheduler(second_order: str, tiny_base: Path) -> None:
     plan, sampling = PlanSettings(name="sdo", options={"K": 7}), SamplingSettings(num_inference_steps=4)
-    assert {drawn.num_steps for drawn in check_estimator(plan, sampling, second_order)} == {7}
+    assert {drawn.num_steps for drawn in check_estimator(plan, sampling, "plan", second_order)} == {7}
     for base in (str(tiny_base), None):
-        with pytest.raises(SettingsError, match=r"plan: K: got 7; legal: an integer in 1 .. 4"):
-            check_estimator(plan, sampling, base)
+        with pytest.raises(SettingsError, match=r"plan\.options\.K: got 7; legal: an integer in 1 .. 4"):
+            check_estimator(plan, sampling, "plan", base)
 
 
 def test_a_model_without_scheduler_is_named(second_order: str) -> None:

@@ -63,8 +63,8 @@ CASES = {
     "missing file": (["rows={path: nowhere.parquet}"], "rows.path: 'nowhere.parquet' does not exist"),
     "several kept steps for latents": (["plan.options={K: 2}"], "keeps several steps that are not coupled"),
     "uncoupled estimators for latents": (["plan.name=drtune"], "keeps several steps that are not coupled"),
-    "an impossible option of the plan": (["plan.options={K: 5}"], "plan: K: got 5; legal: an integer in 1 .. 4"),
-    "an unknown plan": (["plan.name=sdoo"], "plan: estimator: got 'sdoo'"),
+    "an impossible option of the plan": (["plan.options={K: 5}"], "plan.options.K: got 5; legal: an integer in 1 .. 4"),
+    "an unknown plan": (["plan.name=sdoo"], "plan.name: got 'sdoo'"),
     "guidance in batches": (
         ["optimization.variable=guidance_scale"],
         "samplers.batch_size: got 8, but pipelines take one guidance scale a call",

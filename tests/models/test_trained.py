@@ -136,8 +136,8 @@ def test_off_means_the_base_model_with_a_text_encoder_too(tiny_base: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "setting"),
     [
-        ({"train": "diffit", "diffit": {"scales": ["to_z"]}}, "model.diffit.scales"),
-        ({"lora": {"text_encoder_targets": ["to_z"]}}, "model.lora.text_encoder_targets"),
+        ({"train": "diffit", "diffit": {"scales": ["to_z"]}}, "diffit.scales"),
+        ({"lora": {"text_encoder_targets": ["to_z"]}}, "lora.text_encoder_targets"),
     ],
 )
 def test_unknown_layers_are_refused(tiny_base: Path, changes: dict, setting: str) -> None:

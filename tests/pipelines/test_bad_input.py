@@ -111,12 +111,12 @@ CASES = {
     "a directory that is no model": (["model.base=empty"], "the directory 'empty' has no model_index.json"),
     "unknown layers": (["model.lora.targets=[to_z]"], "no linear or convolution layer of the unet ends with to_z"),
     "unknown plan": (["plan.name=sdoo"], "got 'sdoo'; legal: one of "),
-    "unknown plan option": (["plan.options={k: 1}"], "plan: k: got 1; legal: options of sdo: K"),
+    "unknown plan option": (["plan.options={k: 1}"], "plan.options.k: got 1; legal: options of sdo: K"),
     "a plan that is no function": (
         ["plan={name: 'torch:float32'}"],
         "plan.name: got 'torch:float32', which is no function",
     ),
-    "more kept steps than steps": (["plan.options={K: 5}"], "plan: K: got 5; legal: an integer in 1 .. 4"),
+    "more kept steps than steps": (["plan.options={K: 5}"], "plan.options.K: got 5; legal: an integer in 1 .. 4"),
     "unknown reward": (
         ["rewards.terms.0.name=preferense"],
         "there is no reward 'preferense' (did you mean 'preference'?)",
@@ -124,7 +124,7 @@ CASES = {
     "unknown reward option": (["rewards.terms.0.options={x: 1}"], "has no option 'x'; it has seconds"),
     "unknown evaluator": (
         ["evaluation.evaluators.0.name=evaluator"],
-        "evaluation.evaluators: there is no reward 'evaluator'; there are",
+        "evaluation.evaluators.0: there is no reward 'evaluator'; there are",
     ),
     "black box with weight": (["rewards.terms.2.weight=1.0"], "has weight 1.0 but no gradient: it is a black box"),
     "held-out evaluator with weight": (

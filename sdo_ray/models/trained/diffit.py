@@ -34,7 +34,7 @@ def attach(components: Mapping[str, object], settings: DiffFitSettings) -> dict[
     """Make every one-dimensional parameter (biases, norms) trainable, and add the scales; otherwise, see `Kind`."""
     denoisers = denoisers_among(components)
     for name, denoiser in denoisers.items():
-        scaled = matching_layers(denoiser, settings.scales, f"the {name}", "model.diffit.scales")
+        scaled = matching_layers(denoiser, settings.scales, f"the {name}", "diffit.scales")
         for module in denoiser.modules():
             own = list(module.parameters(recurse=False))
             if any(parameter.dim() == 1 for parameter in own):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 
 def matching_layers(module: torch.nn.Module, endings: Sequence[str], whose: str, setting: str) -> list[torch.nn.Module]:
@@ -16,15 +16,19 @@ def matching_layers(module: torch.nn.Module, endings: Sequence[str], whose: str,
         module: where to look.
         endings: of dotted names, each a whole number of parts.
         whose: in words, for the error.
-        setting: where the endings were given, for the error.
+        setting: where the endings were given: its name in `ModelSettings`.
 
     Raises:
         SettingsError: if one of the endings matches nothing.
     """
     if unmatched := [ending for ending in endings if not has_layer(module, ending)]:
         raise SettingsError(
-            f"{setting}: no linear or convolution layer of {whose} ends with {', '.join(unmatched)}; "
-            f"its layers end with {', '.join(layer_endings(module))}."
+            Problem(
+                setting,
+                f"no linear or convolution layer of {whose} ends with {', '.join(unmatched)}",
+                f"its layers end with {', '.join(layer_endings(module))}",
+                "choose among them",
+            )
         )
     return [layer for name, layer in _layers(module) if any(_ends(name, ending) for ending in endings)]
 

@@ -22,7 +22,7 @@ from sdo_ray.models.denoisers import (
 )
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.trained.layers import has_layer, layer_endings, matching_layers
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -54,7 +54,7 @@ def attach(components: Mapping[str, object], settings: LoraSettings) -> dict[str
     """
     denoisers = denoisers_among(components)
     for name, denoiser in denoisers.items():
-        matching_layers(denoiser, settings.targets, f"the {name}", "model.lora.targets")
+        matching_layers(denoiser, settings.targets, f"the {name}", "lora.targets")
         _add_lora(denoiser, settings, settings.targets)
     if not settings.text_encoder_targets:
         return denoisers
@@ -151,8 +151,12 @@ def _attach_to_text(text_encoders: Mapping[str, torch.nn.Module], settings: Lora
     if unmatched := set(settings.text_encoder_targets) - {t for targets in fitting.values() for t in targets}:
         endings = sorted({ending for encoder in text_encoders.values() for ending in layer_endings(encoder)})
         raise SettingsError(
-            f"model.lora.text_encoder_targets: no linear layer of a text encoder ends with "
-            f"{', '.join(sorted(unmatched))}; their layers end with {', '.join(endings) or 'nothing: there are none'}."
+            Problem(
+                "lora.text_encoder_targets",
+                f"no linear layer of a text encoder ends with {', '.join(sorted(unmatched))}",
+                f"their layers end with {', '.join(endings) or 'nothing: there are none'}",
+                "choose among them",
+            )
         )
     for name, targets in fitting.items():
         _add_lora(text_encoders[name], settings, targets)

@@ -1,0 +1,52 @@
+"""Whether the rewards that settings name can be had, and learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rewards.registry import check
+from rewards.terms import check_terms
+from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
+from sdo_ray.settings import Problem, Problems, SettingsError
+
+
+def check_rewards(rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequence[str]] = ()) -> None:
+    """Refuse rewards or options that there are not, without loading weights.
+
+    Args:
+        rewards: as they were named.
+        prompts: what each will be given, where that is known.
+
+    Raises:
+        SettingsError: problems of their positions in the list.
+    """
+    with Problems() as problems:
+        for number, reward in enumerate(rewards):
+            try:
+                check(reward.name, reward.options, prompts[number] if prompts else ())
+            except ValueError as error:
+                problems.add(Problem(str(number), str(error)))
+
+
+def check_learned(rewards: Sequence[RewardSettings]) -> None:
+    """Refuse rewards that cannot be learned from together.
+
+    Raises:
+        SettingsError: why not.
+    """
+    try:
+        check_terms([reward.term for reward in rewards])
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def check_names(rewards: Sequence[RewardActorSettings]) -> None:
+    """Refuse one that is named more than once.
+
+    Raises:
+        SettingsError: which ones.
+    """
+    names = [reward.name for reward in rewards]
+    with Problems() as problems:
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.add(Problem("", f"{name!r} is named {names.count(name)} times", fix="name it once"))
