@@ -15,7 +15,7 @@ from rewards import create
 from rewards.scoring import score, score_with_gradient
 from rewards.terms import RewardTerm
 from sdo_ray.models.denoisers import find_denoisers
-from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, attach
 from sdo_ray.prompts.read import read_prompts
@@ -23,6 +23,7 @@ from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 
@@ -154,7 +155,7 @@ def learn(
         if update + 1 in (task.updates, updates):
             points.append(Point(update + 1, seconds, measured(pipeline, sampling, heldout, evaluators)))
     if sheet is not None:
-        images = draw(pipeline, sampling, heldout, 0)
+        images = draw_heldout(pipeline, sampling, heldout, 0)
         grid(pipeline.image_processor.numpy_to_pil(images.permute(0, 2, 3, 1).numpy()), columns=8).save(sheet)
     return points
 
@@ -170,18 +171,17 @@ def measured(
     """Evaluator -> its score of an image of each held-out prompt; prompt i has noise of its own, always the same."""
     scores: dict[str, list[float]] = {name: [] for name in evaluators}
     for first in range(0, len(heldout), 8):
-        images = draw(pipeline, sampling, heldout, first)
+        images = draw_heldout(pipeline, sampling, heldout, first)
         for name, evaluator in evaluators.items():
             scores[name] += score(evaluator, images, list(heldout[first : first + 8])).tolist()
     return scores
 
 
-def draw(pipeline: Any, sampling: SamplingSettings, heldout: Sequence[str], first: int) -> torch.Tensor:
+def draw_heldout(pipeline: Any, sampling: SamplingSettings, heldout: Sequence[str], first: int) -> torch.Tensor:
     """Images of the held-out prompts from `first` on, at most eight, [B, 3, H, W] in [0, 1]."""
     batch = list(heldout[first : first + 8])
     noise = [generator(0, "held-out noise", first + i) for i in range(len(batch))]
-    with torch.no_grad(), autocast(pipeline):
-        images: torch.Tensor = pipeline(output_type="pt", generator=noise, **sampling.pipeline_call(batch)).images
+    images: torch.Tensor = draw(pipeline, sampling.pipeline_call(batch), noise)
     return images.float()
 
 

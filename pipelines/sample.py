@@ -50,8 +50,9 @@ def sample(given: argparse.Namespace) -> list[Path]:
     import torch
 
     from sdo_ray.models.adapter_file import load_adapter
-    from sdo_ray.models.load import autocast, load_pipeline
+    from sdo_ray.models.load import load_pipeline
     from sdo_ray.rollout.contact_sheet import grid
+    from sdo_ray.rollout.sampling import draw
     from sdo_ray.rollout.settings import SamplingSettings
 
     model, adapter, recipe = _find(given)
@@ -72,8 +73,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
         batch = prompts[first : first + batch_size]
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
-        with autocast(pipeline):
-            images += pipeline(generator=noise, **sampling.pipeline_call(batch)).images
+        images += draw(pipeline, sampling.pipeline_call(batch), noise, "pil")
 
     out = Path(given.out).expanduser()
     if out.suffix.lower() == ".png":

@@ -106,7 +106,12 @@ def _check_variable(settings: OptimizeSettings) -> None:
 
 
 def _check_plan(settings: OptimizeSettings) -> None:
-    plans = check_estimator(settings.plan, settings.sampling, "plan")
+    try:
+        _check_model(settings)
+        base: str | None = settings.model.base
+    except SettingsError:
+        base = None  # said by the check of the model
+    plans = check_estimator(settings.plan, settings.sampling, "plan", base)
     if settings.optimization.variable == "latents" and not all(map(_reaches_latents, plans)):
         raise SettingsError(
             Problem(

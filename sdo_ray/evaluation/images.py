@@ -18,8 +18,8 @@ from PIL import Image
 
 from sdo_ray.cluster import stream_blocks
 from sdo_ray.evaluation.models import ModelSource
-from sdo_ray.models.load import autocast
 from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
 from sdo_ray.seeds import generator
 
@@ -66,7 +66,7 @@ class ImageMaker:
         columns = block.to_pydict()
         pipeline = self._become(columns["role"][0])
         start = time.perf_counter()
-        images = draw(pipeline, self._config.sampling, self._config.seed, columns["prompt"], columns["index"])
+        images = draw_images(pipeline, self._config.sampling, self._config.seed, columns["prompt"], columns["index"])
         seconds = (time.perf_counter() - start) / len(images)
         vectors = None if self._features is None else self._features.extract.remote(images.numpy())
         scores, _ = self._evaluators(images, columns["prompt"])
@@ -92,7 +92,7 @@ class ImageMaker:
         return self._pipeline
 
 
-def draw(
+def draw_images(
     pipeline: DiffusionPipeline,
     sampling: SamplingSettings,
     seed: int,
@@ -100,12 +100,8 @@ def draw(
     indices: Sequence[int],
 ) -> torch.Tensor:
     """Images, float32 [B, 3, H, W] in [0, 1] on the CPU; (seed, index) fixes an image's noise."""
-    with torch.no_grad(), autocast(pipeline):
-        images: torch.Tensor = pipeline(
-            generator=[generator(seed, "evaluation noise", index) for index in indices],
-            output_type="pt",
-            **sampling.pipeline_call(prompts),
-        ).images
+    generators = [generator(seed, "evaluation noise", index) for index in indices]
+    images: torch.Tensor = draw(pipeline, sampling.pipeline_call(prompts), generators)
     return images.float().cpu()
 
 

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rewards.mix import mix
 from rewards.terms import RewardTerm
-from sdo_ray.backprop import BackpropPlan, OutputHook, StepGradient, differentiable_sample, sampler_plan
+from sdo_ray.backprop import BackpropPlan, StepGradient
 from sdo_ray.backprop.saved import saved_activations
-from sdo_ray.models.load import autocast
-from sdo_ray.rollout.contribution import RewardFunction
+from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
 from sdo_ray.rollout.records import PromptBatch
-from sdo_ray.rollout.settings import SamplingSettings
-from sdo_ray.seeds import generator
+from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, sample
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -74,16 +72,18 @@ def plan_gradient(
     """
     clock = _clock(pipeline)
     parameters = list(trained.values())
+    for parameter in parameters:
+        parameter.grad = None
     began = clock()
     with saved_activations(*_modules(pipeline)) as saved:
-        images = _sample(pipeline, batch, plan, evaluated)
+        trajectory = _sample(pipeline, batch, plan, evaluated)
     sampled, num_bytes = clock(), saved.bytes
     saved.clear()
-    reward, image_gradient = _reward(images, batch, evaluated)
+    reward, cotangents = _reward(trajectory, batch, evaluated)
     resumed = clock()
-    gradients = torch.autograd.grad(images, parameters, image_gradient, allow_unused=True)
+    backpropagate(trajectory, cotangents)
     seconds = sampled - began + clock() - resumed
-    return MeasuredGradient(_vector(parameters, gradients), seconds, num_bytes, reward)
+    return MeasuredGradient(_vector(parameters, [p.grad for p in parameters]), seconds, num_bytes, reward)
 
 
 def step_gradients(
@@ -99,45 +99,35 @@ def step_gradients(
     Every step's graph is kept, none coupled to another: one backward pass through the decoder gives all g_k, and one
     through each step its G_k. With `checkpoint` the activations of one step at a time are held, made again.
     """
-    num_steps = sampler_plan(pipeline.scheduler, evaluated.sampling.num_inference_steps, "full").num_steps
+    num_steps = plan_of(pipeline, evaluated.sampling, PlanSettings(name="full")).num_steps
     parameters = list(trained.values())
     plan = BackpropPlan(
         "direct", num_steps, {k: StepGradient(1.0, 0.0) for k in range(num_steps)}, checkpoint=checkpoint
     )
-    places: list[tuple[int, torch.Tensor]] = []
-    images = _sample(pipeline, batch, plan, evaluated, lambda k, _scale, o: places.append((k, o)))
-    _, image_gradient = _reward(images, batch, evaluated)
-    g = torch.autograd.grad(images, [o for _, o in places], image_gradient, allow_unused=True)
+    trajectory = _sample(pipeline, batch, plan, evaluated)
+    _, cotangents = _reward(trajectory, batch, evaluated)
+    images, outputs = trajectory.samples, trajectory.outputs
+    v = cotangents.samples.to(images.device, images.dtype)
+    g = torch.autograd.grad(images, [kept.o for kept in outputs], v, allow_unused=True)
     G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
-    for (k, o), g_k in zip(places, g, strict=True):
+    for kept, g_k in zip(outputs, g, strict=True):
         if g_k is not None:
-            G[k] += _vector(parameters, torch.autograd.grad(o, parameters, g_k, allow_unused=True))
+            G[kept.step] += _vector(parameters, torch.autograd.grad(kept.o, parameters, g_k, allow_unused=True))
     return G
 
 
-def _sample(
-    pipeline: DiffusionPipeline,
-    batch: PromptBatch,
-    plan: BackpropPlan,
-    evaluated: Evaluated,
-    output_hook: OutputHook | None = None,
-) -> torch.Tensor:
-    with autocast(pipeline):
-        return differentiable_sample(
-            pipeline,
-            plan,
-            output_hook=output_hook,
-            generator=[generator(evaluated.seed, "noise", row) for row in batch.rows],
-            **evaluated.sampling.pipeline_call(batch.prompts),
-        )
+def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan, evaluated: Evaluated) -> Trajectory:
+    call = evaluated.sampling.pipeline_call(batch.prompts)
+    return sample(pipeline, call, noise(evaluated.seed, batch.rows), plan)
 
 
-def _reward(images: torch.Tensor, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, torch.Tensor]:
-    """Mean mixed reward, and its gradient at the images; a sample without a finite one counts as none."""
-    scores, gradients = evaluated.rewards(images.detach().float().cpu(), batch.prompts)
-    mixed = mix(scores, gradients, evaluated.terms, evaluated.normalize)
-    count = max(1, int(mixed.valid.sum()))
-    return mixed.score[mixed.valid].sum().item() / count, (mixed.gradient / count).to(images.device, images.dtype)
+def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, Cotangents]:
+    """Mean mixed reward, and its gradient at the samples; a sample without a finite one counts as none."""
+    scores, gradients = evaluated.rewards(trajectory.seen, batch.prompts)
+    objective = reward_objective(scores, gradients, evaluated.terms, evaluated.normalize)
+    count = max(1, int(objective.valid.sum()))
+    mean = objective.score[objective.valid].sum().item() / count
+    return mean, Cotangents(objective.cotangents.samples / count)
 
 
 def _vector(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:

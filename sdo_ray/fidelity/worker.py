@@ -10,7 +10,6 @@ import ray
 import torch
 from ray.util import ActorPool
 
-from sdo_ray.backprop import sampler_plan
 from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, plan_gradient, step_gradients
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
@@ -18,6 +17,7 @@ from sdo_ray.models.policy import attach, initial_policy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.sampling import plan_of
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 
@@ -91,12 +91,11 @@ class GradientMaker:
             return Done(work, [], steps)
         draws: list[MeasuredGradient] = []
         plans = [
-            sampler_plan(
-                self._pipeline.scheduler,
-                self._config.sampling.num_inference_steps,
-                work.plan.name,
-                generator=generator(self._config.seed, f"plan {draw}", work.batch.rows[0]),
-                **work.plan.options,
+            plan_of(
+                self._pipeline,
+                self._config.sampling,
+                work.plan,
+                generator(self._config.seed, f"plan {draw}", work.batch.rows[0]),
             )
             for draw in range(self._config.draws)
         ]

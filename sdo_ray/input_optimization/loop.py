@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rewards.mix import mix
-from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, needs_weights, solver_weights
+from sdo_ray.backprop import BackpropPlan
 from sdo_ray.evaluation.images import to_png
 from sdo_ray.input_optimization.records import OptimizedRow, OptimizerConfig, RowBatch
 from sdo_ray.input_optimization.variables import VARIABLES
 from sdo_ray.models.load import autocast
-from sdo_ray.rollout.contribution import ImageGradients, Scores
+from sdo_ray.rollout.objective import ImageGradients, Scores, backpropagate, reward_objective
+from sdo_ray.rollout.sampling import noise, plan_of, sample
 from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
@@ -84,30 +84,30 @@ def optimize_batch(
     texts = {term.key: batch.texts[term.text or config.column] for term in config.rewards.terms}
     kind = VARIABLES[settings.variable]
     with autocast(pipeline):
-        start = kind.start(pipeline, call | {"generator": _noise(batch, config.seed)})
+        start = kind.start(pipeline, call | {"generator": noise(config.seed, batch.rows)})
     variable = kind(start, keep_norm=settings.keep_norm, max_change=settings.max_change)
-    adam = torch.optim.Adam(variable.values, lr=settings.learning_rate)
+    adam = torch.optim.Adam(variable.values, lr=settings.learning_rate, maximize=True)
     rows: list[_Row] = []
     for iteration, plan in enumerate(_plans(pipeline, batch, config)):
-        with autocast(pipeline), variable.given(pipeline) as given:
-            images = differentiable_sample(pipeline, plan, **call | {"generator": _noise(batch, config.seed)} | given)
-        seen = images.detach().float().cpu()
+        with variable.given(pipeline) as given:
+            trajectory = sample(pipeline, call | given, noise(config.seed, batch.rows), plan)
+        seen = trajectory.seen
         scores, gradients = rewards(seen, texts)
-        mixed = mix(scores, gradients, terms, config.rewards.normalize)
+        objective = reward_objective(scores, gradients, terms, config.rewards.normalize)
         rows = rows or [_Row(image, image, value) for image, value in zip(seen, variable.initial, strict=True)]
         for b, row in enumerate(rows):
             if not row.stopped:
                 values = {name: score[b].item() for name, score in scores.items()}
-                row.see(mixed.score[b].item(), values, seen[b], variable.values[b])
+                row.see(objective.score[b].item(), values, seen[b], variable.values[b])
                 row.stopped = settings.patience is not None and iteration - row.best_iteration >= settings.patience
         if not plan.steps or all(row.stopped for row in rows):
             break
         adam.zero_grad()
-        images.backward(-mixed.gradient.to(images.device, images.dtype))
+        backpropagate(trajectory, objective.cotangents)
         for b, (row, value) in enumerate(zip(rows, variable.values, strict=True)):
             if not row.stopped:
                 row.kept_steps.append(min(plan.steps))
-            if row.stopped or not mixed.gradient[b].any() or not _finite(value.grad):
+            if row.stopped or not objective.cotangents.samples[b].any() or not _finite(value.grad):
                 value.grad = None
             else:
                 torch.nn.utils.clip_grad_norm_([value], settings.max_grad_norm)
@@ -118,16 +118,11 @@ def optimize_batch(
 
 def _plans(pipeline: DiffusionPipeline, batch: RowBatch, config: OptimizerConfig) -> Iterator[BackpropPlan]:
     """A plan for each step of the optimizer, and one that keeps nothing to see what the last step did."""
-    name, options, num_steps = config.plan.name, config.plan.options, config.sampling.num_inference_steps
     draws = generator(config.seed, "plan", batch.rows[0])
-    weights = solver_weights(pipeline.scheduler, num_steps) if needs_weights(name) else None
     for _ in range(config.optimization.iterations):
-        yield make_plan(name, num_steps, generator=draws, weights=weights, **options)
-    yield BackpropPlan("none", num_steps)
-
-
-def _noise(batch: RowBatch, seed: int) -> list[torch.Generator]:
-    return [generator(seed, "noise", row) for row in batch.rows]
+        plan = plan_of(pipeline, config.sampling, config.plan, draws)
+        yield plan
+    yield BackpropPlan("none", plan.num_steps)
 
 
 def _finite(gradient: torch.Tensor | None) -> bool:

@@ -12,7 +12,7 @@ import torch
 from rewards.registry import import_path
 from rewards.service import RewardActor
 from sdo_ray.cluster import cause_of
-from sdo_ray.rollout.contribution import ImageGradients, Scores
+from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.settings import RewardActorSettings
 from sdo_ray.settings import SettingsError
 

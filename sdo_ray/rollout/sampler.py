@@ -11,13 +11,14 @@ import pyarrow as pa
 import ray
 import torch
 
-from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
 from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.sampling import draw
 from sdo_ray.seeds import generator
 
 
@@ -69,12 +70,8 @@ class Sampler:
 
     def _preview(self) -> bytes:
         config = self._config
-        with autocast(self._pipeline):
-            images = self._pipeline(
-                generator=[generator(config.seed, "preview", i) for i in range(len(config.preview_prompts))],
-                output_type="pil",
-                **config.sampling.pipeline_call(config.preview_prompts),
-            ).images
+        generators = [generator(config.seed, "preview", i) for i in range(len(config.preview_prompts))]
+        images = draw(self._pipeline, config.sampling.pipeline_call(config.preview_prompts), generators, "pil")
         buffer = io.BytesIO()
         grid(images).save(buffer, format="PNG")
         return buffer.getvalue()

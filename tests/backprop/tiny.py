@@ -7,6 +7,7 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -115,6 +116,12 @@ def ddim(**config: Any) -> DDIMScheduler:
     """DDIM as Stable Diffusion uses it: no clipping, which would not be linear."""
     betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     return DDIMScheduler(**betas, clip_sample=False, steps_offset=1, **config)
+
+
+def pndm() -> PNDMScheduler:
+    """What Stable Diffusion 1.5 comes with; it takes a step more than `num_inference_steps`."""
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    return PNDMScheduler(**betas, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
 
 
 def denoiser_of(pipe: Any) -> torch.nn.Module:

@@ -1,5 +1,7 @@
 """Settings of `sdo optimize`: what cannot work is refused up front; the configs that come with the package can."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from PIL import Image
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.settings import SettingsError
+from tests.backprop.tiny import pndm
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = sorted((REPOSITORY / "pipelines/configs").glob("optimize_*.yaml"))
@@ -114,6 +117,19 @@ CASES = {
 def test_refused(path: Path, monkeypatch, overrides: list[str], said: str) -> None:
     monkeypatch.chdir(path.parent)
     assert said in refused(path, *overrides)
+
+
+def test_a_plan_may_keep_what_the_scheduler_takes(path: Path, tiny_base: Path) -> None:
+    """Stable Diffusion 1.5's scheduler takes a step more than it is asked for."""
+    base = path.parent / "base"
+    shutil.copytree(tiny_base, base)
+    pndm().save_pretrained(base / "scheduler")
+    index = json.loads((base / "model_index.json").read_text())
+    (base / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "PNDMScheduler"]}))
+    last = [f"model.base={base}", "plan.options={draw: fixed, at: [4]}"]
+    check_optimize(load_settings(OptimizeSettings, path, last))
+    assert "in 0 .. 4" in refused(path, last[0], "plan.options={draw: fixed, at: [5]}")
+    assert "in 0 .. 3" in refused(path, last[1])
 
 
 def test_all_problems_at_once(path: Path) -> None:

@@ -16,7 +16,7 @@ from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
-from tests.backprop.tiny import ddim, double, stable_diffusion
+from tests.backprop.tiny import ddim, double, pndm, stable_diffusion
 from tests.support.ink import Redness
 
 N = 4
@@ -77,11 +77,19 @@ def test_steps_are_those_of_sdo_and_add_up_to_all_direct_terms(scheduler: Any, c
     assert close(torch.stack(steps).sum(dim=0), together.gradient)
 
 
-def test_a_second_order_scheduler_has_more_steps() -> None:
-    pipeline, trained = parts(HeunDiscreteScheduler())
+@pytest.mark.parametrize(
+    ("scheduler", "num_steps"),
+    [(HeunDiscreteScheduler, 2 * N - 1), (pndm, N + 1)],
+    ids=["heun", "pndm"],
+)
+def test_schedulers_with_more_steps(scheduler: Any, num_steps: int) -> None:
+    pipeline, trained = parts(scheduler())
     steps = step_gradients(pipeline, trained, BATCH, EVALUATED)
-    assert len(steps) == 2 * N - 1
-    together = sampler_plan(pipeline.scheduler, N, "sdo", K=2 * N - 1)
+    assert len(steps) == num_steps
+    for k, G_k in enumerate(steps):
+        alone = sampler_plan(pipeline.scheduler, N, "sdo", draw="fixed", at=[k])
+        assert close(G_k, plan_gradient(pipeline, trained, BATCH, alone, EVALUATED).gradient)
+    together = sampler_plan(pipeline.scheduler, N, "sdo", K=num_steps)
     assert close(torch.stack(steps).sum(dim=0), plan_gradient(pipeline, trained, BATCH, together, EVALUATED).gradient)
 
 

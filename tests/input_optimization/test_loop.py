@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import HeunDiscreteScheduler
 
 from rewards.scoring import score_with_gradient
-from sdo_ray.backprop import differentiable_sample, initial_latents, make_plan
+from sdo_ray.backprop import differentiable_sample, initial_latents, make_plan, sampler_plan
 from sdo_ray.evaluation.images import to_png
 from sdo_ray.input_optimization.loop import optimize_batch
 from sdo_ray.input_optimization.records import (
@@ -28,6 +29,7 @@ from sdo_ray.input_optimization.settings import (
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.seeds import generator
+from tests.backprop.tiny import ddim, pndm
 from tests.support.ink import Ink
 
 SEED, N, LR = 3, 4, 0.05
@@ -101,8 +103,15 @@ def test_equals_a_plain_loop(pipeline: Any) -> None:
         torch.testing.assert_close(result.variable["final"], latents[row].detach(), rtol=1e-4, atol=1e-4)
 
 
+SCHEDULERS = {"ddim": (ddim, N), "pndm": (pndm, N + 1), "heun": (HeunDiscreteScheduler, 2 * N - 1)}
+"""And the steps that they take."""
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("variable", ["latents", "prompt_embeds", "guidance_scale"])
-def test_every_variable_gets_better_and_gives_its_image_again(pipeline: Any, variable: str) -> None:
+def test_every_variable_gets_better_and_gives_its_image_again(tiny_base: Path, variable: str, scheduler: str) -> None:
+    pipeline: Any = load_pipeline(str(tiny_base))
+    pipeline.scheduler = SCHEDULERS[scheduler][0]()
     rows = (4,) if variable == "guidance_scale" else (4, 5)
     settings = config(variable, iterations=5, learning_rate={"guidance_scale": 0.5}.get(variable, 0.05))
     results = optimize_batch(pipeline, batch(*rows), settings, Recorder())
@@ -120,6 +129,18 @@ def test_every_variable_gets_better_and_gives_its_image_again(pipeline: Any, var
         images = pipeline(**call | given, generator=noise, output_type="pt").images
     assert [to_png(image) for image in images] == [result.final_image for result in results]
     assert all(result.initial_image != result.final_image for result in results)
+
+
+@pytest.mark.parametrize(("scheduler", "steps"), SCHEDULERS.values(), ids=SCHEDULERS)
+def test_any_step_that_the_scheduler_takes_can_be_kept(tiny_base: Path, scheduler: Any, steps: int) -> None:
+    pipeline: Any = load_pipeline(str(tiny_base))
+    pipeline.scheduler = scheduler()
+    draws, expected = generator(SEED, "plan", 0), []
+    for _ in range(24):
+        expected.append(min(sampler_plan(pipeline.scheduler, N, "sdo", generator=draws).steps))
+    (result,) = optimize_batch(pipeline, batch(0), config(iterations=24), Recorder())
+    assert result.kept_steps == expected
+    assert max(expected) == steps - 1
 
 
 def test_rows_do_not_depend_on_their_company(pipeline: Any) -> None:

@@ -1,11 +1,26 @@
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
-from rewards.mix import Mixed, mix
+from rewards.mix import combine_gradients, combine_scores, usable
 from rewards.registry import RewardError
 from rewards.terms import RewardTerm, check_terms
+
+
+@dataclass
+class Mixed:
+    score: torch.Tensor
+    gradient: torch.Tensor
+    valid: torch.Tensor
+
+
+def mix(scores, gradients, terms, normalize):
+    """All three at once."""
+    valid = usable(scores, gradients, terms)
+    gradient = combine_gradients(scores, gradients, terms, valid, normalize)
+    return Mixed(combine_scores(scores, terms), gradient, valid)
 
 
 @pytest.fixture
@@ -77,7 +92,7 @@ def test_non_finite_samples_are_marked_and_teach_nothing(batch, bad, where):
         gradients["b"][1, 2, 3, 0] = bad
     mixed = mix(scores, gradients, terms, normalize=True)
     assert mixed.valid.tolist() == [True, False, True]
-    assert mixed.score[1].isnan()
+    assert mixed.score[1].isnan() == (where == "score")
     assert (mixed.gradient[1] == 0).all()
     torch.testing.assert_close(mixed.gradient[[0, 2]], clean.gradient)
     torch.testing.assert_close(mixed.score[[0, 2]], clean.score)
@@ -94,6 +109,28 @@ def test_watched_rewards_take_no_part(batch):
         assert mixed.valid.all()
 
 
+def test_a_black_box_has_its_part_in_the_score_alone(batch):
+    scores, gradients = batch
+    terms = [RewardTerm("a", 2.0), RewardTerm("b", -0.5, cap=0.25)]
+    for black in ({"a": gradients["a"], "b": None}, {"a": gradients["a"]}):
+        mixed = mix(scores, black, terms, normalize=False)
+        torch.testing.assert_close(mixed.score, 2 * scores["a"] - 0.5 * scores["b"].clamp(max=0.25))
+        torch.testing.assert_close(mixed.gradient, 2 * gradients["a"])
+        assert mixed.valid.all()
+    scores["b"][1] = math.nan
+    mixed = mix(scores, {"a": gradients["a"]}, terms, normalize=False)
+    assert mixed.valid.tolist() == [True, False, True]
+    assert (mixed.gradient[1] == 0).all()
+
+
+def test_a_capped_score_that_is_infinite_is_none(batch):
+    scores, gradients = batch
+    scores["a"][1] = math.inf
+    mixed = mix(scores, gradients, [RewardTerm("a", 1.0, cap=2.0)], normalize=False)
+    assert mixed.score.isnan().tolist() == [False, True, False]
+    assert mixed.valid.tolist() == [True, False, True]
+
+
 def test_inputs_are_left_alone(batch):
     scores, gradients = batch
     before = {n: s.clone() for n, s in scores.items()}, {n: g.clone() for n, g in gradients.items()}
@@ -108,8 +145,8 @@ def test_what_cannot_be_mixed(batch):
         mix(scores, gradients, [RewardTerm("a", 0.0)], normalize=True)
     with pytest.raises(ValueError, match=r"no scores of reward 'c'.*there are a, b"):
         mix(scores, gradients, [RewardTerm("c", 1.0)], normalize=True)
-    with pytest.raises(ValueError, match=r"'a' has weight 1\.0 but no gradient"):
-        mix(scores, {"a": None}, [RewardTerm("a", 1.0)], normalize=True)
+    with pytest.raises(ValueError, match="no gradient to combine: none of a, b has one"):
+        mix(scores, {"a": None}, [RewardTerm("a", 1.0), RewardTerm("b", 1.0), RewardTerm("c", 0.0)], normalize=True)
 
 
 @pytest.mark.parametrize(("field", "value"), [("weight", math.nan), ("weight", math.inf), ("cap", math.nan)])

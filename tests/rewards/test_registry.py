@@ -107,7 +107,7 @@ def test_registering_twice():
     [
         ("no_such_module:Reward", "no module 'no_such_module'"),
         ("rewards.terms:Mixture", "has no 'Mixture'; its classes are RewardTerm"),
-        ("rewards.mix:mix", "must be a class"),
+        ("rewards.mix:usable", "must be a class"),
         ("rewards.terms:RewardTerm", "needs __call__"),
         ("rewards.features:ImageFeatures", "needs the class attribute `differentiable`"),
     ],

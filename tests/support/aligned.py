@@ -7,7 +7,7 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from sdo_ray.evaluation.images import draw, open_image, to_png
+from sdo_ray.evaluation.images import draw_images, open_image, to_png
 from sdo_ray.models.export import export_model
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
@@ -61,7 +61,7 @@ def aligned(base: Path | str, directory: Path, **changes: Any) -> Aligned:
     images = []
     for first in range(0, len(PROMPTS), BATCH):
         indices = range(first, min(first + BATCH, len(PROMPTS)))
-        batch = draw(pipeline, SAMPLING, SEED, [PROMPTS[i] for i in indices], indices)
+        batch = draw_images(pipeline, SAMPLING, SEED, [PROMPTS[i] for i in indices], indices)
         images += [np.asarray(open_image(to_png(image))) for image in batch]
     return Aligned(model, directory, images)
 

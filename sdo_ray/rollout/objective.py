@@ -1,0 +1,101 @@
+"""From a trajectory and what the rewards say of it to cotangents, and from those to the gradient.
+
+Notation
+    x      samples;  o_k  the scheduler's input at kept step k;  theta  what is trained
+    R      mixed reward, summed over the batch;  v = dR/dx
+    u_k    a cotangent at o_k: which way o_k should move
+
+    gradient = (dx/dtheta)^T v + sum_k (do_k/dtheta)^T u_k
+
+in which the first term is, through the linear path from o_k to the samples, that of another cotangent
+s_k w_k (dx/dz_N)^T v at o_k. Whatever teaches is a way to make cotangents, they add, and one backward pass takes all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rewards.mix import combine_gradients, combine_scores, usable
+from rewards.terms import RewardTerm, no_gradient
+from sdo_ray.backprop import GradientRecord
+from sdo_ray.rollout.sampling import KeptOutput, Trajectory
+
+Scores = dict[str, torch.Tensor]
+"""Reward key -> scores [B], float32."""
+ImageGradients = Mapping[str, torch.Tensor | None]
+"""Reward key -> d score_b / d image_b [B,3,H,W], or None for a reward that has no gradient."""
+RewardFunction = Callable[[torch.Tensor, Sequence[str]], tuple[Scores, ImageGradients]]
+"""Images [B,3,H,W] float32 in [0,1] on the CPU, and prompts -> scores and gradients of every reward."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cotangents:
+    """Where the backward pass of a trajectory starts, and with what; of any device and type."""
+
+    samples: torch.Tensor
+    """v, of the samples' shape."""
+    outputs: Sequence[tuple[KeptOutput, torch.Tensor]] = ()
+    """(o_k, u_k), u_k of the shape of o_k; the plan's scale is not in u_k, and is not multiplied to it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What a trajectory learns from."""
+
+    score: torch.Tensor
+    """Mixed reward, float32 [B]; NaN where not valid."""
+    valid: torch.Tensor
+    """bool [B]: samples that count. The others' cotangents are zero."""
+    cotangents: Cotangents
+    """Of the SUM of the mixed reward over the valid samples."""
+
+
+def reward_objective(
+    scores: Scores, gradients: ImageGradients, terms: Sequence[RewardTerm], normalize: bool
+) -> Objective:
+    """The mixed reward's gradient at the samples.
+
+    Args:
+        scores: what the rewards gave.
+        gradients: likewise.
+        terms: weights and caps.
+        normalize: see `rewards.mix`.
+
+    Raises:
+        ValueError: no term has a weight, or one that has is missing or has no gradient.
+    """
+    for term in terms:
+        if term.weight and term.key in scores and gradients.get(term.key) is None:
+            raise ValueError(no_gradient(term))
+    valid = usable(scores, gradients, terms)
+    score = torch.where(valid, combine_scores(scores, terms), math.nan)
+    return Objective(score, valid, Cotangents(combine_gradients(scores, gradients, terms, valid, normalize)))
+
+
+def backpropagate(trajectory: Trajectory, cotangents: Cotangents) -> dict[int, float]:
+    """Take all cotangents back in one pass; gradients add up in `.grad` of whatever requires them.
+
+    With kept calls whose backward pass is left to the trainers, it ends at their outputs, see `KeptCall.gradients`.
+
+    Args:
+        trajectory: its graph is freed.
+        cotangents: what to start with.
+
+    Returns:
+        Kept step -> norm of the gradient that it learns from, over the batch; see `GradientRecord.norms`.
+
+    Raises:
+        RuntimeError: nothing requires a gradient.
+    """
+    record = GradientRecord()
+    for kept in trajectory.outputs:
+        record.watch(kept.step, kept.scale, kept.o)
+    roots = [(trajectory.samples, cotangents.samples)]
+    # Behind o_k comes the plan's scale.
+    roots += [(kept.o, u / kept.scale) for kept, u in cotangents.outputs]
+    torch.autograd.backward([root for root, _ in roots], [u.to(root.device, root.dtype) for root, u in roots])
+    return dict(record.norms)

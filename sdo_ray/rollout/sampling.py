@@ -1,0 +1,130 @@
+"""The one place that calls a pipeline: with a plan's graph to learn from its samples, or plainly to look at them.
+
+plan_of   settings -> the plan of one call
+noise     run seed and rows -> the call's generators
+sample    pipeline, call, generators, plan -> Trajectory, from which `sdo_ray.rollout.objective` goes on
+draw      pipeline, call, generators -> samples without a graph
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, differentiable_sample, sampler_plan
+from sdo_ray.models.load import autocast
+from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
+from sdo_ray.seeds import generator
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, eq=False)
+class KeptOutput:
+    """What the scheduler was given at a kept step; see `sdo_ray.backprop.OutputHook`."""
+
+    step: int
+    """k, 0 .. N-1."""
+    scale: float
+    """s_k, the plan's."""
+    o: torch.Tensor
+    """o_k, usually [B, C, h, w], guidance combined, with the graph that the plan keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One sampling, with the graph of its plan."""
+
+    plan: BackpropPlan
+    """Which steps kept their graph."""
+    samples: torch.Tensor
+    """x, [B, 3, H, W] in [0, 1] (or what else the pipeline makes): to the bit those of a plain call."""
+    outputs: tuple[KeptOutput, ...]
+    """Of the kept steps, in the order of sampling: where cotangents go in besides those of the samples."""
+    calls: tuple[KeptCall, ...]
+    """The kept denoiser calls, made without a graph, if their backward pass is left to the trainers; else none."""
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """What rewards are given: the samples as float32 on the CPU, without a graph."""
+        return self.samples.detach().float().cpu()
+
+
+def plan_of(
+    pipeline: DiffusionPipeline, sampling: SamplingSettings, plan: PlanSettings, draws: torch.Generator | None = None
+) -> BackpropPlan:
+    """The plan of one call, for the steps that the pipeline's scheduler takes.
+
+    Args:
+        pipeline: which is called.
+        sampling: how.
+        plan: the estimator.
+        draws: where the steps come from that it draws; None is torch's default.
+
+    Raises:
+        PlanError: see `sdo_ray.backprop.sampler_plan`.
+    """
+    return sampler_plan(pipeline.scheduler, sampling.num_inference_steps, plan.name, generator=draws, **plan.options)
+
+
+def noise(seed: int, rows: Sequence[int]) -> list[torch.Generator]:
+    """Each row's generator, on the CPU: (run seed, row) fixes its noise, in whatever batch and on whatever device."""
+    return [generator(seed, "noise", row) for row in rows]
+
+
+def sample(
+    pipeline: DiffusionPipeline,
+    call: Mapping[str, Any],
+    generators: Sequence[torch.Generator],
+    plan: BackpropPlan,
+    *,
+    backward: Backward = "sampler",
+    runner: StepRunner | None = None,
+) -> Trajectory:
+    """Call the pipeline once and keep the graph that `plan` asks for.
+
+    Args:
+        pipeline: in which only what is trained requires gradients, on any device.
+        call: the call's keyword arguments, such as `SamplingSettings.pipeline_call` makes them.
+        generators: of the samples' noise, one each.
+        plan: from `plan_of`.
+        backward: where the denoiser's backward pass runs. With "trainer" kept calls have no graph and are in `calls`.
+        runner: how the denoiser's steps without a graph are made; by default exactly.
+
+    Raises:
+        TraceError: see `sdo_ray.backprop.differentiable_sample`.
+    """
+    outputs, calls = list[KeptOutput](), list[KeptCall]()
+    with autocast(pipeline):
+        samples = differentiable_sample(
+            pipeline,
+            plan,
+            output_hook=lambda step, scale, o: outputs.append(KeptOutput(step, scale, o)),
+            elsewhere=calls if backward == "trainer" else None,
+            runner=runner,
+            generator=list(generators),
+            **call,
+        )
+    return Trajectory(plan, samples, tuple(outputs), tuple(calls))
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    call: Mapping[str, Any],
+    generators: Sequence[torch.Generator],
+    output_type: str = "pt",
+) -> Any:
+    """Samples of a plain call, without a graph.
+
+    Args:
+        pipeline: on any device.
+        call: as of `sample`.
+        generators: as of `sample`.
+        output_type: the pipeline's own; "pt": a tensor [B, 3, H, W] in [0, 1], "pil": a list of images.
+    """
+    with torch.no_grad(), autocast(pipeline):
+        return pipeline(generator=list(generators), output_type=output_type, **call).images
