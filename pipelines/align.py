@@ -26,7 +26,7 @@ from pipelines.progress import Progress
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import keep_settings, open_run
-from sdo_ray.evaluation.compare import compare_all
+from sdo_ray.evaluation.compare import as_metrics, compare_all
 from sdo_ray.evaluation.heldout import base_and_aligned
 from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel, WholeModel
@@ -38,6 +38,7 @@ from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
+from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.stream import contribution_stream
@@ -45,12 +46,15 @@ from sdo_ray.secrets import redact
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.metrics import RunMetrics
 from sdo_ray.tracking.provenance import environment, fingerprint
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
+from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import checkpoint_bytes
-from sdo_ray.training.group import RunGivenUp, progress, start_policy_store, train
+from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
+from sdo_ray.training.gauges import RunGauges
+from sdo_ray.training.group import FinalPolicy, RunGivenUp, end_training, final_policy, has_ended, progress, train
+from sdo_ray.training.update_log import UpdateLog
 from sdo_ray.training.worker import WorkerConfig
 
 Policy = dict[str, torch.Tensor]
@@ -59,8 +63,12 @@ Actors = dict[str, Any]
 """Handles by reward name."""
 
 
-def align(settings: AlignSettings) -> Outcome:
+def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcome:
     """Run or resume the alignment that `settings` describe, saying what happens.
+
+    Args:
+        settings: of the run.
+        observers: see every update, after MLflow, the gauges and the progress lines have, and may end training.
 
     Raises:
         SettingsError: before anything starts, if it cannot work.
@@ -77,22 +85,34 @@ def align(settings: AlignSettings) -> Outcome:
 
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
-    store = start_policy_store(settings.training.max_policy_lag)
+    policies = Policies.start(settings.training.max_policy_lag)
     keep_settings(run, settings)
     with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
-        policy = _train(settings, run, initial, store, rewards, tracked)
-        outcome = _compare(settings, run, policy, store, rewards, tracked)
+        policy = _train(settings, run, initial, policies, rewards, tracked, observers)
+        outcome = _compare(settings, run, policy, policies, rewards, tracked)
         write_outcome(run, outcome)
     return outcome
 
 
 def _train(
-    settings: AlignSettings, run: RunDirectory, initial: Policy, store: Any, rewards: Actors, tracked: TrackedRun
-) -> Policy:
-    """Updates from the newest checkpoint, or the first, to the last."""
+    settings: AlignSettings,
+    run: RunDirectory,
+    initial: Policy,
+    policies: Policies,
+    rewards: Actors,
+    tracked: TrackedRun,
+    observers: Sequence[Observer],
+) -> FinalPolicy:
+    """Updates from the newest checkpoint, or the first, to the last, or until an observer decides otherwise."""
     training, prompts = settings.training, read_prompts(settings.prompts.train, settings.prompts.column)
-    done, reports, policy = progress(run)
-    tracked.log_updates(reports)
+    (done, reports), log = progress(run), UpdateLog(tracked)
+    log.catch_up(reports)
+    if has_ended(run, training.updates):
+        return final_policy(run, initial)
+    print(f"{len(prompts)} prompts; update {done + 1} of {training.updates} comes next", flush=True)
+    channel, ending = Channel.start(), None
+    parts = settings.contributions_per_update
+    worker = WorkerConfig(settings.model, training, settings.trainers, parts, dump_tensors(initial), policies, channel)
 
     def stream(start: int) -> ray.data.Dataset:
         return contribution_stream(
@@ -102,44 +122,52 @@ def _train(
             stop=training.updates,
             batch_size=training.batch_size,
             max_policy_lag=training.max_policy_lag,
-            store=store,
+            policies=policies,
             reward_actors=rewards,
         )
 
-    if done < training.updates:
-        print(f"{len(prompts)} prompts; update {done + 1} of {training.updates} comes next", flush=True)
-        lines, parts = Progress(training.updates), settings.contributions_per_update
-        worker = WorkerConfig(settings.model, training, settings.trainers, parts, dump_tensors(initial), store)
-        with RunMetrics(settings.run.name, training.updates) as metrics:
-            for report in train(worker, stream, run):
-                tracked.log_updates([report])
-                metrics.update(report)
-                print(lines.line(report), flush=True)
-        _, _, policy = progress(run)
-    assert policy is not None
-    return policy
+    with RunGauges(settings.run.name, training.updates) as gauges:
+        everyone: list[Observer] = [log, gauges, Progress(training.updates), *observers]
+        for report in train(worker, stream, run):
+            match decide(everyone, report):
+                case Abort(cause):
+                    raise RunGivenUp(cause)
+                case (Stop() | RollBack()) as decision if ending is None:
+                    channel.end(ending := decision, report.update + 1)
+    if ending is not None:
+        end_training(run, ending)
+    return final_policy(run, initial)
 
 
 def _compare(
-    settings: AlignSettings, run: RunDirectory, policy: Policy, store: Any, rewards: Actors, tracked: TrackedRun
+    settings: AlignSettings,
+    run: RunDirectory,
+    policy: FinalPolicy,
+    policies: Policies,
+    rewards: Actors,
+    tracked: TrackedRun,
 ) -> Outcome:
     """Base against aligned model on held-out prompts; images, adapter and numbers to the run and to MLflow."""
+    print(f"version {policy.version}: {policy.why}", flush=True)
     print("comparing base and aligned model on held-out prompts", flush=True)
-    updates, seed, evaluation = settings.training.updates, settings.run.seed, settings.evaluation
-    ray.get(store.publish.remote(updates, dump_tensors(policy)))
+    seed, evaluation = settings.run.seed, settings.evaluation
+    policies.publish(policy.version, dump_tensors(policy.weights))
     evaluators = rewards | start_reward_actors(evaluation.evaluators)
     heldout = read_heldout(evaluation.prompts, evaluation.column)
     prompts = draw_questions(heldout, evaluation.num_prompts, seed)["prompt"].to_pylist()
     maker = ImageConfig(seed, settings.sampling, settings.samplers)
-    models = WholeModel(settings.model.base, settings.model.dtype), PolicyModel(settings.model, store, updates)
+    models = (
+        WholeModel(settings.model.base, settings.model.dtype),
+        PolicyModel(settings.model, policies, policy.version),
+    )
     images = base_and_aligned(prompts, maker, *models, evaluators)
     comparisons = compare_all(images)
     origin = environment() | reward_provenance(rewards)
     origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)
-        tracked.log_comparisons(comparisons, write_images(local, images))
-        base, trained = export_model(local, settings.model, policy), product(settings.model)
+        tracked.log_results(as_metrics(comparisons), write_images(local, images))
+        base, trained = export_model(local, settings.model, policy.weights), product(settings.model)
         places = {
             "before/after sheet": run.place(SHEET),
             "all images and scores": run.place(IMAGES),

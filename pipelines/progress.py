@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
+from sdo_ray.training.decisions import Continue, Decision
 from sdo_ray.training.records import Spread, UpdateReport
 
 
@@ -20,6 +21,11 @@ class Progress:
         self._seconds: list[float] = []
         self._first: float | None = None
         self._last = time.monotonic()
+
+    def observe(self, report: UpdateReport) -> Decision:
+        """Print a line; see `Observer`."""
+        print(self.line(report), flush=True)
+        return Continue()
 
     def line(self, report: UpdateReport) -> str:
         """One update in words and numbers."""

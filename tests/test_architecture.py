@@ -16,10 +16,9 @@ FLOORS = (
     {"config", "doctor"},
     {"promotion"},
     {"registry", "input_optimization"},
-    {"tracking"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
-    {"models", "cluster", "submission", "prompts", "cycle"},
+    {"models", "cluster", "submission", "prompts", "cycle", "tracking"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
     {"settings", "seeds"},
 )

@@ -149,6 +149,15 @@ def compare_all(images: pa.Table) -> list[Comparison]:
     ]
 
 
+def as_metrics(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """The comparisons as named numbers, `heldout/EVALUATOR/base` and so on."""
+    return {
+        f"heldout/{c.evaluator}/{part}": getattr(c, part)
+        for c in comparisons
+        for part in ("base", "aligned", "low", "high")
+    }
+
+
 def as_table(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as text for a terminal."""
     width = max(len(c.evaluator) for c in comparisons)

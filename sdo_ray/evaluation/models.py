@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import ray
+from typing import TYPE_CHECKING, Protocol
 
 from sdo_ray.models.adapter_file import FILE, load_adapter
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import load_tensors
 
 if TYPE_CHECKING:
@@ -67,13 +66,14 @@ class PolicyModel:
     """A version of the policy of a run that is going on."""
 
     model: ModelSettings
-    store: Any
-    """Handle of the `PolicyStore`."""
+    policies: Policies
+    """Where versions are published."""
     version: int
 
     def load(self, device: str) -> DiffusionPipeline:
         """See `ModelSource`."""
         pipeline = load_pipeline(self.model.base, self.model.dtype, device)
-        _, [weights] = ray.get(self.store.newest.remote(self.version))
-        set_parameters(attach(pipeline.components, self.model), load_tensors(ray.get(weights)))
+        _, weights = self.policies.newest(self.version)
+        assert weights is not None
+        set_parameters(attach(pipeline.components, self.model), load_tensors(weights))
         return pipeline

@@ -7,10 +7,10 @@ have an earlier batch, redone after a crash, queued behind it, and both would wa
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import pyarrow as pa
-import ray
+
+from sdo_ray.rollout.policy_store import Policies
 
 logger = logging.getLogger(__name__)
 
@@ -19,21 +19,21 @@ class PolicyGate:
     """A Ray Data callable that passes blocks on unchanged.
 
     Args:
-        store: handle of the `PolicyStore`.
+        policies: where they come from.
         max_policy_lag: updates that a sampling policy may be behind.
     """
 
     LOG_EVERY = 30.0
     """Seconds of waiting between two log lines."""
 
-    def __init__(self, store: Any, max_policy_lag: int) -> None:
-        self._store = store
+    def __init__(self, policies: Policies, max_policy_lag: int) -> None:
+        self._policies = policies
         self._max_policy_lag = max_policy_lag
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return `block` once the store has version `update - max_policy_lag` or a newer one."""
         update = block.column("update")[0].as_py()
         needed = max(0, update - self._max_policy_lag)
-        while (newest := ray.get(self._store.wait_for.remote(needed, self.LOG_EVERY))) < needed:
+        while (newest := self._policies.wait_for(needed, self.LOG_EVERY)) < needed:
             logger.info("update %d waits for policy version %d; the newest is %d", update, needed, newest)
         return block

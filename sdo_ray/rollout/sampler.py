@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import ray
 import torch
 
 from sdo_ray.models.load import load_pipeline
@@ -16,6 +15,7 @@ from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw
@@ -27,14 +27,14 @@ class Sampler:
 
     Args:
         config: what to do.
-        store: handle of the `PolicyStore`.
+        policies: where they come from.
         reward_actors: handles by reward name.
     """
 
-    def __init__(self, config: SamplerConfig, store: Any, reward_actors: Mapping[str, Any]) -> None:
+    def __init__(self, config: SamplerConfig, policies: Policies, reward_actors: Mapping[str, Any]) -> None:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
-        self._store = store
+        self._policies = policies
         self._terms = [term.term for term in config.mix.terms]
         self._rewards = RewardClient(reward_actors, [term.key for term in self._terms if term.weight])
         device = "cuda" if config.samplers.num_gpus else "cpu"
@@ -63,9 +63,9 @@ class Sampler:
         return contribution.to_arrow()
 
     def _adopt_newest_policy(self, update: int) -> None:
-        version, [weights] = ray.get(self._store.newest.remote(update))
-        if version != self._version:
-            set_parameters(self._trained, load_tensors(ray.get(weights)))
+        version, weights = self._policies.newest(update, known=self._version)
+        if weights is not None:
+            set_parameters(self._trained, load_tensors(weights))
             self._version = version
 
     def _preview(self) -> bytes:

@@ -13,6 +13,7 @@ import ray.data
 
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.gate import PolicyGate
+from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.sampler import Sampler
 
@@ -25,7 +26,7 @@ def contribution_stream(
     stop: int,
     batch_size: int,
     max_policy_lag: int,
-    store: Any,
+    policies: Policies,
     reward_actors: Mapping[str, Any],
 ) -> ray.data.Dataset:
     """The contributions to updates [start, stop), one block each, in order if the reader sets `preserve_order`.
@@ -37,7 +38,7 @@ def contribution_stream(
         stop: the update after the last.
         batch_size: rows of an update.
         max_policy_lag: updates that a sampling policy may be behind.
-        store: handle of the `PolicyStore`.
+        policies: where versions are published.
         reward_actors: handles by reward name.
     """
     blocks = schedule(
@@ -52,7 +53,7 @@ def contribution_stream(
     dataset = ray.data.from_arrow(list(blocks))
     dataset = dataset.map_batches(
         PolicyGate,
-        fn_constructor_kwargs={"store": store, "max_policy_lag": max_policy_lag},
+        fn_constructor_kwargs={"policies": policies, "max_policy_lag": max_policy_lag},
         compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=4),
         batch_size=None,
         batch_format="pyarrow",
@@ -60,7 +61,7 @@ def contribution_stream(
     )
     return dataset.map_batches(
         Sampler,
-        fn_constructor_kwargs={"config": config, "store": store, "reward_actors": reward_actors},
+        fn_constructor_kwargs={"config": config, "policies": policies, "reward_actors": reward_actors},
         compute=ray.data.ActorPoolStrategy(size=config.samplers.count, max_tasks_in_flight_per_actor=1),
         batch_size=None,
         batch_format="pyarrow",

@@ -1,4 +1,4 @@
-"""One MLflow run beside one alignment run, and continued with it."""
+"""One MLflow run beside one run of a job, and continued with it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import Any, Self
 
 from PIL import Image
 
-from sdo_ray.evaluation.compare import Comparison
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 from sdo_ray.tracking.server import without_password
-from sdo_ray.training.records import UpdateReport
 
 
 class TrackedRun:
-    """Metrics, images and the model of one run. Updates that MLflow already has are not logged twice.
+    """Numbers, images, files and tags of one run, whatever job it is of.
 
     Args:
         uri: the MLflow server.
@@ -43,7 +41,6 @@ class TrackedRun:
         else:
             self.run_id = known["run_id"]
             self.client.update_run(self.run_id, status="RUNNING")
-        self._logged = {metric.step for metric in self.client.get_metric_history(self.run_id, "reward/mean")}
 
     def _start(self, experiment: str, directory: RunDirectory, name: str, settings: dict[str, Any]) -> str:
         from mlflow.entities import Param
@@ -61,25 +58,21 @@ class TrackedRun:
             self.client.log_batch(run_id, params=parameters[first : first + 100])
         return run_id
 
-    def log_updates(self, reports: Iterable[UpdateReport]) -> None:
-        """Log the updates that MLflow does not have yet, under step `update + 1`."""
-        for report in reports:
-            step = report.update + 1
-            if step in self._logged:
-                continue
-            if report.preview is not None:
-                self.client.log_image(self.run_id, Image.open(io.BytesIO(report.preview)), key="preview", step=step)
-            self._log_metrics(_metrics(report), step)
-            self._logged.add(step)
+    def log_step(self, step: int, metrics: Mapping[str, float], images: Mapping[str, bytes] = {}) -> None:
+        """Log the numbers and images of one step, which MLflow has whole or not at all: see `logged`.
 
-    def log_comparisons(self, comparisons: Sequence[Comparison], files: Iterable[Path]) -> None:
-        """Log the held-out comparison and its files."""
-        metrics: dict[str, float] = {}
-        for c in comparisons:
-            metrics |= {
-                f"heldout/{c.evaluator}/{part}": getattr(c, part) for part in ("base", "aligned", "low", "high")
-            }
-        self.log_results(metrics, files)
+        Args:
+            step: from 1.
+            metrics: name -> value.
+            images: name -> PNG.
+        """
+        for key, image in images.items():
+            self.client.log_image(self.run_id, Image.open(io.BytesIO(image)), key=key, step=step)
+        self._log_metrics(dict(metrics), step)
+
+    def logged(self, metric: str) -> frozenset[int]:
+        """The steps of which MLflow has a metric."""
+        return frozenset(found.step for found in self.client.get_metric_history(self.run_id, metric))
 
     def log_results(self, metrics: dict[str, float], files: Iterable[Path]) -> None:
         """Log what a job found, and its files."""
@@ -90,7 +83,7 @@ class TrackedRun:
     def log_curves(self, curves: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> None:
         """Log named numbers after 0, 1, .. steps, unless MLflow has them already, and tags of the run."""
         name = next(iter(curves[0]))
-        done = {metric.step for metric in self.client.get_metric_history(self.run_id, _legal(name))}
+        done = self.logged(_legal(name))
         for step, numbers in enumerate(curves):
             if step not in done:
                 self._log_metrics({_legal(name): value for name, value in numbers.items()}, step)
@@ -123,19 +116,3 @@ class TrackedRun:
 def _legal(name: str) -> str:
     """A name that MLflow takes."""
     return re.sub(r"[^/\w.\- :]", "/", name)
-
-
-def _metrics(report: UpdateReport) -> dict[str, float]:
-    metrics: dict[str, float | None] = {
-        "reward/mean": report.reward.mean,
-        "reward/std": report.reward.std,
-        "gradient_norm": report.gradient_norm,
-        "policy_lag": report.policy_lag,
-        "samples": report.num_samples,
-        "samples_skipped": report.num_skipped,
-    }
-    for name, spread in report.scores.items():
-        metrics |= {f"score/{name}/mean": spread.mean, f"score/{name}/std": spread.std}
-    metrics |= {f"step_gradient_norm/{step:03d}": norm for step, norm in report.step_norms.items()}
-    metrics |= {f"seconds/{part}": value for part, value in report.seconds.items()}
-    return {key: value for key, value in metrics.items() if value is not None}

@@ -8,6 +8,7 @@ checkpoint/  engine/...            optimizer and weights as DeepSpeed shards the
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,18 +19,34 @@ import safetensors.torch
 import torch
 import torch.distributed
 
+from sdo_ray.rollout.records import load_tensors
 from sdo_ray.training.engine import policy_weights
 from sdo_ray.training.records import UpdateReport
 
+POLICY, PROGRESS = "adapter.safetensors", "progress.json"
+
 KEPT = 2
-"""Checkpoints kept."""
+"""Checkpoints kept: the newest, and the one whose updates since the checkpoint before had the highest mean reward."""
+
+SCORE = "reward"
+"""The metric that says which is best."""
 
 
-def save(engine: Any, update: int, reports: Sequence[UpdateReport]) -> None:
-    """Checkpoint a policy with `update` updates; to be called by all workers, and waits for all."""
+def save(engine: Any, update: int, reports: Sequence[UpdateReport], every: int) -> None:
+    """Checkpoint a policy with `update` updates; to be called by all workers, and waits for all.
+
+    Args:
+        engine: DeepSpeed's.
+        update: updates in the policy.
+        reports: of all of them.
+        every: updates between checkpoints, over whose reports the score is a mean.
+    """
+    rewards = [report.reward.mean for report in reports[-every:] if report.reward.mean is not None]
+    # Ray takes the lowest for one without a score.
+    score = {SCORE: statistics.fmean(rewards)} if rewards else {}
     with tempfile.TemporaryDirectory() as directory:
         write(engine, Path(directory), update, reports)
-        ray.train.report({"update": update}, checkpoint=ray.train.Checkpoint.from_directory(directory))
+        ray.train.report({"update": update} | score, checkpoint=ray.train.Checkpoint.from_directory(directory))
 
 
 def write(engine: Any, directory: Path, update: int, reports: Sequence[UpdateReport]) -> None:
@@ -37,16 +54,16 @@ def write(engine: Any, directory: Path, update: int, reports: Sequence[UpdateRep
     engine.save_checkpoint(str(directory), tag="engine", exclude_frozen_parameters=True)
     weights = policy_weights(engine)
     if torch.distributed.get_rank() == 0:
-        safetensors.torch.save_file(weights, directory / "adapter.safetensors")
+        safetensors.torch.save_file(weights, directory / POLICY)
         progress = {"update": update, "reports": [report.to_json() for report in reports]}
-        (directory / "progress.json").write_text(json.dumps(progress))
+        (directory / PROGRESS).write_text(json.dumps(progress))
 
 
 def restore(engine: Any, checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport]]:
     """Load a checkpoint into the engine; to be called by all workers. Returns the updates in it and their reports."""
     with checkpoint.as_directory() as directory:
         engine.load_checkpoint(directory, tag="engine", load_module_strict=False)
-        return _progress(Path(directory))
+        return _parsed((Path(directory) / PROGRESS).read_bytes())
 
 
 def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
@@ -54,26 +71,40 @@ def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
     return 5 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
 
 
-def latest(run_path: str, filesystem: Any = None) -> ray.train.Checkpoint | None:
-    """The newest checkpoint of a run, or None.
+def kept(run_path: str, filesystem: Any = None) -> dict[int, ray.train.Checkpoint]:
+    """Updates in the policy -> checkpoint, of those that a run has kept, in this order.
 
     Args:
         run_path: the run's directory as Ray Train writes it.
         filesystem: pyarrow filesystem, for paths that are not local.
     """
     try:
-        return ray.train.Result.from_path(run_path, storage_filesystem=filesystem).checkpoint
+        result = ray.train.Result.from_path(run_path, storage_filesystem=filesystem)
     except RuntimeError:  # nothing was saved there yet
-        return None
+        return {}
+    both = list(result.best_checkpoints or [])
+    if result.checkpoint is not None and result.metrics is not None:
+        both.append((result.checkpoint, result.metrics))
+    return dict(sorted((metrics["update"], checkpoint) for checkpoint, metrics in both))
 
 
-def read(checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport], dict[str, torch.Tensor]]:
-    """Updates, their reports, and the adapter's weights of a checkpoint."""
-    with checkpoint.as_directory() as directory:
-        update, reports = _progress(Path(directory))
-        return update, reports, safetensors.torch.load_file(Path(directory) / "adapter.safetensors")
+def read_progress(checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport]]:
+    """Updates in a checkpoint, and their reports."""
+    return _parsed(_read(checkpoint, PROGRESS))
 
 
-def _progress(directory: Path) -> tuple[int, list[UpdateReport]]:
-    progress = json.loads((directory / "progress.json").read_text())
-    return progress["update"], [UpdateReport.from_json(report) for report in progress["reports"]]
+def read_policy(checkpoint: ray.train.Checkpoint) -> dict[str, torch.Tensor]:
+    """What is trained, name -> float32 weights, of a checkpoint."""
+    return load_tensors(_read(checkpoint, POLICY))
+
+
+def _read(checkpoint: ray.train.Checkpoint, name: str) -> bytes:
+    """One file: the optimizer's shards may be large, and far away."""
+    with checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{name}") as file:
+        data: bytes = file.read()
+    return data
+
+
+def _parsed(progress: bytes) -> tuple[int, list[UpdateReport]]:
+    data = json.loads(progress)
+    return data["update"], [UpdateReport.from_json(report) for report in data["reports"]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import ray
 import ray.data
 import ray.train
 import torch
@@ -14,7 +15,8 @@ from ray.train.torch import TorchTrainer
 
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
-from sdo_ray.training.policy_store import PolicyStore
+from sdo_ray.training.channel import Channel
+from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.records import UpdateReport
 from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
 
@@ -26,21 +28,57 @@ class RunGivenUp(RuntimeError):
 TRAIN = "train"
 """The subdirectory of a run that Ray Train keeps its checkpoints in."""
 
-
-def start_policy_store(max_policy_lag: int) -> Any:
-    """The store, as an actor on the driver's node; its death ends the run, which the same command then resumes."""
-    return ray.remote(PolicyStore).options(num_cpus=0, max_concurrency=1000).remote(keep=max_policy_lag + 2)
+ENDING = "ending.json"
+"""There if training ended before all updates were made: `version`, what the run hands out, and `reason`."""
 
 
-def progress(run: RunDirectory) -> tuple[int, list[UpdateReport], dict[str, torch.Tensor] | None]:
-    """Updates in the newest checkpoint, their reports and its policy; (0, [], None) without a checkpoint."""
-    checkpoint = _latest_checkpoint(run)
-    return (0, [], None) if checkpoint is None else checkpoints.read(checkpoint)
+@dataclass(frozen=True)
+class FinalPolicy:
+    """What a run hands out."""
+
+    version: int
+    """Updates in it."""
+    weights: dict[str, torch.Tensor]
+    """Name -> float32 weights of what is trained."""
+    why: str
+    """In words: why this version."""
 
 
-def _updates_done(run: RunDirectory) -> int:
-    """Updates in the newest checkpoint; 0 without one."""
-    return progress(run)[0]
+def progress(run: RunDirectory) -> tuple[int, list[UpdateReport]]:
+    """Updates in the newest checkpoint, and their reports; (0, []) without a checkpoint."""
+    checkpoints_ = _kept(run)
+    return checkpoints.read_progress(checkpoints_[max(checkpoints_)]) if checkpoints_ else (0, [])
+
+
+def has_ended(run: RunDirectory, updates: int) -> bool:
+    """Whether there is nothing left to train: all `updates` are made, or it was decided to make no more."""
+    return run.read_json(ENDING) is not None or max(_kept(run), default=0) >= updates
+
+
+def end_training(run: RunDirectory, decision: Stop | RollBack) -> None:
+    """Write down that training ended early, and with which version; called once the trainers are gone.
+
+    After a roll-back, that is of the versions kept the newest with at most so many updates, or version 0.
+    """
+    reachable = decision.version if isinstance(decision, RollBack) else sys.maxsize
+    version = max((version for version in _kept(run) if version <= reachable), default=0)
+    run.write_json(ENDING, {"version": version, "reason": decision.reason})
+
+
+def final_policy(run: RunDirectory, initial: dict[str, torch.Tensor]) -> FinalPolicy:
+    """The policy that a run whose training has ended hands out.
+
+    Args:
+        run: its directory.
+        initial: policy version 0.
+    """
+    versions, ending = _kept(run), run.read_json(ENDING)
+    if ending is None:
+        version, why = max(versions), "all updates were made"
+    else:
+        version, why = ending["version"], ending["reason"]
+    weights = checkpoints.read_policy(versions[version]) if version else initial
+    return FinalPolicy(version, weights, why)
 
 
 def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset], run: RunDirectory) -> Iterator[UpdateReport]:
@@ -64,7 +102,7 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset], run: 
         train_worker,
         train_loop_config={"worker": config},
         # Called at every start of the group, so that a restart gets the stream from its checkpoint on.
-        datasets={ROLLOUTS: lambda: stream(_updates_done(run))},
+        datasets={ROLLOUTS: lambda: stream(max(_kept(run), default=0))},
         dataset_config=ray.train.DataConfig(execution_options=options, enable_shard_locality=False),
         scaling_config=ray.train.ScalingConfig(
             num_workers=trainers.count,
@@ -75,14 +113,19 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset], run: 
             name=TRAIN,
             storage_path=run.path if not run.is_local else run.uri,
             storage_filesystem=None if run.is_local else run.filesystem,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=checkpoints.KEPT),
+            # The newest is kept besides.
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=checkpoints.KEPT - 1,
+                checkpoint_score_attribute=checkpoints.SCORE,
+                checkpoint_score_order="max",
+            ),
             failure_config=ray.train.FailureConfig(max_failures=trainers.max_failures),
         ),
     )
-    yield from _reports_while(trainer.fit, config.store, _updates_done(run) - 1)
+    yield from _reports_while(trainer.fit, config.channel, max(_kept(run), default=0) - 1)
 
 
-def _reports_while(fit: Callable[[], Any], store: Any, last: int) -> Iterator[UpdateReport]:
+def _reports_while(fit: Callable[[], Any], channel: Channel, last: int) -> Iterator[UpdateReport]:
     failure: list[BaseException] = []
 
     def run() -> None:
@@ -95,11 +138,11 @@ def _reports_while(fit: Callable[[], Any], store: Any, last: int) -> Iterator[Up
     thread.start()
     while True:
         running = thread.is_alive()
-        report = ray.get(store.next_report.remote(last, 1.0 if running else 0.0))
+        report = channel.next_report(last, 1.0 if running else 0.0)
         if report is not None:
             last = report.update
             yield report
-        elif (why := ray.get(store.failure.remote())) is not None:
+        elif (why := channel.failure()) is not None:
             raise RunGivenUp(why)
         elif not running:
             break
@@ -107,5 +150,5 @@ def _reports_while(fit: Callable[[], Any], store: Any, last: int) -> Iterator[Up
         raise failure[0]
 
 
-def _latest_checkpoint(run: RunDirectory) -> ray.train.Checkpoint | None:
-    return checkpoints.latest(f"{run.path}/{TRAIN}", run.filesystem)
+def _kept(run: RunDirectory) -> dict[int, ray.train.Checkpoint]:
+    return checkpoints.kept(f"{run.path}/{TRAIN}", run.filesystem)

@@ -5,6 +5,7 @@ loop over updates u
     average, step   over all workers and samples, by DeepSpeed
     rank 0          publishes version u + 1, files the report; samplers waiting for it go on
     every n updates a checkpoint of all workers
+    all             end where the driver has decided so; what it decided comes back for the report
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 import ray.train
 import torch.distributed
 from ray.data.exceptions import UserCodeException
 
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
 from sdo_ray.training import checkpoints
+from sdo_ray.training.channel import Channel
+from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.engine import apply_contributions, make_engine, policy_weights
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.records import UpdateReport, summarize
@@ -45,8 +48,10 @@ class WorkerConfig:
     """Over all workers; divisible by their number."""
     initial_policy: bytes
     """Policy version 0, safetensors."""
-    store: Any
-    """Handle of the `PolicyStore`."""
+    policies: Policies
+    """Where versions are published."""
+    channel: Channel
+    """Where reports go."""
 
 
 def train_worker(config: dict[str, WorkerConfig]) -> None:
@@ -57,32 +62,35 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     """
     worker = config["worker"]
     context = ray.train.get_context()
-    rank, per_worker = context.get_world_rank(), worker.contributions_per_update // context.get_world_size()
-    stream = _contributions(worker.store)
+    per_worker = worker.contributions_per_update // context.get_world_size()
+    stream = _contributions(worker.channel)
     weights = load_tensors(worker.initial_policy)
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
     start, reports = 0, list[UpdateReport]()
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         start, reports = checkpoints.restore(engine, checkpoint)
-    _publish(worker.store, start, engine)
+    _publish(worker.policies, start, engine)
     for update in range(start, worker.training.updates):
         began = time.monotonic()
         mine = [_next(stream, update) for _ in range(per_worker)]
         waited = time.monotonic() - began
         norm = apply_contributions(engine, mine)
-        reports.append(_report(mine, norm, waited, began))
+        report = _report(mine, norm, waited, began)
+        reports.append(replace(report, preview=None))  # the driver has it
         if not math.isfinite(norm):
             raise RuntimeError(f"update {update} has a gradient that is not finite, from batches whose own were")
-        _publish(worker.store, update + 1, engine)
-        if rank == 0:
-            ray.get(worker.store.report.remote(reports[-1]))
-        done = update + 1
-        if done % worker.training.checkpoint_every == 0 or done == worker.training.updates:
-            checkpoints.save(engine, done, reports)
+        _publish(worker.policies, update + 1, engine)
+        done, every, ending = update + 1, worker.training.checkpoint_every, _file(worker.channel, report)
+        if isinstance(ending, RollBack):
+            return
+        if done % every == 0 or done == worker.training.updates or ending is not None:
+            checkpoints.save(engine, done, reports, every)
+        if ending is not None:
+            return
 
 
-def _contributions(store: Any) -> Iterator[Contribution]:
+def _contributions(channel: Channel) -> Iterator[Contribution]:
     """This worker's contributions, read by a thread, so that the samplers start while DeepSpeed does."""
     shard = ray.train.get_dataset_shard(ROLLOUTS)
     arrived: queue.Queue[Contribution | BaseException | None] = queue.Queue(maxsize=2)
@@ -96,7 +104,7 @@ def _contributions(store: Any) -> Iterator[Contribution]:
             arrived.put(None)
         except UserCodeException as error:
             # A reward or a model that raises does so again: the run is given up, and not tried again as after a crash.
-            ray.get(store.give_up.remote(str(error)))
+            channel.give_up(str(error))
             arrived.put(error)
         except BaseException as error:
             arrived.put(error)
@@ -121,10 +129,17 @@ def _next(stream: Iterator[Contribution], update: int) -> Contribution:
     return contribution
 
 
-def _publish(store: Any, version: int, engine: Any) -> None:
+def _publish(policies: Policies, version: int, engine: Any) -> None:
     weights = policy_weights(engine)
-    if ray.train.get_context().get_world_rank() == 0:
-        ray.get(store.publish.remote(version, dump_tensors(weights)))
+    if torch.distributed.get_rank() == 0:
+        policies.publish(version, dump_tensors(weights))
+
+
+def _file(channel: Channel, report: UpdateReport) -> Stop | RollBack | None:
+    """File the report, by one worker, and tell all whether training ends."""
+    ending = [channel.report(report) if torch.distributed.get_rank() == 0 else None]
+    torch.distributed.broadcast_object_list(ending, src=0)
+    return ending[0]
 
 
 def _report(mine: list[Contribution], norm: float, waited: float, began: float) -> UpdateReport:

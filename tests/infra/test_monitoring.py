@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from sdo_ray.tracking.metrics import GAUGES
+from sdo_ray.training.gauges import GAUGES
 from tests.support.ports import wait_until
 from tests.support.ray_cluster import ray_cluster
 from tests.support.runs import REPOSITORY, AlignProcess, tiny_settings

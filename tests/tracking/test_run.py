@@ -8,12 +8,11 @@ import mlflow
 import pytest
 from PIL import Image
 
-from sdo_ray.evaluation.compare import compare
+from sdo_ray.evaluation.compare import as_metrics, compare
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.training.records import Spread, UpdateReport
 from tests.support.aligned import PROMPTS, SAMPLING, SEED, aligned
 
 
@@ -25,21 +24,6 @@ def run(tmp_path: Path) -> RunDirectory:
 def tracked(uri: str, run: RunDirectory) -> TrackedRun:
     settings = {"training": {"updates": 3}, "rewards": {"terms": [{"name": "a"}, {"name": "b"}]}, "long": "x" * 9000}
     return TrackedRun(uri, f"experiment of {run.storage}", run, "a run", settings)
-
-
-def report(update: int, preview: bytes | None = None) -> UpdateReport:
-    return UpdateReport(
-        update=update,
-        reward=Spread(0.5 + update, 0.1),
-        scores={"a": Spread(1.0, 0.0), "b": Spread(None, None)},
-        gradient_norm=2.0,
-        step_norms={3: 0.25},
-        policy_lag=1.0,
-        num_samples=7,
-        num_skipped=1,
-        seconds={"sampling": 3.0},
-        preview=preview,
-    )
 
 
 def image() -> bytes:
@@ -62,29 +46,6 @@ def test_curves_are_logged_once(uri: str, run: RunDirectory) -> None:
     assert client.get_run(first.run_id).data.tags["reward.alignment/target"] == "sha"
 
 
-def test_updates_are_logged_once_though_given_twice_and_by_a_resumed_run(uri: str, run: RunDirectory) -> None:
-    client = mlflow.MlflowClient(uri)
-    first = tracked(uri, run)
-    first.log_updates([report(0), report(1)])
-    first.log_updates([report(1)])
-    assert client.get_run(first.run_id).info.status == "RUNNING"
-    with pytest.raises(KeyboardInterrupt), first:
-        raise KeyboardInterrupt
-    assert client.get_run(first.run_id).info.status == "FAILED"
-    with tracked(uri, run) as second:
-        assert second.run_id == first.run_id
-        second.log_updates([report(0), report(1), report(2)])
-    assert client.get_run(first.run_id).info.status == "FINISHED"
-    history = client.get_metric_history(first.run_id, "reward/mean")
-    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 1.5), (3, 2.5)]
-    metrics = client.get_run(first.run_id).data.metrics
-    assert metrics["score/a/mean"] == 1.0
-    assert "score/b/mean" not in metrics  # no sample counted: nothing, rather than a number
-    assert metrics["step_gradient_norm/003"] == 0.25
-    assert metrics["samples_skipped"] == 1
-    assert metrics["seconds/sampling"] == 3.0
-
-
 def test_settings_become_parameters(uri: str, run: RunDirectory) -> None:
     with tracked(uri, run) as it:
         pass
@@ -96,22 +57,11 @@ def test_settings_become_parameters(uri: str, run: RunDirectory) -> None:
     assert len(parameters["long"]) == 6000
 
 
-def test_previews_are_images_with_a_step_slider(uri: str, run: RunDirectory) -> None:
-    with tracked(uri, run) as it:
-        it.log_updates([report(0, image()), report(1), report(2, image())])
-    names = [Path(file.path).name for file in mlflow.MlflowClient(uri).list_artifacts(it.run_id, "images")]
-    # MLflow's slider goes by key and step in the name.
-    assert {tuple(name.replace("%", "+").split("+")[:3]) for name in names} == {
-        ("preview", "step", "1"),
-        ("preview", "step", "3"),
-    }
-
-
 def test_another_server_gets_a_run_of_its_own(uri: str, run: RunDirectory, tmp_path: Path) -> None:
     with tracked(uri, run) as first:
         pass
     with tracked(f"sqlite:///{tmp_path}/other.db", run) as second:
-        second.log_updates([report(0)])
+        second.log_step(1, {"loss": 0.5})
     assert first.run_id != second.run_id
 
 
@@ -119,7 +69,7 @@ def test_a_comparison_with_its_files(uri: str, run: RunDirectory) -> None:
     file = run.write("before_after.png", image())
     comparison = compare("evaluator", [0.0, 1.0], [1.0, 2.0])
     with tracked(uri, run) as it:
-        it.log_comparisons([comparison], [file])
+        it.log_results(as_metrics([comparison]), [Path(file)])
     client = mlflow.MlflowClient(uri)
     metrics = client.get_run(it.run_id).data.metrics
     for part in ("base", "aligned", "low", "high"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Self
 
+from sdo_ray.training.decisions import Continue, Decision
 from sdo_ray.training.records import UpdateReport
 
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -30,7 +31,7 @@ REPEATED = 5.0
 """Seconds after which every gauge is set again: Ray drops one that was not for a while, and an update may take long."""
 
 
-class RunMetrics:
+class RunGauges:
     """The gauges of one run, as long as the block lasts.
 
     Args:
@@ -51,14 +52,14 @@ class RunMetrics:
         self._set("sdo_updates_planned", updates)
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._repeat, name="run-metrics", daemon=True).start()
+        threading.Thread(target=self._repeat, name="run-gauges", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
 
-    def update(self, report: UpdateReport) -> None:
-        """Show an update that was just made."""
+    def observe(self, report: UpdateReport) -> Decision:
+        """See `Observer`."""
         self._samples += report.num_samples + report.num_skipped
         self._skipped += report.num_skipped
         self._set("sdo_updates_done", report.update + 1)
@@ -74,6 +75,7 @@ class RunMetrics:
         self._set("sdo_trainer_idle_share", seconds["waiting"] / seconds["update"] if seconds["update"] else None)
         for part, value in seconds.items():
             self._set("sdo_seconds", value, part=part)
+        return Continue()
 
     def _set(self, name: str, value: float | None, **tags: str) -> None:
         """Set a gauge; what has no value in this update keeps the last."""

@@ -10,9 +10,9 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from rewards.service import RewardActor
-from sdo_ray.tracking.metrics import GAUGES, RunMetrics
+from sdo_ray.training.gauges import GAUGES, RunGauges
 from tests.support.ports import free_port, wait_until
-from tests.tracking.test_run import report
+from tests.support.updates import report
 
 Samples = dict[tuple[str, str | None], float]
 """(name without `ray_`, its tag besides the run) -> value."""
@@ -39,10 +39,10 @@ def scrape() -> Iterator[Callable[[], Samples]]:
 
 
 def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
-    with RunMetrics("emoji", updates=5) as metrics:
+    with RunGauges("emoji", updates=5) as metrics:
         # The base report left one sample of eight out; the reward "b" had no finite score.
-        metrics.update(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
-        metrics.update(dataclasses.replace(report(1), num_skipped=0, seconds={"waiting": 1.0, "update": 4.0}))
+        metrics.observe(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
+        metrics.observe(dataclasses.replace(report(1), num_skipped=0, seconds={"waiting": 1.0, "update": 4.0}))
         actor = ray.remote(RewardActor).remote("jpeg_compressibility", {}, num_threads=1, device="cpu")
         images = np.full((2, 3, 16, 16), 0.5, np.float32)
         for _ in range(3):

@@ -1,0 +1,88 @@
+"""The policy's versions on their way from trainers to samplers.
+
+trainer rank 0 -- publish(version, weights) --> PolicyStore <-- newest(at_most) --- samplers
+                                                            <-- wait_for(version) - gate
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+
+class PolicyStore:
+    """An asynchronous Ray actor; version v of the policy has v updates in it. `Policies` is its client.
+
+    Args:
+        keep: versions kept; samplers that lag further behind than this cannot be served.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._weights: dict[int, ray.ObjectRef[Any]] = {}
+        self._changed = asyncio.Condition()
+
+    async def publish(self, version: int, weights: bytes) -> None:
+        """Make `version` the newest; later ones, of trainers that died after their last checkpoint, are forgotten."""
+        async with self._changed:
+            self._weights = {v: ref for v, ref in self._weights.items() if version - self._keep < v < version}
+            self._weights[version] = ray.put(weights)
+            self._changed.notify_all()
+
+    async def newest(self, at_most: int) -> tuple[int, list[ray.ObjectRef[Any]]]:
+        """The newest version up to `at_most`, and a one-element list with the reference to its weights."""
+        versions = [version for version in self._weights if version <= at_most]
+        if not versions:
+            raise LookupError(f"no policy version up to {at_most} is kept; there are {sorted(self._weights)}")
+        return max(versions), [self._weights[max(versions)]]
+
+    async def wait_for(self, version: int, seconds: float) -> int:
+        """Wait until `version` or a newer one is published, at most `seconds`; returns the newest, -1 if none."""
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._version() >= version), seconds)
+            return self._version()
+
+    def _version(self) -> int:
+        return max(self._weights, default=-1)
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Whoever publishes policies or takes them calls the store through this; it may travel between processes."""
+
+    store: Any
+    """Handle of the `PolicyStore`."""
+
+    @classmethod
+    def start(cls, max_policy_lag: int) -> Policies:
+        """A store on the driver's node; its death ends the run, which the same command then resumes."""
+        actor = ray.remote(PolicyStore).options(num_cpus=0, max_concurrency=1000)
+        return cls(actor.remote(keep=max_policy_lag + 2))
+
+    def publish(self, version: int, weights: bytes) -> None:
+        """Make `version` the newest.
+
+        Args:
+            version: number of updates in the policy.
+            weights: safetensors bytes of what is trained.
+        """
+        ray.get(self.store.publish.remote(version, weights))
+
+    def newest(self, at_most: int, known: int = -1) -> tuple[int, bytes | None]:
+        """The newest version up to `at_most` and its weights; None in their place if it is `known` already.
+
+        Raises:
+            LookupError: no such version is kept.
+        """
+        version, [weights] = ray.get(self.store.newest.remote(at_most))
+        return version, None if version == known else ray.get(weights)
+
+    def wait_for(self, version: int, seconds: float) -> int:
+        """Wait until `version` or a newer one is published, at most `seconds`; returns the newest, -1 if none."""
+        newest: int = ray.get(self.store.wait_for.remote(version, seconds))
+        return newest

@@ -1,0 +1,105 @@
+"""Observers that end a real run: samplers, rewards, trainers and checkpoints as they are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from pipelines.align import align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.loading import load_settings
+from sdo_ray.storage import RunDirectory
+from sdo_ray.training.checkpoints import kept, read_policy
+from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop
+from sdo_ray.training.group import TRAIN, RunGivenUp, final_policy, has_ended
+from sdo_ray.training.records import UpdateReport
+from tests.support.runs import final_adapter, tiny_settings
+
+
+class At:
+    """Decides once, of one update; remembers the mean rewards."""
+
+    def __init__(self, update: int, decision: Decision) -> None:
+        self.update, self.decision = update, decision
+        self.rewards: dict[int, float | None] = {}
+
+    def observe(self, report: UpdateReport) -> Decision:
+        self.rewards[report.update] = report.reward.mean
+        return self.decision if report.update == self.update else Continue()
+
+
+@pytest.fixture(autouse=True)
+def cluster_of_its_own() -> Iterator[None]:
+    yield
+    ray.shutdown()
+
+
+def tiny(directory: Path, base: Path) -> AlignSettings:
+    """Many more updates than will be made."""
+    training = {"updates": 40, "checkpoint_every": 2}
+    settings = tiny_settings(directory, base, training=training, tracking={"preview_prompts": []})
+    return load_settings(AlignSettings, settings)
+
+
+def run_of(settings: AlignSettings) -> RunDirectory:
+    return RunDirectory(settings.run.storage, settings.run.name)
+
+
+def test_a_run_that_is_stopped_hands_out_what_it_has(tiny_base: Path, tmp_path: Path, capfd) -> None:
+    settings, observer = tiny(tmp_path, tiny_base), At(2, Stop("good enough"))
+    align(settings, [observer])
+    run = run_of(settings)
+    policy = final_policy(run, {})
+    assert 3 <= policy.version < 40
+    assert policy.why == "good enough"
+    assert max(observer.rewards) == policy.version - 1  # trained no further, and everything was seen
+    assert f"version {policy.version}: good enough" in capfd.readouterr().out
+    newest = read_policy(kept(f"{run.path}/{TRAIN}")[policy.version])
+    assert all(torch.equal(policy.weights[name], newest[name]) for name in newest)
+    assert final_adapter(tmp_path).keys() == newest.keys()
+    # Again: the outcome, and nothing is trained.
+    align(settings, [At(0, Abort("must not be asked"))])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_rolled_back_hands_out_a_kept_version(tiny_base: Path, tmp_path: Path) -> None:
+    settings = tiny(tmp_path, tiny_base)
+    align(settings, [At(5, RollBack(5, "held-out alignment fell"))])
+    policy = final_policy(run_of(settings), {})
+    assert policy.version in (2, 4)  # checkpoints are made at each second, the best and the newest kept
+    assert policy.why == "held-out alignment fell"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_aborted_goes_on_by_the_same_command(tiny_base: Path, tmp_path: Path) -> None:
+    settings = tiny(tmp_path, tiny_base)
+    with pytest.raises(RunGivenUp, match="the disk is full"):
+        align(settings, [At(4, Abort("the disk is full"))])
+    ray.shutdown()
+    run = run_of(settings)
+    assert not has_ended(run, 40)
+    after = At(6, Stop("enough"))
+    align(settings, [after])
+    assert min(after.rewards) >= 2  # from a checkpoint, not from the beginning
+    assert final_policy(run, {}).version >= 7
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_base: Path, tmp_path: Path) -> None:
+    """The reward falls as the adapter learns to lower it, so the first checkpoint stays the best."""
+    settings = tiny(tmp_path, tiny_base)
+    terms = [term.model_copy(update={"weight": -term.weight}) for term in settings.rewards.terms]
+    falling = {"rewards": settings.rewards.model_copy(update={"terms": terms[:1]})}
+    settings = settings.model_copy(update=falling)
+    observer = At(8, Stop("enough"))
+    align(settings, [observer])
+    versions = list(kept(f"{run_of(settings).path}/{TRAIN}"))
+    every = settings.training.checkpoint_every
+    means = {
+        v: sum(observer.rewards[u] or 0.0 for u in range(v - every, v)) / every
+        for v in range(every, max(versions) + 1, every)
+    }
+    best = max(means, key=lambda v: means[v])
+    assert versions == sorted({best, max(versions)})
