@@ -12,6 +12,7 @@ from sdo_ray.backprop.record import GradientRecord, OutputHook
 from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights, option_names
 from sdo_ray.backprop.sample import differentiable_sample
 from sdo_ray.backprop.sampler_plan import check_sampler_plan, sampler_plan
+from sdo_ray.backprop.schedule import called_scheduler
 from sdo_ray.backprop.solver import SolverWeights, solver_weights
 from sdo_ray.backprop.steps import ExactRunner, StepRunner
 from sdo_ray.backprop.trace import trace
@@ -29,6 +30,7 @@ __all__ = [
     "StepRunner",
     "TraceError",
     "available",
+    "called_scheduler",
     "check_plan",
     "check_sampler_plan",
     "differentiable_sample",

@@ -11,15 +11,8 @@ from typing import Any
 import torch
 
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.leaving import Left, leaving
 from sdo_ray.backprop.patches import replaced_step, subclassed
-
-
-class _Seen(Exception):
-    """Leaves a pipeline call with what it was made for."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        super().__init__()
-        self.tensor = tensor
 
 
 @torch.no_grad()
@@ -35,10 +28,10 @@ def initial_latents(pipeline: Any, **pipeline_call: Any) -> torch.Tensor:
     """
 
     def leave(_scheduler: Any, _step: Any, bound: Any) -> Any:
-        raise _Seen(bound.arguments["sample"])
+        raise Left(bound.arguments["sample"])
 
     with replaced_step(pipeline.scheduler, leave):
-        z_0 = _leaving(pipeline, pipeline_call)
+        z_0: torch.Tensor = leaving(pipeline, pipeline_call)
     return z_0 / getattr(pipeline.scheduler, "init_noise_sigma", 1.0)
 
 
@@ -52,11 +45,11 @@ def initial_prompt_embeds(pipeline: Any, **pipeline_call: Any) -> torch.Tensor:
 
     def leave(pipe: Any, *args: Any, **kwargs: Any) -> Any:
         encoded = encode(pipe, *args, **kwargs)
-        raise _Seen(encoded[0] if isinstance(encoded, tuple) else encoded)
+        raise Left(encoded[0] if isinstance(encoded, tuple) else encoded)
 
     encode = _encoder(pipeline)
     with subclassed(pipeline, encode_prompt=leave):
-        return _leaving(pipeline, pipeline_call)
+        return leaving(pipeline, pipeline_call)
 
 
 @contextmanager
@@ -85,19 +78,6 @@ def given_prompt_embeds(pipeline: Any, prompt_embeds: torch.Tensor) -> Iterator[
 
     with subclassed(pipeline, encode_prompt=replacement):
         yield
-
-
-def _leaving(pipeline: Any, pipeline_call: dict[str, Any]) -> torch.Tensor:
-    try:
-        pipeline(**pipeline_call)
-    except _Seen as seen:
-        return seen.tensor
-    raise TraceError(
-        "pipeline",
-        f"{type(pipeline).__name__}, whose call came to an end before it was expected to",
-        "a pipeline that encodes its prompts and takes scheduler steps",
-        "use another pipeline",
-    )
 
 
 def _encoder(pipeline: Any) -> Any:

@@ -20,7 +20,7 @@ from sdo_ray.backprop.solver import SolverWeights, solver_weights
 
 def sampler_plan(
     scheduler: Any,
-    num_inference_steps: int,
+    num_inference_steps: int | None,
     name: str,
     *,
     generator: torch.Generator | None = None,
@@ -31,7 +31,8 @@ def sampler_plan(
     Args:
         scheduler: the pipeline's; it is not touched. One that `solver_weights` cannot read is taken to make n steps,
             all of which count.
-        num_inference_steps: n.
+        num_inference_steps: n; None for a scheduler with the timesteps of the call, from `called_scheduler`. Pipelines
+            that pass `sigmas` or `mu` to their scheduler have other weights than n alone says.
         name: a registered estimator or an import path.
         generator: where random draws come from; None is torch's default.
         options: the estimator's own. Its num_steps, and with it the steps that an option names, are those with w_i != 0
@@ -42,7 +43,8 @@ def sampler_plan(
     """
     weights = _readable(scheduler, num_inference_steps, needs_weights(name))
     if weights is None:
-        return make_plan(name, num_inference_steps, generator=generator, **options)
+        num_steps = len(scheduler.timesteps) if num_inference_steps is None else num_inference_steps
+        return make_plan(name, num_steps, generator=generator, **options)
     places = [i for i, w_i in enumerate(weights.w.tolist()) if w_i]
     counting = SolverWeights(a=weights.a, w=weights.w[places])
     plan = make_plan(name, len(places), generator=generator, weights=counting, **options)
@@ -57,13 +59,15 @@ def check_sampler_plan(
     scheduler: Any, num_inference_steps: int, name: str, options: Mapping[str, Any], draws: int = 16
 ) -> list[BackpropPlan]:
     """Refuse what `sampler_plan` would refuse for the estimator's name or options; see `check_plan`."""
-    weights = _readable(scheduler, num_inference_steps, False)
+    # What the pipeline will pass follows from the size of its images; which steps count does not depend on it.
+    shift = {"mu": scheduler.config.base_shift} if scheduler.config.get("use_dynamic_shifting", False) else {}
+    weights = _readable(scheduler, num_inference_steps, False, **shift)
     return check_plan(name, num_inference_steps if weights is None else int(weights.w.count_nonzero()), options, draws)
 
 
-def _readable(scheduler: Any, num_inference_steps: int, needed: bool) -> SolverWeights | None:
+def _readable(scheduler: Any, num_inference_steps: int | None, needed: bool, **timesteps: Any) -> SolverWeights | None:
     try:
-        return solver_weights(scheduler, num_inference_steps)
+        return solver_weights(scheduler, num_inference_steps, **timesteps)
     except PlanError:
         if needed:
             raise

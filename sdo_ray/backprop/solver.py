@@ -46,12 +46,13 @@ class SolverWeights:
         return self
 
 
-def solver_weights(scheduler: Any, num_steps: int, **timesteps: Any) -> SolverWeights:
+def solver_weights(scheduler: Any, num_steps: int | None, **timesteps: Any) -> SolverWeights:
     """Read the solver's scalars off the scheduler, by running a copy of it on one-element tensors.
 
     Args:
         scheduler: a diffusers scheduler; it is not touched.
-        num_steps: `num_inference_steps` of the pipeline call. The step's other arguments keep their defaults (a
+        num_steps: `num_inference_steps` of the pipeline call; None for a scheduler whose timesteps are set, as
+            `sdo_ray.backprop.schedule.called_scheduler` returns it. The step's other arguments keep their defaults (a
             pipeline that passes `eta` to a stochastic scheduler has other weights).
         timesteps: passed on to `set_timesteps` (`mu` for flow schedulers with dynamic shifting, `sigmas`, ...).
 
@@ -76,12 +77,16 @@ def solver_weights(scheduler: Any, num_steps: int, **timesteps: Any) -> SolverWe
     return SolverWeights(a=a, w=torch.tensor(w, dtype=torch.float64))
 
 
-def _probe(scheduler: Any, num_steps: int, timesteps: dict[str, Any]) -> tuple[float, list[float]]:
-    # From its config, not a deepcopy: the scheduler may hold the state, even the graph, of a call in progress.
-    # Without clipping: the noise of a stochastic sampler would drive the probe out of the range where it is linear.
-    solver = type(scheduler).from_config(copy.deepcopy(dict(scheduler.config)), clip_sample=False)
+def _probe(scheduler: Any, num_steps: int | None, timesteps: dict[str, Any]) -> tuple[float, list[float]]:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        solver.set_timesteps(num_steps, **timesteps)
+        if num_steps is None:
+            solver = copy.deepcopy(scheduler)
+        else:
+            # From its config, not a deepcopy: the scheduler may hold the state, even the graph, of a call in progress.
+            solver = type(scheduler).from_config(copy.deepcopy(dict(scheduler.config)))
+            solver.set_timesteps(num_steps, **timesteps)
+        # Without clipping: the noise of a stochastic sampler would drive the probe out of the range where it is linear.
+        solver.register_to_config(clip_sample=False)
         z_0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
         o = [torch.zeros_like(z_0, requires_grad=True) for _ in solver.timesteps]
         z = z_0

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
-from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, differentiable_sample, sampler_plan
+from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
 from sdo_ray.models.load import autocast
 from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
 from sdo_ray.seeds import generator
@@ -57,7 +58,7 @@ class Trajectory:
 def plan_of(
     pipeline: DiffusionPipeline, sampling: SamplingSettings, plan: PlanSettings, draws: torch.Generator | None = None
 ) -> BackpropPlan:
-    """The plan of one call, for the steps that the pipeline's scheduler takes.
+    """The plan of one call, for the steps that the pipeline's scheduler takes in it, and by their weights.
 
     Args:
         pipeline: which is called.
@@ -68,7 +69,7 @@ def plan_of(
     Raises:
         PlanError: see `sdo_ray.backprop.sampler_plan`.
     """
-    return sampler_plan(pipeline.scheduler, sampling.num_inference_steps, plan.name, generator=draws, **plan.options)
+    return sampler_plan(_called_scheduler(pipeline, sampling), None, plan.name, generator=draws, **plan.options)
 
 
 def noise(seed: int, rows: Sequence[int]) -> list[torch.Generator]:
@@ -128,3 +129,18 @@ def draw(
     """
     with torch.no_grad(), autocast(pipeline):
         return pipeline(generator=list(generators), output_type=output_type, **call).images
+
+
+def _called_scheduler(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> Any:
+    """The scheduler as the pipeline sets it; found out once, for it depends on nothing that differs between batches."""
+    scheduler, how = pipeline.scheduler, sampling.model_dump_json()
+    known = _CALLED.get(pipeline)
+    if known is None or known[:2] != (scheduler, how):
+        call = sampling.pipeline_call(["a"]) | {"generator": [torch.Generator().manual_seed(0)]}
+        with autocast(pipeline):
+            known = _CALLED[pipeline] = (scheduler, how, called_scheduler(pipeline, **call))
+    return known[2]
+
+
+_CALLED: WeakKeyDictionary[Any, tuple[Any, str, Any]] = WeakKeyDictionary()
+"""Pipeline -> its scheduler and how it is called, and what `called_scheduler` said for them."""

@@ -20,7 +20,7 @@ CALL = SAMPLING.pipeline_call(["a", "b"])
 OWN_CALLS = {
     "sdo_ray/rollout/sampling.py": "this is the place",
     "sdo_ray/backprop/sample.py": "its `differentiable_sample` is what the place calls",
-    "sdo_ray/backprop/conditions.py": "leaves the call before the first step",
+    "sdo_ray/backprop/leaving.py": "leaves the call before the first step",
     "sdo_ray/zoo/denoiser.py": "draws the model that it fits, on a floor below",
     "sdo_ray/registry/pyfunc_model.py": "runs where this package is not installed",
 }

@@ -1,0 +1,35 @@
+"""Leave a pipeline's call in its middle, with what was made by then."""
+
+from typing import Any
+
+from sdo_ray.backprop.errors import TraceError
+
+
+class Left(Exception):
+    """Raised inside a pipeline call to leave it.
+
+    Attributes:
+        found: what the call was made for.
+    """
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.found = found
+
+
+def leaving(pipeline: Any, pipeline_call: dict[str, Any]) -> Any:
+    """Call the pipeline, and return what it is left with.
+
+    Raises:
+        TraceError: it came to its end.
+    """
+    try:
+        pipeline(**pipeline_call)
+    except Left as left:
+        return left.found
+    raise TraceError(
+        "pipeline",
+        f"{type(pipeline).__name__}, whose call came to an end before it was expected to",
+        "a pipeline that encodes its prompts and takes scheduler steps",
+        "use another pipeline",
+    )
