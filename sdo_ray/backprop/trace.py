@@ -5,6 +5,7 @@ How: for the duration of the block
     the denoiser's calls        run without a graph, or, at a kept step, with the plan's scale and coupling
     the scheduler's `step`      is told apart from the next one: it ends a step (a subclass again, so that a pipeline
                                 which copies its scheduler copies a working one)
+    checks of images            a safety checker and a watermark are passed by
 What is left with a graph is the kept denoiser calls and the linear path from them through the scheduler and the decoder
 to the images. That path stores no activations as long as only the trained parameters require gradients.
 """
@@ -21,6 +22,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch.autograd.graph import Node
 from torch.utils.checkpoint import checkpoint
 
+from sdo_ray.backprop.bypass import converted_anew, without_checks
 from sdo_ray.backprop.copies import SavedCopies
 from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
 from sdo_ray.backprop.errors import TraceError
@@ -91,12 +93,15 @@ def trace(
             stack.enter_context(replaced_call(module, functools.partial(state.denoise, name)))
         for module in others:
             stack.enter_context(replaced_call(module, state.aside))
+            if not any(p.requires_grad for p in module.parameters()):
+                stack.enter_context(converted_anew(module))
             for part in module.children():  # An autoencoder is called by `decode`.
                 stack.enter_context(replaced_call(part, state.inside))
         stack.callback(setattr, pipeline, "scheduler", scheduler)  # Some pipelines go on with a copy of it.
         stack.enter_context(replaced_step(scheduler, state.integrate))
         for part in (pipeline, *(p for p in vars(pipeline).values() if isinstance(p, DiffusionPipeline))):
             stack.enter_context(undecorated(part))
+            stack.enter_context(without_checks(part))
         stack.enter_context(state.copies)
         yield state
     if state.steps_taken != plan.num_steps:
