@@ -17,8 +17,8 @@ from benchmarks.models import BenchmarkModel
 from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.denoisers import find_denoisers
-from sdo_ray.models.load import autocast
 from sdo_ray.models.parameters import trained_parameters
+from sdo_ray.models.precision import autocast
 
 
 @dataclass(frozen=True)

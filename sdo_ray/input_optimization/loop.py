@@ -23,7 +23,7 @@ from sdo_ray.backprop import BackpropPlan
 from sdo_ray.evaluation.images import to_png
 from sdo_ray.input_optimization.records import OptimizedRow, OptimizerConfig, RowBatch
 from sdo_ray.input_optimization.variables import VARIABLES
-from sdo_ray.models.load import autocast
+from sdo_ray.models.precision import autocast
 from sdo_ray.rollout.objective import ImageGradients, Scores, backpropagate, reward_objective
 from sdo_ray.rollout.sampling import noise, plan_of, sample
 from sdo_ray.seeds import generator

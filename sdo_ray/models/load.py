@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,17 +177,3 @@ def load_scheduler(base: str) -> Any:
             fix = "name a model that is sampled by steps"
             raise SettingsError(Problem("base", f"{base!r} has no scheduler of diffusers", fix=fix))
         return getattr(diffusers, kind).from_pretrained(location, subfolder="scheduler")
-
-
-def autocast(pipeline: DiffusionPipeline) -> AbstractContextManager[Any]:
-    """The precision to sample in: a half-precision model multiplies what is trained, float32, in half precision too."""
-    return mixed_precision(pipeline.components.values(), pipeline.device.type)
-
-
-def mixed_precision(modules: Iterable[Any], device: str) -> AbstractContextManager[Any]:
-    """Autocast to the half precision that any parameter of `modules` has, on a device type; nothing if none has."""
-    import torch
-
-    parameters = (p for module in modules if isinstance(module, torch.nn.Module) for p in module.parameters())
-    half = next((p.dtype for p in parameters if p.dtype in (torch.bfloat16, torch.float16)), None)
-    return nullcontext() if half is None else torch.autocast(device, dtype=half)

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
-from sdo_ray.models.load import autocast
+from sdo_ray.models.precision import autocast
 from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
 from sdo_ray.seeds import generator
 

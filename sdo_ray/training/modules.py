@@ -12,9 +12,9 @@ from torch.utils import _pytree as tree
 
 from sdo_ray.backprop import surrogate
 from sdo_ray.models.denoisers import load_denoisers
-from sdo_ray.models.load import mixed_precision
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach
+from sdo_ray.models.precision import mixed_precision
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.records import Contribution
 

@@ -8,9 +8,10 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.models.export import ADAPTER, MODEL, export_model, product
-from sdo_ray.models.load import autocast, load_pipeline
+from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.precision import autocast
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained.diffit import DiffFitSettings
 from sdo_ray.models.trained.lora import LoraSettings, adapter_off
