@@ -27,7 +27,7 @@ lint: install
 	$(BIN)/mypy
 
 tests-quick: install
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -m "not slow"
 
 tests-all: install
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
