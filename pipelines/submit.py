@@ -18,15 +18,15 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.arguments import BAD_INPUT, quiet
-from sdo_ray.config.loading import load_settings, read_settings, relative_paths
+from sdo_ray.config.loading import load_settings, read_settings
 from sdo_ray.config.reference import COMMANDS
 from sdo_ray.secrets import redact
-from sdo_ray.settings import Problem, SettingsError
+from sdo_ray.settings import Problem, Problems, SettingsError, relative_paths
 from sdo_ray.submission.environment import job_environment
 from sdo_ray.submission.identity import JobName
 from sdo_ray.submission.package import pack
@@ -49,7 +49,8 @@ def submit(options: argparse.Namespace) -> int:
     settings = read_settings(config, options.overrides)
     run = JobName.of(options.command, settings, config.stem)
     if not options.address:
-        raise SettingsError("--address: give the cluster's job server, such as http://HEAD:8265, or set RAY_ADDRESS.")
+        fix = "give the cluster's job server, such as http://HEAD:8265, or set RAY_ADDRESS"
+        raise SettingsError(Problem("--address", "", fix=fix))
     if not (options.status or options.stop):
         load_settings(COMMANDS[options.command], config, options.overrides)
         working, entrypoint, variables = _prepare(options, config, settings)
@@ -60,7 +61,7 @@ def submit(options: argparse.Namespace) -> int:
 
     if options.status or options.stop:
         if job is None:
-            raise SettingsError(f"{run}: the cluster knows no such job; submit it first.")
+            raise SettingsError(Problem(str(run), "the cluster knows no such job", fix="submit it first"))
         if options.stop and not job.status.is_terminal():
             job = server.stop(name)
         _say(f"{name}: {redact((job.message or '').partition(chr(10))[0])}")
@@ -88,42 +89,43 @@ def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]
     """The working directory, the job's command line and its environment, checked as far as they can be here."""
     working = Path(options.working_dir or config.parent).resolve()
     inside = config.resolve()
-    problems: list[Problem | str] = [
-        *_storage_problems(options.command, settings),
-        *_path_problems(config, working, settings),
-    ]
-    if not inside.is_relative_to(working):
-        problems.append(f"--working-dir: {str(working)!r} does not hold {str(config)!r}; name one that does.")
-    try:
-        variables = job_environment(options.env)
-    except SettingsError as error:
-        problems += error.problems
-    if problems:
-        raise SettingsError(*problems)
+    with Problems() as problems:
+        with problems.of():
+            _check_storage(options.command, settings)
+        with problems.of():
+            _check_paths(options.command, config, working, settings)
+        if not inside.is_relative_to(working):
+            got = f"{str(working)!r} does not hold {str(config)!r}"
+            problems.add(Problem("--working-dir", got, fix="name one that does"))
+        with problems.of():
+            variables = job_environment(options.env)
     command = [options.python, "-u", "-m", f"pipelines.{options.command}", str(inside.relative_to(working))]
     for override in options.overrides:
         command += ["--set", override]
     return working, shlex.join(command), variables
 
 
-def _storage_problems(command: str, settings: dict[str, Any]) -> Iterator[str]:
+def _check_storage(command: str, settings: dict[str, Any]) -> None:
     storage = (settings.get("run") or {}).get("storage", "runs")
     if "run" in COMMANDS[command].model_fields and "://" not in storage and not Path(storage).is_absolute():
-        yield (
-            f"run.storage: {storage!r} is relative, and a job's directory goes away with the cluster; name storage "
-            "that all nodes write, by an absolute path or a URI such as s3://bucket/path."
+        raise SettingsError(
+            Problem(
+                "run.storage",
+                f"{storage!r} is relative, and a job's directory goes away with the cluster",
+                fix="name storage that all nodes write, by an absolute path or a URI such as s3://bucket/path",
+            )
         )
 
 
-def _path_problems(config: Path, working: Path, settings: dict[str, Any]) -> Iterator[str]:
-    for dotted, section, key in relative_paths(settings):
-        # A path in the file starts at the file, one given by --set where the job starts: at the working directory.
-        places = [(start / section[key]).resolve() for start in (config.parent, working)]
-        if not any(place.exists() and place.is_relative_to(working) for place in places):
-            yield (
-                f"{dotted}: {section[key]!r} is not in {str(working)!r}, which is what travels; put it there, or name "
-                "a --working-dir that holds it."
-            )
+def _check_paths(command: str, config: Path, working: Path, settings: dict[str, Any]) -> None:
+    with Problems() as problems:
+        for found in relative_paths(COMMANDS[command], settings):
+            # A path in the file starts at the file, one given by --set where the job starts: at the working directory.
+            places = [(start / found.path).resolve() for start in (config.parent, working)]
+            if not any(place.exists() and place.is_relative_to(working) for place in places):
+                got = f"{found.path!r} is not in {str(working)!r}, which is what travels"
+                fix = "put it there, or name a --working-dir that holds it"
+                problems.add(Problem(found.setting, got, fix=fix))
 
 
 def _refuse_rival(known: dict[JobName, JobDetails], run: JobName) -> None:
@@ -131,8 +133,11 @@ def _refuse_rival(known: dict[JobName, JobDetails], run: JobName) -> None:
     for name, job in known.items():
         if not name.same_settings(run) and not job.status.is_terminal():
             raise SettingsError(
-                f"run.name: {name} is {job.status.value.lower()}, a job of the run {run.name!r} with other settings; "
-                "wait for it, stop it, or give this run another name."
+                Problem(
+                    "run.name",
+                    f"{name} is {job.status.value.lower()}, a job of the run {run.name!r} with other settings",
+                    fix="wait for it, stop it, or give this run another name",
+                )
             )
 
 

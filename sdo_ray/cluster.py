@@ -14,7 +14,7 @@ import ray
 import ray.data
 
 from sdo_ray.secrets import redact
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,13 @@ def connect(demands: list[Demand]) -> str:
     if has.get("CPU", 0) < cpus or has.get("GPU", 0) < gpus:
         parts = "; ".join(map(str, demands))
         raise SettingsError(
-            f"cluster: the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {has.get('CPU', 0):g} CPU "
-            f"and {has.get('GPU', 0):g} GPU. It asks for {parts}. Add nodes, or lower samplers.count, trainers.count "
-            "or num_cpus/num_gpus."
+            Problem(
+                "cluster",
+                f"the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {has.get('CPU', 0):g} CPU and "
+                f"{has.get('GPU', 0):g} GPU",
+                f"it asks for {parts}",
+                "add nodes, or lower samplers.count, trainers.count or num_cpus/num_gpus",
+            )
         )
     nodes = len(ray.nodes())
     return (

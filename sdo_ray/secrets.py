@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, Problems, SettingsError
 
 CUT = "***"
 """What stands where a secret was."""
@@ -68,14 +68,14 @@ def refuse_secrets(settings: Mapping[str, Any]) -> None:
     Raises:
         SettingsError: the places, a line each, without what they hold.
     """
-    problems = [
-        f"{place}: holds {kind}, and settings are kept, logged and shown. Take it out, and give it by a file that an "
-        "environment variable names, such as AWS_SHARED_CREDENTIALS_FILE; docs/operations.md lists them."
-        for place, name, value in _strings(settings, "", "")
-        if (kind := kind_of_secret(name, value))
-    ]
-    if problems:
-        raise SettingsError(*problems)
+    with Problems() as problems:
+        for place, name, value in _strings(settings, "", ""):
+            if kind := kind_of_secret(name, value):
+                fix = (
+                    "take it out, and give it by a file that an environment variable names, such as "
+                    "AWS_SHARED_CREDENTIALS_FILE; docs/operations.md lists them"
+                )
+                problems.add(Problem(place, f"holds {kind}, and settings are kept, logged and shown", fix=fix))
 
 
 def redact(text: str) -> str:
@@ -96,7 +96,8 @@ def read_secret_files() -> None:
             try:
                 os.environ[name] = Path(path).read_text().strip()
             except OSError as error:
-                raise SettingsError(f"{name}_FILE: {path!r} cannot be read: {error.strerror}; mount it.") from None
+                got = f"{path!r} cannot be read: {error.strerror}"
+                raise SettingsError(Problem(f"{name}_FILE", got, fix="mount it")) from None
 
 
 def take_credentials_from_tracking_uri() -> None:

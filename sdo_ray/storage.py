@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pyarrow import fs
 
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 
 def below(place: str, name: str) -> str:
@@ -40,7 +40,7 @@ class RunDirectory:
             try:
                 self.filesystem, self.path = fs.FileSystem.from_uri(self.uri)
             except (ValueError, OSError) as error:
-                raise SettingsError(f"run.storage: {storage!r} cannot be used: {error}") from None
+                raise SettingsError(Problem("run.storage", f"{storage!r} cannot be used: {error}")) from None
 
     def place(self, name: str) -> str:
         """The full name of a file in it: a path, or a URI."""
@@ -91,12 +91,11 @@ class RunDirectory:
             with tempfile.TemporaryFile(dir=self.storage):
                 pass
         except OSError as error:
-            raise SettingsError(
-                f"run.storage: {self.storage!r} cannot be written: {error.strerror}; name a directory that can."
-            ) from None
+            got = f"{self.storage!r} cannot be written: {error.strerror}"
+            raise SettingsError(Problem("run.storage", got, fix="name a directory that can")) from None
         free = shutil.disk_usage(self.storage).free
         if free < needed:
-            raise SettingsError(
-                f"run.storage: {self.storage!r} has {free / 1e6:,.0f} MB free, and the run's checkpoints need "
-                f"{needed / 1e6:,.0f} MB; free some, or name another place."
+            got = (
+                f"{self.storage!r} has {free / 1e6:,.0f} MB free, and the run's checkpoints need {needed / 1e6:,.0f} MB"
             )
+            raise SettingsError(Problem("run.storage", got, fix="free some, or name another place"))

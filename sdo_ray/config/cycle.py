@@ -15,7 +15,7 @@ from sdo_ray.evaluation.result import CANDIDATE, CHAMPION
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.prompts.prepare import Preparation
 from sdo_ray.prompts.settings import PreparationSettings
-from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
+from sdo_ray.settings import Problem, Problems, Settings, SettingsError, SettingsPath, under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.settings import ExperimentSettings
 
@@ -23,7 +23,7 @@ from sdo_ray.tracking.settings import ExperimentSettings
 class StageSettings(Settings):
     """A stage has the settings file of its own command; names, prompts and models in it are replaced by the cycle's."""
 
-    config: str = Field(description="The settings file. Relative paths start at the cycle's settings file.")
+    config: SettingsPath = Field(description="The settings file. Relative paths start at the cycle's settings file.")
     set: dict[str, Any] = Field(
         default_factory=dict, description="Changes to it, by dotted name: `{training.updates: 200}`."
     )

@@ -73,10 +73,10 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
             got = f"{name!r} is measured anyway, and is no name for a reward"
             problems.add(Problem("rewards", got, fix="register it under another"))
         if settings.features is not None:
-            with problems.of():
+            with problems.of("features"):
                 check_features(settings.features)
         if settings.reference is not None:
-            with problems.of():
+            with problems.of("reference"):
                 check_reference(settings.reference)
             if settings.features is None:
                 got = "given, but features are null, and they are what is compared"

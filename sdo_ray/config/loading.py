@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdo_ray.secrets import redact, refuse_secrets
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError, relative_paths
 
 S = TypeVar("S", bound=Settings)
 
@@ -24,21 +24,6 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
-
-PATHS = (
-    "prompts.train",
-    "prompts.source",
-    "prompts.heldout",
-    "reference.path",
-    "evaluation.prompts",
-    "rows.path",
-    "data.path",
-    "rewards.terms.*.options.image",
-    "align.config",
-    "evaluate.config",
-    "promote.config",
-)
-"""Settings that hold paths, which start at the settings file's directory if relative; `*` is every place in a list."""
 
 
 def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) -> S:
@@ -54,7 +39,8 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
         SettingsError: no such file, not YAML, secrets, unknown keys, wrong types or values; one line a problem.
     """
     data = _read(Path(path))
-    _resolve_paths(data, Path(path).parent)
+    for found in relative_paths(kind, data):
+        found.start_at(Path(path).parent)
     _override(data, overrides)
     _drop_empty_sections(kind, data)
     try:
@@ -113,32 +99,6 @@ def _drop_empty_sections(kind: type[BaseModel], data: dict[str, Any]) -> None:
                 del data[name]
             elif isinstance(given, dict):
                 _drop_empty_sections(section, given)
-
-
-def relative_paths(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every relative path among the settings: its dotted name, the section that it is in, and its key there."""
-    for dotted in PATHS:
-        *parents, key = dotted.split(".")
-        for name, section in _sections(data, parents):
-            value = section.get(key)
-            if isinstance(value, str) and "://" not in value and not Path(value).expanduser().is_absolute():
-                yield f"{name}{key}", section, key
-
-
-def _sections(place: Any, keys: list[str], name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The sections that dotted names lead to; `*` is every position of a list."""
-    if not keys:
-        yield from [(name, place)] if isinstance(place, dict) else []
-    elif keys[0] == "*":
-        for number, item in enumerate(place if isinstance(place, list) else []):
-            yield from _sections(item, keys[1:], f"{name}{number}.")
-    elif isinstance(place, dict):
-        yield from _sections(place.get(keys[0]), keys[1:], f"{name}{keys[0]}.")
-
-
-def _resolve_paths(data: dict[str, Any], directory: Path) -> None:
-    for _, section, key in relative_paths(data):
-        section[key] = str((directory / section[key]).resolve())
 
 
 def _set(data: dict[str, Any], override: str) -> None:

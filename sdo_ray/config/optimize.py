@@ -35,7 +35,8 @@ class OptimizeSettings(Settings):
 
     def texts(self) -> Texts:
         """The rows' prompts and what else the rewards are given."""
-        return read_rows(self.rows, [term.text for term in self.rewards.terms if term.text is not None])
+        with under("rows"):
+            return read_rows(self.rows, [term.text for term in self.rewards.terms if term.text is not None])
 
     def demands(self) -> list[Demand]:
         """What runs at the same time."""

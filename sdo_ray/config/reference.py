@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import annotated_types
 from pydantic.fields import FieldInfo
@@ -21,7 +21,7 @@ from sdo_ray.config.evaluate import EvaluateSettings
 from sdo_ray.config.fidelity import FidelityRunSettings
 from sdo_ray.config.optimize import OptimizeSettings
 from sdo_ray.promotion.settings import PromoteSettings
-from sdo_ray.settings import Settings
+from sdo_ray.settings import IsPath, Settings
 from sdo_ray.zoo.settings import PretrainSettings
 
 EXAMPLE = "pipelines/configs/emoji.yaml"
@@ -34,7 +34,8 @@ HEAD = """# Configuration
 A run is one YAML file. `--set section.key=value` changes one setting on the command line, the value in YAML; lists are
 indexed from 0, as in `--set rewards.terms.0.weight=2`, and `null` takes a section back to its defaults, as in
 `--set model.train=full --set model.lora=null`. An unknown key, a value of another type and a combination that cannot
-work are refused before anything starts. Relative paths of prompt files start at the directory of the YAML file.
+work are refused before anything starts. A relative path in a setting of type path starts at the directory of the YAML
+file, one that `--set` gives at the working directory; so do `run.storage`, where results go, and models.
 
 A whole run, `{example}`:
 
@@ -82,7 +83,7 @@ def _section(kind: type[Settings], prefix: str, about: str) -> Iterator[str]:
         for name, field in own:
             cells = (
                 f"`{prefix}{name}`",
-                _type(field.annotation),
+                _type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
                 _default(field),
                 _legal(field),
                 field.description or "",
@@ -108,6 +109,8 @@ def _settings_in(annotation: Any) -> type[Settings] | None:
 
 def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return "path" if any(isinstance(mark, IsPath) for mark in arguments[1:]) else _type(arguments[0])
     if origin is Literal:
         return _type(type(arguments[0]))
     if origin is list:

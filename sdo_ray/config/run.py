@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from pydantic import Field, ValidationError
 
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.settings import Problem, Settings, SettingsError, relative_paths
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
@@ -60,7 +61,11 @@ def open_run(settings: JobSettings) -> RunDirectory:
         cause = str(error).splitlines()[0]
         got = f"{settings.run.storage!r} cannot be read: {cause}"
         raise SettingsError(Problem("run.storage", got, fix="correct it, or the access to it")) from None
-    if known is not None and known != given:
+    if known is None:
+        return run
+    _start_here(known, settings)
+    _start_here(given, settings)
+    if known != given:
         before, now = flatten(known), flatten(given)
         problems = [
             Problem(
@@ -87,6 +92,13 @@ def _as_now(known: dict[str, Any] | None, settings: JobSettings) -> dict[str, An
         return known and type(settings).model_validate_json(json.dumps(known)).to_dict()
     except ValidationError:
         return known  # the differences will say why
+
+
+def _start_here(values: dict[str, Any], settings: JobSettings) -> None:
+    """Make relative paths among plain values absolute; those that are kept start at the working directory."""
+    kind: Any = type(settings)
+    for found in relative_paths(kind, values):
+        found.start_at(Path.cwd())
 
 
 def keep_settings(run: RunDirectory, settings: JobSettings) -> None:

@@ -66,8 +66,8 @@ def mlflow_server() -> Finding:
     try:
         check_server(uri)
     except SettingsError as error:
-        says, _, mend = str(error).rpartition(". ")
-        return problem("MLflow", says, mend.rstrip("."))
+        [found] = error.problems
+        return problem("MLflow", f"{found.setting}: {found.got}", found.fix)
     return ok("MLflow", f"answers at {without_password(uri)}")
 
 

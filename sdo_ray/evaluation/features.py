@@ -1,14 +1,15 @@
 """Feature vectors of images, in which diversity and distances are measured, and the actor that computes them.
 
 A feature network is a class: keyword arguments are its options, and calling it with images, float32 [B, 3, H, W] in
-[0, 1], gives vectors, float32 [B, d]. An option `device` is filled in.
+[0, 1], gives vectors, float32 [B, d]. An option `device` is filled in; one that is annotated as a `Path` is a
+file, and a relative path starts at the settings file.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,15 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from sdo_ray.cluster import cause_of
+from sdo_ray.evaluation.feature_registry import feature_class, path_options
 from sdo_ray.evaluation.settings import FeatureSettings
 from sdo_ray.models.quiet import quiet_libraries
-from sdo_ray.settings import SettingsError
-
-BUILT_IN: Mapping[str, str] = {
-    "efficientnet": "sdo_ray.evaluation.features:EfficientNet",
-    "transformers": "sdo_ray.evaluation.features:TransformersVision",
-}
-"""Name -> import path."""
+from sdo_ray.settings import Problem, Problems, SettingsError
 
 
 class EfficientNet:
@@ -113,7 +109,12 @@ class FeatureActor:
         torch.set_num_threads(num_threads)
         kind = feature_class(name)
         placement = {"device": device} if "device" in inspect.signature(kind).parameters else {}
-        self._network = kind(**{**placement, **options})
+        paths = {
+            option: Path(options[option]).expanduser()
+            for option in path_options({"name": name}) & options.keys()
+            if isinstance(options[option], str)
+        }
+        self._network = kind(**{**placement, **options, **paths})
 
     @torch.no_grad()
     def extract(self, images: np.ndarray) -> np.ndarray:
@@ -156,7 +157,7 @@ def start_features(settings: FeatureSettings) -> Any:
     try:
         ray.get(actor.ping.options(max_task_retries=0).remote())
     except ray.exceptions.RayActorError as error:
-        raise SettingsError(f"features: {settings.name!r} could not start: {cause_of(error)}") from None
+        raise SettingsError(Problem("", f"{settings.name!r} could not start: {cause_of(error)}")) from None
     return actor
 
 
@@ -167,31 +168,11 @@ def check_features(settings: FeatureSettings) -> None:
         SettingsError: there is no such class, it has no such option, or it needs one that is not given.
     """
     parameters = inspect.signature(feature_class(settings.name)).parameters
-    problems = []
-    if unknown := settings.options.keys() - parameters.keys():
-        legal = ", ".join(parameters) or "none"
-        problems.append(f"features.options: {settings.name!r} has no {', '.join(sorted(unknown))}; it has {legal}.")
-    needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
-    if missing := needed - settings.options.keys():
-        problems.append(f"features.options: {settings.name!r} needs {', '.join(sorted(missing))}; give it.")
-    if problems:
-        raise SettingsError(*problems)
-
-
-def feature_class(name: str) -> type:
-    """The class behind a name or an import path.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    module_name, _, class_name = BUILT_IN.get(name, name).partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name, None) if class_name else None
-    except ModuleNotFoundError:
-        found = None
-    if not isinstance(found, type):
-        raise SettingsError(
-            f"features.name: there is no {name!r}; there are {', '.join(BUILT_IN)}, or an import path "
-            "'package.module:Class' to your own."
-        )
-    return found
+    with Problems() as problems:
+        if unknown := settings.options.keys() - parameters.keys():
+            got = f"{settings.name!r} has no {', '.join(sorted(unknown))}"
+            problems.add(Problem("options", got, f"it has {', '.join(parameters) or 'none'}", "remove it"))
+        needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+        if missing := needed - settings.options.keys():
+            got = f"{settings.name!r} needs {', '.join(sorted(missing))}"
+            problems.add(Problem("options", got, fix="give it"))

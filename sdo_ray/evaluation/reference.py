@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sdo_ray.evaluation.distances import Array
 from sdo_ray.evaluation.settings import ReferenceSettings
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 AT_ONCE = 16
 """Images handed to the feature network in one call."""
@@ -31,15 +31,14 @@ def check_reference(settings: ReferenceSettings) -> None:
         names = dataset.schema.names
     except (pa.ArrowException, OSError) as error:
         cause = str(error).splitlines()[0]
-        raise SettingsError(
-            f"reference.path: {settings.path!r} cannot be read as parquet: {cause}; give a file or a directory."
-        ) from None
+        got = f"{settings.path!r} cannot be read as parquet: {cause}"
+        raise SettingsError(Problem("path", got, fix="give a file or a directory")) from None
     if settings.column not in names:
-        raise SettingsError(
-            f"reference.column: {settings.path!r} has no column {settings.column!r}; it has {', '.join(names)}."
-        )
+        got, legal = f"{settings.path!r} has no column {settings.column!r}", f"it has {', '.join(names)}"
+        raise SettingsError(Problem("column", got, legal, "name the one with the images"))
     if dataset.count_rows() < 2:
-        raise SettingsError(f"reference.path: {settings.path!r} has {dataset.count_rows()} rows; a set takes two.")
+        got = f"{settings.path!r} has {dataset.count_rows()} rows"
+        raise SettingsError(Problem("path", got, "a set takes two", "give more images"))
     _open(dataset.head(1, columns=[settings.column])[settings.column][0].as_py(), settings, 0)
 
 
@@ -83,7 +82,6 @@ def _open(value: Any, settings: ReferenceSettings, row: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(encoded or b"")).convert("RGBA")
     except (TypeError, UnidentifiedImageError, OSError):
-        raise SettingsError(
-            f"reference.column: row {row} of {settings.column!r} in {settings.path!r} is no image that Pillow reads."
-        ) from None
+        got = f"row {row} of {settings.column!r} in {settings.path!r} is no image that Pillow reads"
+        raise SettingsError(Problem("column", got, fix="remove or mend it")) from None
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sdo_ray.evaluation.feature_registry import path_options
 from sdo_ray.rollout.settings import RewardActorSettings
-from sdo_ray.settings import Settings
+from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 
 class EvaluationSettings(Settings):
     """Base and aligned model on the same held-out prompts and noise."""
 
-    prompts: str = Field(
+    prompts: SettingsPath = Field(
         description="File of held-out prompts: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
         "files. Relative paths start at the settings file."
     )
@@ -69,7 +70,7 @@ class HeldoutSettings(Settings):
 
     old_names: ClassVar[dict[str, str]] = {"pictures_per_prompt": "images_per_prompt"}
 
-    heldout: str = Field(
+    heldout: SettingsPath = Field(
         description="File: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
         "files. Relative paths start at the settings file."
     )
@@ -91,7 +92,9 @@ class FeatureSettings(Settings):
         description="`efficientnet` (EfficientNet-Lite0, of the extra `emoji`), `transformers` (a vision network, "
         "its `model` among the options: DINOv2, CLIP, ...), or `package.module:Class`.",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of its constructor.")
+    options: Annotated[dict[str, Any], PathsAmong(path_options)] = Field(
+        default_factory=dict, description="Arguments of its constructor."
+    )
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of its actor, and its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of its actor.")
     runtime_env: dict[str, Any] = Field(default_factory=dict, description="Ray runtime environment of its actor.")
@@ -102,7 +105,7 @@ class ReferenceSettings(Settings):
 
     old_names: ClassVar[dict[str, str]] = {"num_pictures": "num_images"}
 
-    path: str = Field(description="Parquet file or directory. Relative paths start at the settings file.")
+    path: SettingsPath = Field(description="Parquet file or directory. Relative paths start at the settings file.")
     column: str = Field("image", description="The column with the images' files as bytes, or as `{bytes: ...}`.")
     num_images: int = Field(2000, ge=2, description="How many are used at most, the same ones for a seed.")
 

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from sdo_ray.evaluation.contact_sheet import before_after
 from sdo_ray.input_optimization.records import SCORE, TEXT, RowBatch
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 
 PARTS, RESULTS, SHEET, FILE = "rows", "rows.parquet", "before_after.png", "outcome.json"
@@ -89,8 +89,11 @@ class Parts:
         done = {batch.rows[0]: batch for batch in map(RowBatch.from_arrow, self.read())}
         if changed := [batch for batch in batches if done.get(batch.rows[0], batch) != batch]:
             raise SettingsError(
-                f"rows: from row {changed[0].rows[0]} on they are not those that this run began with; restore them, "
-                "or choose another run.name."
+                Problem(
+                    "rows",
+                    f"from row {changed[0].rows[0]} on they are not those that this run began with",
+                    fix="restore them, or give this run another name",
+                )
             )
         return [batch for batch in batches if batch.rows[0] not in done]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from sdo_ray.input_optimization.records import RowBatch
 from sdo_ray.input_optimization.settings import RowSettings
 from sdo_ray.prompts.read import read_texts
-from sdo_ray.settings import SettingsError, under
+from sdo_ray.settings import Problem, SettingsError, under
 
 Texts = Mapping[str, list[str]]
 """Column -> one text a row."""
@@ -26,12 +26,15 @@ def read_rows(settings: RowSettings, columns: Iterable[str]) -> Texts:
     wanted = list(dict.fromkeys([settings.column, *columns]))
     if (settings.path is None) == (not settings.given):
         raise SettingsError(
-            "rows: give either `path`, a file, or `given`, the rows themselves; "
-            f"got {'neither' if settings.path is None else 'both'}."
+            Problem(
+                "",
+                f"got {'neither' if settings.path is None else 'both'} of `path` and `given`",
+                fix="give either `path`, a file, or `given`, the rows themselves",
+            )
         )
     if settings.path is None:
         return {column: _given(settings, column)[: settings.limit] for column in wanted}
-    with under("rows.path"):
+    with under("path"):
         texts: Texts = read_texts(settings.path, wanted).slice(0, settings.limit).to_pydict()
     return texts
 
@@ -53,7 +56,12 @@ def _given(settings: RowSettings, column: str) -> list[str]:
     if lacking:
         known = ", ".join(sorted({name for texts in settings.given for name in texts}))
         raise SettingsError(
-            f"rows.given: {len(lacking)} of {len(settings.given)} rows have no text {column!r} "
-            f"(rows {', '.join(map(str, lacking[:5]))}, from 0); they have {known or 'none'}."
+            Problem(
+                "given",
+                f"{len(lacking)} of {len(settings.given)} rows have no text {column!r} "
+                f"(rows {', '.join(map(str, lacking[:5]))}, from 0)",
+                f"they have {known or 'none'}",
+                "add it to each",
+            )
         )
     return [texts[column] for texts in settings.given]

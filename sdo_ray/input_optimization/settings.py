@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from sdo_ray.rollout.settings import RewardSettings
-from sdo_ray.settings import Settings
+from sdo_ray.settings import Settings, SettingsPath
 
 
 class FrozenModelSettings(Settings):
@@ -22,7 +22,7 @@ class FrozenModelSettings(Settings):
 class RowSettings(Settings):
     """What there is to optimise: one image a row."""
 
-    path: str | None = Field(
+    path: SettingsPath | None = Field(
         None,
         description="File with the rows: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
         "files. A relative path starts at the settings file.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sdo_ray.promotion.lock import Lease, LeaseOver
 from sdo_ray.registry.versions import CHAMPION, PREVIOUS, SCHEME
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.tracking.server import without_password
 
 if TYPE_CHECKING:
@@ -26,10 +26,9 @@ def read_aliases(client: MlflowClient, model: str) -> dict[str, int]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise SettingsError(
-            f"promotion.model: the registry at {without_password(client.tracking_uri)} has no model {model!r}; "
-            "`sdo align` registers one with tracking.register_as."
-        ) from None
+        got = f"the registry at {without_password(client.tracking_uri)} has no model {model!r}"
+        fix = "name one; `sdo align` registers them with tracking.register_as"
+        raise SettingsError(Problem("promotion.model", got, fix=fix)) from None
     return {alias: int(version) for alias, version in found.aliases.items()}
 
 

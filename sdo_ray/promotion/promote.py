@@ -20,7 +20,7 @@ from sdo_ray.promotion.lock import lease
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.promotion.verdict import Verdict, evaluator
 from sdo_ray.registry.versions import CHAMPION, PREVIOUS, SCHEME, RegisteredVersion, find_version
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.server import impatient
 
@@ -179,11 +179,11 @@ def _read(run: RunDirectory) -> Evaluation:
     try:
         evaluation = read_evaluation(run)
     except OSError as error:
-        raise SettingsError(f"evaluation: {run.uri} cannot be read: {str(error).splitlines()[0]}") from None
+        got = f"{run.uri} cannot be read: {str(error).splitlines()[0]}"
+        raise SettingsError(Problem("evaluation", got, fix="correct it, or the access to it")) from None
     if evaluation is None:
-        raise SettingsError(
-            f"evaluation: there is no complete one in {run.uri}; run `sdo evaluate` with this name and storage."
-        )
+        got = f"there is no complete one in {run.uri}"
+        raise SettingsError(Problem("evaluation", got, fix="run `sdo evaluate` with this name and storage"))
     return evaluation
 
 
@@ -200,10 +200,8 @@ def _candidate(evaluation: Evaluation, model: str, tracking_uri: str) -> Registe
     """The version that was evaluated."""
     reference = evaluation.models.get(CANDIDATE, "nothing")
     if not reference.startswith(f"{SCHEME}{model}/"):
-        raise SettingsError(
-            f"evaluation: its candidate is {reference}, and promotion.model is {model!r}; evaluate a version of it, "
-            f"`{SCHEME}{model}/VERSION`."
-        )
+        got = f"its candidate is {reference}, and promotion.model is {model!r}"
+        raise SettingsError(Problem("evaluation", got, fix=f"evaluate a version of it, `{SCHEME}{model}/VERSION`"))
     return find_version(reference, tracking_uri)
 
 
@@ -250,10 +248,15 @@ def _steps_back(aliases: dict[str, int], model: str) -> tuple[int, int]:
     """The champion and the one before."""
     champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
     if champion is None:
-        raise SettingsError(f"promotion.model: {model!r} has no champion to roll back.")
+        got = f"{model!r} has no champion to roll back"
+        raise SettingsError(Problem("promotion.model", got, fix="promote a version first"))
     if previous is None or previous == champion:
         raise SettingsError(
-            f"promotion.model: {model!r} has no champion before version {champion} to go back to: one step is kept "
-            "by a promotion, none by a rollback. Promote another version."
+            Problem(
+                "promotion.model",
+                f"{model!r} has no champion before version {champion} to go back to",
+                "one step is kept by a promotion, none by a rollback",
+                "promote another version",
+            )
         )
     return champion, previous

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from sdo_ray.evaluation.result import BASE, CHAMPION
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 EXAMPLES = "`preference > champion, 95 % confidence`, `alignment >= 0.98 * base` and `nsfw rate above 0.5 <= 0.01`"
 
@@ -87,9 +87,8 @@ def parse_rule(text: str) -> Rule:
         words.expect(r"%\s*(?:confidence|sure)\b", "`% confidence`")
         if not CONFIDENCE[0] < confidence <= CONFIDENCE[1]:
             low, high = CONFIDENCE
-            raise SettingsError(
-                f"{text!r}: got {confidence:g} % confidence; it is more than {low:g} and at most {high:g}."
-            )
+            got = f"{text!r}: got {confidence:g} % confidence"
+            raise SettingsError(Problem("", got, f"it is more than {low:g} and at most {high:g}", "change it"))
     words.end()
     return Rule(text, metric, above, operator, reference, factor, offset, confidence)
 
@@ -121,4 +120,4 @@ class _Words:
 
     def _error(self, what: str) -> SettingsError:
         where = f"at {self._rest!r}" if self._rest else "at its end"
-        return SettingsError(f"{self._text!r}: {where}, {what}; rules are such as {EXAMPLES}.")
+        return SettingsError(Problem("", f"{self._text!r}: {where}, {what}", f"rules are such as {EXAMPLES}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sdo_ray.promotion.rules import Rule, parse_rule
-from sdo_ray.settings import Settings, SettingsError
+from sdo_ray.settings import Problems, Settings
 
 
 class EvaluatedSettings(Settings):
@@ -43,12 +43,9 @@ class PromoteSettings(Settings):
         Raises:
             SettingsError: with a line for every one that is none.
         """
-        rules, problems = [], list[str]()
-        for i, text in enumerate(self.promotion.rules):
-            try:
-                rules.append(parse_rule(text))
-            except SettingsError as error:
-                problems += [f"promotion.rules.{i}: {problem}" for problem in error.problems]
-        if problems:
-            raise SettingsError(*problems)
+        rules = []
+        with Problems() as problems:
+            for i, text in enumerate(self.promotion.rules):
+                with problems.of(f"promotion.rules.{i}"):
+                    rules.append(parse_rule(text))
         return rules

@@ -14,7 +14,7 @@ from sdo_ray.prompts.clean import Dropped, Prompt, clean
 from sdo_ray.prompts.read import read_columns
 from sdo_ray.prompts.settings import PreparationSettings
 from sdo_ray.prompts.split import split
-from sdo_ray.settings import SettingsError, under
+from sdo_ray.settings import Problem, SettingsError, under
 from sdo_ray.storage import RunDirectory
 
 TRAIN, HELDOUT, DROPPED, FILE = "train.parquet", "heldout.parquet", "dropped.parquet", "preparation.json"
@@ -60,9 +60,13 @@ def prepare(settings: PreparationSettings, run: RunDirectory) -> Preparation:
     train, heldout = split(kept, settings.heldout, settings.duplicates)
     if min(len(train), len(heldout)) < ENOUGH:
         raise SettingsError(
-            f"prompts: of {len(prompts)} prompts in {settings.source!r} {len(kept)} are left, {len(train)} to train on "
-            f"and {len(heldout)} to decide by; each side takes {ENOUGH} or more. Give more prompts, or another "
-            "prompts.heldout."
+            Problem(
+                "prompts",
+                f"of {len(prompts)} prompts in {settings.source!r} {len(kept)} are left, {len(train)} to train on and "
+                f"{len(heldout)} to decide by",
+                f"each side takes {ENOUGH} or more",
+                "give more prompts, or another prompts.heldout",
+            )
         )
     counts = Counter(prompt.reason for prompt in dropped)
     places = [_write(run, name, side) for name, side in ((TRAIN, train), (HELDOUT, heldout), (DROPPED, dropped))]

@@ -6,13 +6,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdo_ray.settings import Settings
+from sdo_ray.settings import Settings, SettingsPath
 
 
 class PreparationSettings(Settings):
     """From raw prompts to clean ones, split for training and for judging."""
 
-    source: str = Field(
+    source: SettingsPath = Field(
         description="File of the raw prompts: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of parquet "
         "files. Relative paths start at the settings file."
     )

@@ -18,7 +18,7 @@ from sdo_ray.registry.recipe import FILE as RECIPE
 from sdo_ray.registry.recipe import Recipe, write_recipe
 from sdo_ray.registry.versions import ADAPTER, PIPELINE, SCHEME, SHA256, fetch_base
 from sdo_ray.seeds import derive_seed
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.tracking.provenance import SUFFIXES, fingerprint
 
 if TYPE_CHECKING:
@@ -186,7 +186,10 @@ def _revision(base: str) -> str:
 
     index = try_to_load_from_cache(base, "model_index.json")
     if not isinstance(index, str):
-        raise SettingsError(f"tracking.register_as: the base model {base!r} is not in the hub's cache on this machine.")
+        got = f"the base model {base!r} is not in the hub's cache on this machine"
+        raise SettingsError(
+            Problem("tracking.register_as", got, fix="load it here once, or copy it with copy_hub_base")
+        )
     return Path(index).parent.name
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.registry.recipe import Recipe, read_recipe
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.tracking.provenance import fingerprint
 from sdo_ray.tracking.server import without_password
 
@@ -85,10 +85,9 @@ def find_version(reference: str, tracking_uri: str) -> RegisteredVersion:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"):
             raise
         cause = " ".join(error.message.split())
-        raise SettingsError(
-            f"{reference!r} is not in the registry at {without_password(tracking_uri)}: {cause}. Correct the name, or "
-            "register a model with tracking.register_as of `sdo align`."
-        ) from None
+        got = f"{reference!r} is not in the registry at {without_password(tracking_uri)}: {cause}"
+        fix = "correct the name, or register a model with tracking.register_as of `sdo align`"
+        raise SettingsError(Problem("", got, fix=fix)) from None
     return _known(found)
 
 
@@ -115,10 +114,12 @@ def resolve_model(reference: str, tracking_uri: str) -> Path:
         with tempfile.TemporaryDirectory(dir=files.parent, prefix=".part-") as part:
             downloaded = _download(version, tracking_uri, Path(part))
             if (found := fingerprint(str(downloaded))) != version.sha256:
-                raise SettingsError(
+                got = (
                     f"{version.reference}: the files downloaded have the fingerprint {found}, and {version.sha256} was "
-                    "registered; they were changed or damaged, so they are not used."
+                    "registered"
                 )
+                legal = "they were changed or damaged, so they are not used"
+                raise SettingsError(Problem("", got, legal, "name another version"))
             _move(downloaded, files)
     _provide_base(files)
     return files / PIPELINE
@@ -148,10 +149,8 @@ def fetch_base(base: str, revision: str) -> Path:
             return Path(DiffusionPipeline.download(base, revision=revision, use_safetensors=True))
     except OSError as error:
         cause = " ".join(str(error).split())[:300]
-        raise SettingsError(
-            f"the base model {base!r}, revision {revision}, cannot be fetched from the hub: {cause} "
-            "Check the network or HF_TOKEN."
-        ) from None
+        got = f"the base model {base!r}, revision {revision}, cannot be fetched from the hub: {cause}"
+        raise SettingsError(Problem("", got, fix="check the network or HF_TOKEN")) from None
 
 
 def cache() -> Path:
@@ -163,23 +162,24 @@ def _parse(reference: str) -> tuple[str, str, str | None]:
     """Name, version and alias; one of the last two is empty."""
     match = re.fullmatch(rf"{SCHEME}(?P<name>[^/:@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))", reference)
     if match is None:
-        raise SettingsError(
-            f"got {reference!r}; a registered model is `{SCHEME}NAME/VERSION` or `{SCHEME}NAME@ALIAS`, such as "
-            f"`{SCHEME}emoji-glossy@{CHAMPION}`."
-        )
+        legal = f"a registered model is `{SCHEME}NAME/VERSION` or `{SCHEME}NAME@ALIAS`"
+        fix = f"name one, such as `{SCHEME}emoji-glossy@{CHAMPION}`"
+        raise SettingsError(Problem("", f"got {reference!r}", legal, fix))
     return match["name"], match["version"], match["alias"]
 
 
 def _known(found: ModelVersion) -> RegisteredVersion:
     if SHA256 not in found.tags:
-        raise SettingsError(
-            f"{SCHEME}{found.name}/{found.version} was not registered by `sdo align`: it has no tag {SHA256}. "
-            "Name another version."
-        )
+        got = f"{SCHEME}{found.name}/{found.version} was not registered by `sdo align`: it has no tag {SHA256}"
+        raise SettingsError(Problem("", got, fix="name another version"))
     if not re.fullmatch(r"[0-9a-f]{64}", found.tags[SHA256]):  # it names a directory of the cache
         raise SettingsError(
-            f"{SCHEME}{found.name}/{found.version}: the tag {SHA256} is {found.tags[SHA256]!r}, which is no SHA-256; "
-            "it was changed since `sdo align` wrote it. Name another version."
+            Problem(
+                "",
+                f"{SCHEME}{found.name}/{found.version}: the tag {SHA256} is {found.tags[SHA256]!r}, which is no "
+                "SHA-256; it was changed since `sdo align` wrote it",
+                fix="name another version",
+            )
         )
     return RegisteredVersion(found.name, int(found.version), found.tags[SHA256], found.run_id or None, dict(found.tags))
 

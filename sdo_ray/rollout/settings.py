@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from rewards.terms import RewardTerm
-from sdo_ray.settings import Settings
+from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
 """Where the denoiser's backward pass runs."""
 
 
+FILES = {
+    "alignment": {"weights"},
+    "gram_style": {"image", "picture"},
+    "heldout_alignment": {"weights"},
+    "heldout_preference": {"weights"},
+    "preference": {"weights"},
+}
+"""Reward -> its options that are paths."""
+
+
+def path_options(reward: Mapping[str, Any]) -> set[str]:
+    """The options of a reward that are paths, by any name that they have.
+
+    Args:
+        reward: its section, as it was given.
+    """
+    return FILES.get(str(reward.get("name")), set())
+
+
 class PromptSettings(Settings):
     """Where prompts come from."""
 
-    train: str = Field(
+    train: SettingsPath = Field(
         description="File of the prompts to learn on: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of "
         "parquet files. Relative paths start at the settings file."
     )
@@ -61,7 +80,9 @@ class RewardActorSettings(Settings):
     """A reward, and the actor that computes it."""
 
     name: str = Field(description="A registered reward, or `package.module:Class`.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the reward's constructor.")
+    options: Annotated[dict[str, Any], PathsAmong(path_options)] = Field(
+        default_factory=dict, description="Arguments of the reward's constructor."
+    )
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of its actor, and its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of its actor.")
     runtime_env: dict[str, Any] = Field(

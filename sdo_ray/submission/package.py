@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 MAX_BYTES = 100_000_000
 """Ray would take five times as much, and keep it in the memory of the head node."""
@@ -60,9 +60,13 @@ def pack(directory: Path, target: Path, exclude: Sequence[str] = ()) -> Package:
         largest = sorted(parts, key=lambda part: -parts[part])[:5]
         named = ", ".join(f"{part} ({parts[part] / 1e6:,.0f} MB)" for part in largest)
         raise SettingsError(
-            f"--working-dir: {str(directory)!r} has {size / 1e6:,.0f} MB to send, and {MAX_BYTES / 1e6:,.0f} MB can "
-            f"be sent; the largest parts are {named}. Leave some out with --exclude PATTERN, name a smaller directory, "
-            "or put data on storage that the nodes read."
+            Problem(
+                "--working-dir",
+                f"{str(directory)!r} has {size / 1e6:,.0f} MB to send, and {MAX_BYTES / 1e6:,.0f} MB can be sent; the "
+                f"largest parts are {named}",
+                fix="leave some out with --exclude PATTERN, name a smaller directory, or put data on storage that the "
+                "nodes read",
+            )
         )
     for file in chosen:
         copy = target / file.relative_to(directory)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdo_ray.secrets import kind_of_secret, redact
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.submission.identity import JobName
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ class JobServer:
         from ray.job_submission import JobSubmissionClient
 
         if kind_of_secret("address", address):
-            raise SettingsError("--address: holds a secret; a cluster's token goes into the file RAY_AUTH_TOKEN_PATH.")
+            fix = "a cluster's token goes into the file RAY_AUTH_TOKEN_PATH"
+            raise SettingsError(Problem("--address", "holds a secret", fix=fix))
         if not address.startswith(("http://", "https://")):
-            raise SettingsError(
-                f"--address: got {address!r}; it is the job server's URL on the head node, such as http://HEAD:8265."
-            )
+            legal = "it is the job server's URL on the head node, such as http://HEAD:8265"
+            raise SettingsError(Problem("--address", f"got {address!r}", legal))
         for chatty in (
             "dashboard.modules.dashboard_sdk",
             "dashboard.modules.job.sdk",
@@ -66,10 +66,9 @@ class JobServer:
         try:
             self._client: JobSubmissionClient = self._patiently(lambda: JobSubmissionClient(address), address)
         except ServerLost as error:
-            raise SettingsError(
-                f"--address: {address} does not answer after {timeout:g} s: {error}; start the cluster, correct the "
-                "address, or open a tunnel to it."
-            ) from None
+            got = f"{address} does not answer after {timeout:g} s: {error}"
+            fix = "start the cluster, correct the address, or open a tunnel to it"
+            raise SettingsError(Problem("--address", got, fix=fix)) from None
 
     def attempts(self, run: JobName) -> dict[JobName, JobDetails]:
         """The jobs of a run that the cluster remembers, those with other settings too, oldest first."""
@@ -151,10 +150,9 @@ class JobServer:
                 return ask()
             except AuthenticationError as error:
                 cause = " ".join(redact(error.message).split())[:200]
-                raise SettingsError(
-                    f"RAY_AUTH_MODE: the cluster asks for its token: {cause} Set RAY_AUTH_MODE=token, and "
-                    "RAY_AUTH_TOKEN_PATH to a copy of the head node's ~/.ray/auth_token."
-                ) from None
+                fix = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a copy of the head node's ~/.ray/auth_token"
+                got = f"the cluster asks for its token: {cause}"
+                raise SettingsError(Problem("RAY_AUTH_MODE", got, fix=fix)) from None
             except (ConnectionError, requests.RequestException, aiohttp.ClientError, TimeoutError) as error:
                 cause = " ".join(redact(str(error)).split())[:200]
             except RuntimeError as error:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 
 PATIENCE = 25.0
@@ -25,8 +25,11 @@ def tracking_uri(run: RunDirectory) -> str:
         return uri
     if not run.is_local:
         raise SettingsError(
-            f"MLFLOW_TRACKING_URI: not set, and run.storage {run.storage!r} is no local directory to keep MLflow's "
-            "database in; set it to your MLflow server."
+            Problem(
+                "MLFLOW_TRACKING_URI",
+                f"not set, and the run's storage {run.storage!r} is no local directory to keep MLflow's database in",
+                fix="set it to your MLflow server",
+            )
         )
     return f"sqlite:///{run.storage}/mlflow.db"
 
@@ -41,7 +44,8 @@ def registry_uri() -> str:
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
     if not here.is_file():
-        raise SettingsError(f"MLFLOW_TRACKING_URI: not set, and there is no {here}; set it to your MLflow server.")
+        got = f"not set, and there is no {here}"
+        raise SettingsError(Problem("MLFLOW_TRACKING_URI", got, fix="set it to your MLflow server"))
     return f"sqlite:///{here}"
 
 
@@ -60,8 +64,11 @@ def check_server(uri: str) -> None:
         except Exception as error:  # besides MLflow's own, whatever a database driver raises, or that it is not there
             cause = " ".join(_redact(str(error), uri).split())[:300]
             raise SettingsError(
-                f"MLFLOW_TRACKING_URI: MLflow at {without_password(uri)} does not answer: {cause}. Start the server, "
-                "correct the address or credentials, or unset it to use a database file."
+                Problem(
+                    "MLFLOW_TRACKING_URI",
+                    f"MLflow at {without_password(uri)} does not answer: {cause}",
+                    fix="start the server, correct the address or credentials, or unset it to use a database file",
+                )
             ) from None
 
 

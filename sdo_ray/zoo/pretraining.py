@@ -10,7 +10,7 @@ import torch
 import yaml
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.zoo.autoencoder import encode, train_autoencoder
 from sdo_ray.zoo.captioned import Captioned, read_captioned
 from sdo_ray.zoo.denoiser import Latents, make_scheduler, start_unet, train_denoiser
@@ -56,8 +56,11 @@ def claim(output: Path, settings: PretrainSettings) -> None:
     before = yaml.safe_load(path.read_text())
     if changed := [f"{key}: was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]:
         raise SettingsError(
-            f"output: {output} holds a run with other settings; continue it with those in {path},"
-            f" or name another directory. Changed: {'; '.join(changed)}"
+            Problem(
+                "output",
+                f"{output} holds a run with other settings. Changed: {'; '.join(changed)}",
+                fix=f"continue it with those in {path}, or name another directory",
+            )
         )
 
 

@@ -6,13 +6,13 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from sdo_ray.settings import Settings
+from sdo_ray.settings import Settings, SettingsPath
 
 
 class DataSettings(Settings):
     """Where the captioned images are."""
 
-    path: str = Field(description="Parquet file. A relative path starts at the settings file.")
+    path: SettingsPath = Field(description="Parquet file. A relative path starts at the settings file.")
     image: str = Field(
         "image", description="Column of encoded images: bytes that Pillow reads, or a struct with them in `bytes`."
     )
@@ -42,9 +42,10 @@ class FitSettings(Settings):
 class AutoencoderSettings(FitSettings):
     """The autoencoder and how it is fitted."""
 
-    init_from: str | None = Field(
+    init_from: SettingsPath | None = Field(
         None,
-        description="Directory of an AutoencoderKL in diffusers format to start from, instead of the next three.",
+        description="Directory of an AutoencoderKL in diffusers format to start from, instead of the next three. A "
+        "relative path starts at the settings file.",
     )
     channels: list[int] = Field(
         [24, 48, 96],
@@ -64,9 +65,10 @@ class AutoencoderSettings(FitSettings):
 class DenoiserSettings(FitSettings):
     """The UNet and how it is fitted."""
 
-    init_from: str | None = Field(
+    init_from: SettingsPath | None = Field(
         None,
-        description="Directory of a UNet2DConditionModel in diffusers format to start from, instead of the next three.",
+        description="Directory of a UNet2DConditionModel in diffusers format to start from, instead of the next "
+        "three. A relative path starts at the settings file.",
     )
     channels: list[int] = Field(
         [64, 128, 192],

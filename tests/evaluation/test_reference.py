@@ -61,8 +61,8 @@ def test_refuses(tmp_path: Path) -> None:
     good = settings(tmp_path, [encoded((0, 0, 0), (4, 4))] * 2)
     check_reference(good)
     for changes, said in (
-        ({"path": "nowhere"}, r"reference\.path: 'nowhere' cannot be read as parquet"),
-        ({"column": "photo"}, r"reference\.column: .* has no column 'photo'; it has image"),
+        ({"path": "nowhere"}, r"^path: 'nowhere' cannot be read as parquet"),
+        ({"column": "photo"}, r"^column: .* has no column 'photo'; it has image"),
     ):
         with pytest.raises(SettingsError, match=said):
             check_reference(good.model_copy(update=changes))

@@ -42,15 +42,15 @@ def test_batches_hold_all_rows_in_order_and_travel() -> None:
 @pytest.mark.parametrize(
     ("settings", "columns", "said"),
     [
-        ({}, [], "rows: give either `path`, a file, or `given`, the rows themselves; got neither."),
-        ({"path": "rows.parquet", "given": GIVEN}, [], "got both."),
+        ({}, [], "got neither of `path` and `given`; give either `path`, a file, or `given`, the rows themselves."),
+        ({"path": "rows.parquet", "given": GIVEN}, [], "got both of `path` and `given`"),
         (
             {"given": GIVEN},
             ["goal"],
-            "rows.given: 3 of 3 rows have no text 'goal' (rows 0, 1, 2, from 0); they have note",
+            "given: 3 of 3 rows have no text 'goal' (rows 0, 1, 2, from 0); they have note",
         ),
         ({"given": GIVEN}, ["note"], "2 of 3 rows have no text 'note' (rows 0, 2, from 0)"),
-        ({"path": "nowhere.parquet"}, [], "rows.path: 'nowhere.parquet' does not exist"),
+        ({"path": "nowhere.parquet"}, [], "path: 'nowhere.parquet' does not exist"),
         ({"path": True}, ["goal"], "no column 'goal'; it has prompt, target, hole, number"),
         ({"path": True}, ["hole"], "1 of 3 rows have no text in column 'hole' (rows 1, from 0)"),
         ({"path": True, "column": "number"}, [], "column 'number' holds int64"),

@@ -98,7 +98,7 @@ def test_mlflow_that_does_not_answer(monkeypatch) -> None:
     found = run_check(services.mlflow_server)
     assert found.level is Level.PROBLEM
     assert "MLflow at http://127.0.0.1:9 does not answer" in found.says
-    assert "Start the server" in found.mend
+    assert "start the server" in found.mend
     assert "hunter2" not in str(found)
 
 

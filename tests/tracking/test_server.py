@@ -14,7 +14,7 @@ def test_the_environment_names_it_or_a_file_beside_the_runs_is_used(tmp_path: Pa
     run = RunDirectory(str(tmp_path), "run")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert tracking_uri(run) == f"sqlite:///{tmp_path}/mlflow.db"
-    with pytest.raises(SettingsError, match=r"MLFLOW_TRACKING_URI: not set, and run\.storage .* is no local directory"):
+    with pytest.raises(SettingsError, match=r"MLFLOW_TRACKING_URI: not set, .* is no local directory"):
         tracking_uri(RunDirectory(f"file://{tmp_path}", "run"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert tracking_uri(run) == "http://mlflow:5000"
@@ -29,7 +29,7 @@ def test_a_database_file_answers(uri: str) -> None:
 )
 def test_one_that_does_not_answer_is_refused(uri: str, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    with pytest.raises(SettingsError, match=f"MLflow at {uri} does not answer: .*Start the server"):
+    with pytest.raises(SettingsError, match=f"MLflow at {uri} does not answer: .*start the server"):
         check_server(uri)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"  # as it was
 
