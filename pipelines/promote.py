@@ -15,7 +15,7 @@ from sdo_ray.promotion.lock import LeaseOver
 from sdo_ray.promotion.promote import promote, roll_back
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.secrets import redact
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.server import check_server, tracking_uri
 
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mlflow.exceptions import MlflowException
 
         if given.rollback and not given.why.strip():
-            raise SettingsError("--why: a rollback takes a reason, for those who find the version later.")
+            fix = "give one, for those who find the version later"
+            raise SettingsError(Problem("--why", "a rollback takes a reason", fix=fix))
         settings.rules()
         run = RunDirectory(settings.evaluation.storage, settings.evaluation.name)
         check_server(uri := tracking_uri(run))

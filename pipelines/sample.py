@@ -15,7 +15,7 @@ from pathlib import Path
 from pipelines.arguments import BAD_INPUT, quiet
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, Problems, SettingsError, at, under
 
 DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
 """How a model is called that says nothing about it."""
@@ -63,10 +63,13 @@ def sample(given: argparse.Namespace) -> list[Path]:
     )
     batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("--device: got cuda, but torch sees no GPU; `sdo doctor` says why. Or use --device cpu.")
-    pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device)
+        fix = "`sdo doctor` says why; or use --device cpu"
+        raise SettingsError(Problem("--device", "got cuda, but torch sees no GPU", fix=fix))
+    with at("--model"):
+        pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device)
     if adapter is not None:
-        load_adapter(pipeline, adapter)
+        with at("--adapter"):
+            load_adapter(pipeline, adapter)
 
     images = []
     for first in range(0, len(prompts), batch_size):
@@ -130,14 +133,12 @@ def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
     if not is_registered(given.model):
         return given.model, given.adapter, DEFAULTS
     if given.adapter is not None:
-        raise SettingsError(f"--adapter: {given.model!r} brings its own; leave it out.")
+        raise SettingsError(Problem("--adapter", f"{given.model!r} brings its own", fix="leave it out"))
     read_secret_files()
     take_credentials_from_tracking_uri()
     check_server(uri := registry_uri())
-    try:
+    with under("--model"):
         pipeline = resolve_model(given.model, uri)
-    except SettingsError as error:
-        raise SettingsError(*(f"--model: {problem}" for problem in error.problems)) from None
     adapter = adapter_beside(pipeline)
     return str(pipeline), None if adapter is None else str(adapter), recipe_beside(pipeline)
 
@@ -146,26 +147,21 @@ def _prompts(given: argparse.Namespace) -> list[str]:
     from sdo_ray.prompts.read import read_prompts
 
     if empty := [text for text in given.texts if not text.strip()]:
-        raise SettingsError(f"--prompt: got {empty[0]!r}, which says nothing; give words.")
+        raise SettingsError(Problem("--prompt", f"got {empty[0]!r}, which says nothing", fix="give words"))
     prompts = list(given.texts)
     if given.prompts is not None:
-        try:
+        with under("--prompts"):
             prompts += read_prompts(given.prompts, given.column)[: given.limit]
-        except SettingsError as error:
-            raise SettingsError(*(f"--prompts: {problem}" for problem in error.problems)) from None
     if not prompts:
-        raise SettingsError("--prompt, --prompts: got neither; give at least one prompt.")
+        raise SettingsError(Problem("--prompt, --prompts", "got neither", fix="give at least one prompt"))
     return prompts
 
 
 def _check(given: argparse.Namespace) -> None:
-    problems = [
-        f"--{name.replace('_', '-')}: got {value}; it is {least} or more."
-        for name, least in (("steps", 1), ("guidance", 0), ("batch_size", 1), ("limit", 1), ("seed", 0))
-        if (value := getattr(given, name)) is not None and value < least
-    ]
-    if problems:
-        raise SettingsError(*problems)
+    with Problems() as problems:
+        for name, least in (("steps", 1), ("guidance", 0), ("batch_size", 1), ("limit", 1), ("seed", 0)):
+            if (value := getattr(given, name)) is not None and value < least:
+                problems.add(Problem(f"--{name.replace('_', '-')}", f"got {value}", f"it is {least} or more"))
 
 
 def _readable(prompt: str) -> str:
