@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sdo_ray.backprop.caches import bypassed, cache_hooks
 from sdo_ray.backprop.tensors import floating, map_floating, own_lists
 
 
@@ -60,7 +61,7 @@ def surrogate(
         kwargs: likewise.
         gradients: from `KeptCall.gradients`, on the same device.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), bypassed(cache_hooks(denoiser)):
         outputs = floating(denoiser(*args, **kwargs))
         return torch.stack([_inner(o, g) for o, g in zip(outputs, gradients, strict=True)]).sum()
 

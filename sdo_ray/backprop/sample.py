@@ -51,7 +51,8 @@ def differentiable_sample(
     Raises:
         TraceError: `output_type` is not "pt" or "latent", or the pipeline decodes to numpy arrays, the steps disagree
             with the plan, the pipeline has no denoiser or scheduler, a shift is of no step, `elsewhere` is given with a
-            plan of coupled steps or copies, or nothing in reach of the kept steps requires a gradient.
+            plan of coupled steps or copies, what is switched on in the pipeline's networks would falsify the gradient
+            (see `sdo_ray.backprop.compatibility`), or nothing in reach of the kept steps requires a gradient.
     """
     output_type = pipeline_call.get("output_type", "pt")
     if output_type not in ("pt", "latent"):

@@ -23,6 +23,8 @@ from torch.autograd.graph import Node
 from torch.utils.checkpoint import checkpoint
 
 from sdo_ray.backprop.bypass import converted_anew, without_checks
+from sdo_ray.backprop.caches import bypassed, cache_hooks, filled, forget
+from sdo_ray.backprop.compatibility import check_networks
 from sdo_ray.backprop.copies import SavedCopies
 from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
 from sdo_ray.backprop.errors import TraceError
@@ -64,6 +66,7 @@ def trace(
 
     Raises:
         TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps;
+            what is switched on would falsify a gradient (see `sdo_ray.backprop.compatibility`);
             with `elsewhere`, the plan has coupling or copies, whose backward pass is of more than single calls; with
             `elsewhere` or checkpointing, the pipeline puts other attention processors into its denoiser for its call,
             or calls it with a cache.
@@ -82,6 +85,8 @@ def trace(
     if elsewhere is not None and not plan.is_of_single_calls:
         fix = "use sdo, refl, drtune, flowbp-sparse, or draft with K = 1"
         raise TraceError("elsewhere", plan.describe(), "a plan of single calls, without coupling or copies", fix)
+    if plan.steps:
+        check_networks(pipeline, denoisers, elsewhere is not None)
     parts = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
     others = [module for module in parts if module not in denoisers.values()]
     state = Trace(plan, output_hook, shifts or {}, elsewhere, denoisers, runner or ExactRunner())
@@ -89,6 +94,7 @@ def trace(
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         for name, module in denoisers.items():
+            stack.callback(forget, state.caches[name])
             stack.enter_context(restored_processors(module))
             stack.enter_context(replaced_call(module, functools.partial(state.denoise, name)))
         for module in others:
@@ -126,6 +132,7 @@ class Trace:
         self.elsewhere = elsewhere
         self.runner = runner
         self.copies = SavedCopies()
+        self.caches = {name: cache_hooks(module) for name, module in denoisers.items()}
         self._denoisers = denoisers
         self._processors = {name: attention_processors(module) for name, module in denoisers.items()}
         self.step = 0
@@ -159,7 +166,7 @@ class Trace:
             return self._calls[(self._skipped - 1) % len(self._calls)].output
         given_args, given_kwargs = own_lists((args, kwargs))
         if self.kept is not None:
-            forward = self._exactly(forward)
+            forward = self._exactly(name, forward)
         with self.copies.paused():
             output = self._denoise(name, forward, args, kwargs)
         if self.step in (self.plan.reward_at, self.plan.renoised_at):
@@ -212,7 +219,10 @@ class Trace:
     def _denoise(self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kept = self.kept
         if kept is None:
-            with torch.no_grad():
+            if self.caches[name]:
+                # One of them writes what it holds into the pipeline's own arguments.
+                args, kwargs = own_lists((args, kwargs))
+            with torch.no_grad(), filled(self.caches[name]):
                 return self.runner(self.step, name, forward, args, kwargs)
         if self.step == self.plan.renoised_at:
             with torch.no_grad():
@@ -242,11 +252,11 @@ class Trace:
                     o.register_hook(_times(kept.scale))
         return output
 
-    def _exactly(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _exactly(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         """`forward` as a kept step calls it, in the backward pass too where that repeats the call."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self.runner.exact():
+            with self.runner.exact(), bypassed(self.caches[name]):
                 return forward(*args, **kwargs)
 
         return call
