@@ -37,7 +37,8 @@ class StepRunner(Protocol):
 
     def exact(self) -> AbstractContextManager[None]:
         """Within it a kept step calls the denoiser, not through the runner: whatever the runner has put into the
-        denoiser is without effect there. Entered anew for each call, also for one that the backward pass repeats."""
+        denoiser is without effect there, but for forward hooks on the denoiser, by which it may see what the step
+        computes. Entered anew for each call, also for one that the backward pass repeats."""
         ...
 
 

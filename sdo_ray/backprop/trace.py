@@ -20,7 +20,6 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch.autograd.graph import Node
-from torch.utils.checkpoint import checkpoint
 
 from sdo_ray.backprop.bypass import converted_anew, without_checks
 from sdo_ray.backprop.caches import bypassed, cache_hooks, filled, forget
@@ -40,8 +39,9 @@ from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.posterior import posterior_mean
 from sdo_ray.backprop.record import OutputHook
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
+from sdo_ray.backprop.repeated import check_can_be_repeated, checkpointed
 from sdo_ray.backprop.steps import ExactRunner, StepRunner
-from sdo_ray.backprop.tensors import depends_on, detach_held, floating, holders, map_floating, own_lists
+from sdo_ray.backprop.tensors import depends_on, detach_held, floating, map_floating, own_lists
 
 
 @contextmanager
@@ -231,8 +231,8 @@ class Trace:
                 o.requires_grad_()
             return output
         if self.elsewhere is not None or self.plan.checkpoint:
-            self._check_is_itself(name)
-            self._check_is_whole(name, (args, kwargs))
+            option = "checkpoint" if self.elsewhere is None else "elsewhere"
+            check_can_be_repeated(option, name, (args, kwargs), self._processors[name], self._denoisers[name])
         if self.elsewhere is not None:
             self.elsewhere.append(keep_call(name, forward, args, kwargs, kept.scale))
             return self.elsewhere[-1].output
@@ -240,7 +240,7 @@ class Trace:
         torch.clear_autocast_cache()
         args, kwargs = map_floating(functools.partial(self._couple, kept.coupling), (args, kwargs))
         if self.plan.checkpoint:
-            forward = functools.partial(checkpoint, _on_own_lists(forward), use_reentrant=False)
+            forward = checkpointed(forward)
         output = forward(*args, **kwargs)
         if kept.coupling == 0:
             # A cache would carry the nested gradient from this call to later ones.
@@ -273,34 +273,6 @@ class Trace:
         x = x.clone()
         x.register_hook(_times(coupling))
         return x
-
-    def _check_is_itself(self, name: str) -> None:
-        """What runs the call again, after the pipeline has ended, must be what ran it."""
-        now = attention_processors(self._denoisers[name])
-        if len(now) != len(self._processors[name]) or any(
-            a is not b for (_, a), (_, b) in zip(now, self._processors[name], strict=True)
-        ):
-            raise TraceError(
-                self._again,
-                f"a pipeline that puts other attention processors into its {name} for its call",
-                "one that leaves its denoiser as it is",
-                "run the backward pass with the sampling, and without checkpointing",
-            )
-
-    def _check_is_whole(self, name: str, arguments: Any) -> None:
-        """What runs the call again must have all that it was made with, as it was then."""
-        if held := next(holders(arguments), None):
-            raise TraceError(
-                self._again,
-                f"a pipeline that calls its {name} with a {type(held).__name__}, which it goes on to change",
-                "a call whose arguments are tensors and plain values",
-                "run the backward pass with the sampling, and without checkpointing",
-            )
-
-    @property
-    def _again(self) -> str:
-        """The option that needs calls to be run again."""
-        return "checkpoint" if self.elsewhere is None else "elsewhere"
 
     def _check_count(self, scheduler: Any, t: Any) -> None:
         """After one denoiser call the schedule is known: find a call that takes more steps before it takes them."""
@@ -342,14 +314,6 @@ def _not_a_step(scheduler: Any, given: dict[str, Any]) -> TraceError:
 
 def _times(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda g: factor * g
-
-
-def _on_own_lists(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = own_lists((args, kwargs))
-        return forward(*args, **kwargs)
-
-    return call
 
 
 def _wrong_count(plan: BackpropPlan, taken: int | str) -> TraceError:
