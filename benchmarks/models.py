@@ -84,7 +84,10 @@ def _sd15(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    embeddings = {"prompt_embeds": (tokens, width), "negative_prompt_embeds": (tokens, width)}
+    embeddings: dict[str, tuple[int, ...]] = {
+        "prompt_embeds": (tokens, width),
+        "negative_prompt_embeds": (tokens, width),
+    }
     return _random(pipeline, dtype, device, embeddings)
 
 

@@ -66,7 +66,7 @@ def saved_bytes(pipe: Any, plan: BackpropPlan, call: dict[str, Any]) -> int:
     return saved.bytes
 
 
-def times(variants: dict[str, Callable[[int], None]], rounds: int) -> dict[str, list[float]]:
+def times(variants: dict[str, Callable[[int], object]], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each variant in each round (the machine may be shared); one round before them is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     shuffle = random.Random(0).shuffle
@@ -98,7 +98,7 @@ def main() -> None:
         "num_inference_steps": N,
     }
 
-    variants: dict[str, Callable[[int], None]] = {
+    variants: dict[str, Callable[[int], object]] = {
         "plain": lambda i: pipe(output_type="pt", generator=_seeded(i), **call),
         "empty": lambda i: differentiable_sample(pipe, BackpropPlan("empty", N), generator=_seeded(i), **call),
         "sdo": lambda i: update(pipe, make_plan("sdo", N, generator=_seeded(i)), call, i),

@@ -24,7 +24,11 @@ def dangers(source: str) -> list[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "yaml.SafeLoader" for base in node.bases)
     } | {"yaml.SafeLoader"}
-    return [f"line {node.lineno}: {what}" for node in ast.walk(tree) for what in _dangers_of(node, safe_loaders)]
+    return [
+        f"line {getattr(node, 'lineno', 0)}: {what}"
+        for node in ast.walk(tree)
+        for what in _dangers_of(node, safe_loaders)
+    ]
 
 
 def _dangers_of(node: ast.AST, safe_loaders: set[str]) -> Iterator[str]:

@@ -70,7 +70,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> Non
             return killed if name == "move" else getattr(filesystem, name)
 
     filesystem = run.filesystem
-    run.filesystem = Slow()  # type: ignore[assignment]
+    run.filesystem = Slow()
     with pytest.raises(KeyboardInterrupt):
         run.write("a", b"after")
     assert (tmp_path / "run/a").read_bytes() == b"before"

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
@@ -54,7 +54,8 @@ def save_adapter(
 
     layers, metadata = {}, {}
     for component, module in adapted.items():
-        [(adapter, config)] = module.peft_config.items()
+        configs: Any = module.peft_config
+        [(adapter, config)] = configs.items()
         prefix = f"{component}."
         own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
         layers[f"{component}_lora_layers"] = get_peft_model_state_dict(module, state_dict=own, adapter_name=adapter)

@@ -18,7 +18,7 @@ from sdo_ray.evaluation.result import CHAMPION as CHAMPION_ROLE
 from sdo_ray.promotion.aliases import crown, read_aliases, step_back
 from sdo_ray.promotion.lock import lease
 from sdo_ray.promotion.settings import PromoteSettings
-from sdo_ray.promotion.verdict import Verdict, evaluator
+from sdo_ray.promotion.verdict import Verdict, apply_rule
 from sdo_ray.registry.versions import CHAMPION, PREVIOUS, SCHEME, RegisteredVersion, find_version
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
@@ -113,7 +113,7 @@ def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], N
         before = f"{SCHEME}{model}/{aliases[CHAMPION]}" if CHAMPION in aliases else None
         return Promotion(decision, reason, candidate.reference, before, run.uri, verdicts, by, when)
 
-    verdicts = tuple(evaluator(rule, evaluation) for rule in rules)
+    verdicts = tuple(apply_rule(rule, evaluation) for rule in rules)
     tags = {RULES: "\n".join(map(str, verdicts)), EVALUATION: run.uri, EVALUATION_SHA256: sha256}
     if aliases.get(CHAMPION) == candidate.version and candidate.tags.get(EVALUATION_SHA256) == sha256:
         _tag(client, candidate, {PROMOTED: candidate.tags.get(PROMOTED, f"{when} by {by}")})

@@ -49,7 +49,7 @@ class Verdict:
         return f"{self.candidate:.4g} against {self.bound:.4g}; difference {self.margin:+.4g}{limit}"
 
 
-def evaluator(rule: Rule, evaluation: Evaluation) -> Verdict:
+def apply_rule(rule: Rule, evaluation: Evaluation) -> Verdict:
     """Does the evaluated candidate pass a rule?
 
     The mean over images of d = c - (factor r + offset) is compared with 0, where c and r are the candidate's and the

@@ -260,7 +260,7 @@ def test_draws() -> None:
     assert {p.reward_at for p in plans["drtune"]} == set(range(15, 25))
     for plan in plans["drtune"]:
         a, b, c = plan.steps
-        assert b - a == c - b == (plan.reward_at + 1) // 3  # type: ignore[operator]
+        assert b - a == c - b == (plan.reward_at + 1) // 3
     counts = Counter(i for plan in plans["flowbp-sparse"] for i in plan.steps)
     assert sum(counts[i] for i in range(5)) < sum(counts[i] for i in range(20, 25)) / 3, "late-biased"
     for plan in plans["flowbp-bridge"]:

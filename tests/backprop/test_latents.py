@@ -163,5 +163,5 @@ def test_of_the_guidance_scale(pipe: Any) -> None:
     _, held = loop(noise(1))
     for k in range(N):
         got = d_scale(make_plan("sdo", N, draw="fixed", at=[k]))
-        assert_derivative(pipe, got, lambda h, k=k: loop(noise(1), guidance=GUIDANCE + h, held=held, computed=(k,))[0])
+        assert_derivative(pipe, got, lambda h, k=k: loop(noise(1), guidance=GUIDANCE + h, held=held, computed=(k,))[0])  # type: ignore[misc]
     assert_derivative(pipe, d_scale(make_plan("full", N)), lambda h: loop(noise(1), guidance=GUIDANCE + h)[0])

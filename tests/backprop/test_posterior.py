@@ -42,7 +42,8 @@ def cases(table: dict[str, tuple[str, ...]]) -> Any:
 
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor]:
-    return (torch.randn(2, 4, 3, 3, generator=seeded(i), dtype=torch.float64) for i in (1, 2))
+    first, second = (torch.randn(2, 4, 3, 3, generator=seeded(i), dtype=torch.float64) for i in (1, 2))
+    return first, second
 
 
 @cases(TELL)

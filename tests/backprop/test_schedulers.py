@@ -131,7 +131,7 @@ def test_others_are_refused_by_name(name: str) -> None:
     }
     required.pop("self")
     if name == "RFD4ProteinaScheduler":
-        required |= {"schedule_mode": "log", "noise_mode": "tan"}
+        required = required | {"schedule_mode": "log", "noise_mode": "tan"}  # type: ignore[assignment]
     with pytest.raises(PlanError, match=name):
         solver_weights(cls(**required), STEPS)
 

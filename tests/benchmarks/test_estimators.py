@@ -25,7 +25,7 @@ def test_cost_of_models_in_miniature(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(CONTENDERS, "all", PlanSettings(name="sdo", options={"K": 6}))  # type: ignore[arg-type]
+    monkeypatch.setitem(CONTENDERS, "all", PlanSettings(name="sdo", options={"K": 6}))
     out = tmp_path / "costs.json"
     what = ["--model", model, "--size", "tiny", "--steps", "6", "--batch", "1", "--guidance", "2.0"]
     assert main(["cost", *what, "--plans", "sdo", "all", "full", "--rounds", "1", "--out", str(out)]) == 0

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_summary_comes_back(tmp_path: Path) -> None:
     assert read_summary(run) == summary
 
 
-def _hold(directory: str, held: object, release: object) -> None:
+def _hold(directory: str, held: Any, release: Any) -> None:
     with driver_lock(RunDirectory(directory, "cycle")):
         held.set()
         release.wait()

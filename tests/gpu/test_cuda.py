@@ -56,7 +56,7 @@ def contribution(base: Path, device: str, dtype: str = "float32", backward: str 
         rewards=ink,
         terms=[RewardTerm("ink", 1.0)],
         normalize=False,
-        backward=backward,  # type: ignore[arg-type]
+        backward=backward,
     )
 
 

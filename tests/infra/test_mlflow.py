@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from sdo_ray.secrets import kind_of_secret
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server
+from sdo_ray.training.update_log import UpdateLog
 from tests.support.mlflow_server import serving
 from tests.support.ports import free_port
 from tests.support.postgres import postgres, skip_without_postgres
 from tests.support.runs import REPOSITORY
-from tests.tracking.test_run import image, report
+from tests.support.updates import report
+from tests.tracking.test_run import image
 
 DIRECTORY = REPOSITORY / "infra/mlflow"
 
@@ -131,7 +134,7 @@ def server(tmp_path: Path, monkeypatch) -> Iterator[tuple[str, str, Path]]:
             "ALLOWED_HOSTS": f"127.0.0.1:{port}",
             "PORT": str(port),
             "WORKERS": "1",
-            "PATH": f"{Path(os.sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         log = tmp_path / "server.log"
         with serving(["sh", str(DIRECTORY / "serve.sh")], port, log, environment) as uri:
@@ -153,7 +156,7 @@ def test_the_server_keeps_runs_in_postgresql_and_artifacts_in_s3(server, tmp_pat
     check_server(uri)
     run = RunDirectory(str(tmp_path), "run")
     with TrackedRun(uri, "emoji", run, "run", {"training": {"updates": 1}}) as tracked:
-        tracked.log_updates([report(0, image())])
+        UpdateLog(tracked).catch_up([report(0, image())])
     client = mlflow.MlflowClient(uri)
     assert client.get_run(tracked.run_id).data.metrics["reward/mean"] == 0.5
     # Artifacts went through the server: this client has S3 credentials only to look at what is there.

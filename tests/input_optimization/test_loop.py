@@ -89,6 +89,7 @@ def test_equals_a_plain_loop(pipeline: Any) -> None:
         kept.append(min(plan.steps))
         adam.zero_grad()
         (-Ink()(images, []).sum()).backward()
+        assert latents.grad is not None
         for row in range(2):
             latents.grad[row] *= min(1.0, 1e-3 / (latents.grad[row].norm() + 1e-6))
         adam.step()

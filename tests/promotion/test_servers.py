@@ -42,7 +42,7 @@ def settings(directory: Path, candidate: int, champion: int | None, model: str, 
     """A promotion with much time for its requests, for tests share their machine."""
     directory.mkdir(parents=True)
     scores = {"candidate_q": [2.0 + candidate] * 4, "champion_q": [1.0] * 4}
-    it = evaluation(candidate, champion, model=model, **scores)  # type: ignore[arg-type]
+    it = evaluation(candidate, champion, model=model, **scores)
     return promotion_settings(directory, it, "q > champion", model=model, lock_seconds=lock_seconds)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from sdo_ray.promotion.rules import parse_rule
-from sdo_ray.promotion.verdict import Verdict, evaluator
+from sdo_ray.promotion.verdict import Verdict, apply_rule
 from tests.support.registry import evaluation
 
 
 def verdict(rule: str, it: object) -> Verdict:
-    return evaluator(parse_rule(rule), it)  # type: ignore[arg-type]
+    return apply_rule(parse_rule(rule), it)
 
 
 def test_means_are_compared_with_factor_and_offset() -> None:

@@ -14,7 +14,7 @@ import pytest
 from sdo_ray.prompts.read import read_columns, read_prompts, read_texts
 from sdo_ray.settings import SettingsError
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": "a red apple", "target": "an apple", "kind": "food"},
     {"prompt": 'ein "großer" Käse, gelb', "target": "1", "kind": None},
     {"prompt": "two\nlines", "target": "null", "kind": "食べ物"},

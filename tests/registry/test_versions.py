@@ -116,7 +116,7 @@ def test_two_processes_at_once_do_not_disturb_each_other(
     def slow(*arguments: object) -> Path:
         monkeypatch.setattr(versions, "_download", download)
         pipelines.append(resolve_model(reference, uri))
-        return download(*arguments)  # type: ignore[arg-type]
+        return download(*arguments)
 
     monkeypatch.setattr(versions, "_download", slow)
     assert resolve_model(reference, uri) == pipelines[0]

@@ -64,10 +64,10 @@ def test_images_of_any_size(name, size, learned):
 
 
 def test_each_weights_file_has_a_hash_of_its_own(learned):
-    hashes = {reward.weights_hash for reward in learned.values()} | {create("jpeg_compressibility").weights_hash}
+    hashes = {reward.weights_hash for reward in learned.values()} | {create("jpeg_compressibility").weights_hash}  # type: ignore[attr-defined]
     assert len(hashes) == 5
     assert all(len(h) == 64 for h in hashes)
-    assert create("jpeg_compressibility", quality=50).weights_hash not in hashes
+    assert create("jpeg_compressibility", quality=50).weights_hash not in hashes  # type: ignore[attr-defined]
 
 
 def test_jpeg_compressibility():

@@ -33,7 +33,7 @@ def test_preference_weights_come_out_the_same(few, learned, tmp_path):
     scores = fitted(few.images, [])
     assert (scores[glossy] > scores[flat]).all()
     assert scores.mean().abs() < 0.1  # 0 is half way
-    assert fitted.weights_hash != reward.weights_hash
+    assert fitted.weights_hash != reward.weights_hash  # type: ignore[attr-defined]
 
 
 def test_alignment_weights_come_out_the_same(few, learned, tmp_path):
@@ -42,7 +42,7 @@ def test_alignment_weights_come_out_the_same(few, learned, tmp_path):
         write_head(tmp_path / name, alignment.fit(few, reward._features, reward._embed))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     fitted = create("alignment", weights=str(tmp_path / "a"))
-    scores = fitted.table(few.images, few.labels)
+    scores = fitted.table(few.images, few.labels)  # type: ignore[attr-defined]
     assert ((scores > scores.diag()[:, None]).sum(1).double().median()) <= 4  # of 32; the ridge is for many more images
 
 

@@ -73,7 +73,7 @@ def test_transparency_and_other_shapes(tmp_path):
 
 def test_hash_depends_on_the_image(style, tmp_path, pairs):
     other = create("gram_style", image=save(pairs[0][1], tmp_path / "other.png"))
-    assert other.weights_hash != style[0].weights_hash
+    assert other.weights_hash != style[0].weights_hash  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_gradient_is_that_of_finite_differences():
         step = torch.zeros_like(image)
         step[place] = 1e-2
         slope = (score(reward, image + step, [""]) - score(reward, image - step, [""])) / 2e-2
-        assert gradient[place].item() == pytest.approx(slope.item(), rel=0.02, abs=1e-5)
+        assert gradient[place].item() == pytest.approx(slope.item(), rel=0.02, abs=1e-5)  # type: ignore[index]
 
 
 def test_refuses_a_side_that_there_is_not():

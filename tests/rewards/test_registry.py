@@ -83,7 +83,7 @@ def test_own_reward_by_decorator():
     reward = create("brightness", gain=2)  # a whole number is a float
     assert isinstance(reward, Reward)
     assert reward(torch.ones(2, 3, 4, 4), ["", ""]).tolist() == [2, 2]
-    assert create(import_path("brightness"), channel=1).channel == 1
+    assert vars(create(import_path("brightness"), channel=1))["channel"] == 1
 
 
 def test_classes_that_other_processes_cannot_import():

@@ -17,7 +17,7 @@ def test_scores_and_gradients_do_not_depend_on_the_batch(name, learned, pairs):
     together, gradients = score_with_gradient(learned[name], images, prompts)
     alone = [score_with_gradient(learned[name], images[i : i + 1], prompts[i : i + 1]) for i in range(5)]
     torch.testing.assert_close(together, torch.cat([s for s, _ in alone]), rtol=1e-4, atol=1e-5)
-    expected = torch.cat([g for _, g in alone])
+    expected = torch.cat([g for _, g in alone])  # type: ignore[misc]
     assert (gradients - expected).norm() < 1e-4 * expected.norm()
 
 
@@ -73,7 +73,7 @@ def test_one_bad_image_leaves_the_others_alone():
     images[1, 0, 0, 0] = torch.nan
     scores, gradient = score_with_gradient(Brightness(), images, [""] * 3)
     assert scores.isfinite().tolist() == [True, False, True]
-    assert gradient[[0, 2]].isfinite().all()
+    assert gradient[[0, 2]].isfinite().all()  # type: ignore[index]
     assert create("jpeg_compressibility")(images, [""] * 3).isfinite().tolist() == [True, False, True]
 
 

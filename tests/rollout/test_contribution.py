@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -20,7 +21,7 @@ LORA = LoraSettings(rank=2, alpha=2.0, targets=["to_q", "to_v"])
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny_base: Path) -> object:
+def pipeline(tiny_base: Path) -> Any:
     pipeline = load_pipeline(str(tiny_base))
     denoisers = find_denoisers(pipeline)
     attach(denoisers, LORA)
@@ -35,7 +36,7 @@ def ink(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def contribution(
-    pipeline: object, rewards: RewardFunction, rows: Sequence[int] = (0, 1, 2), **changes: object
+    pipeline: Any, rewards: RewardFunction, rows: Sequence[int] = (0, 1, 2), **changes: object
 ) -> Contribution:
     settings: dict = {
         "seed": 5,
@@ -54,7 +55,7 @@ def good(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
     return {"ink": scores}, {"ink": gradient}
 
 
-def test_gradients_of_batches_add_up(pipeline: object) -> None:
+def test_gradients_of_batches_add_up(pipeline: Any) -> None:
     whole = contribution(pipeline, good, rows=(0, 1, 2))
     parts = [contribution(pipeline, good, rows=(row,)) for row in (0, 1, 2)]
     assert whole.num_samples == 3
@@ -66,20 +67,20 @@ def test_gradients_of_batches_add_up(pipeline: object) -> None:
     assert max(gradient.abs().max() for gradient in whole.gradient.values()) > 1e-4
 
 
-def test_the_same_batch_again_is_the_same(pipeline: object) -> None:
+def test_the_same_batch_again_is_the_same(pipeline: Any) -> None:
     first, second = contribution(pipeline, good), contribution(pipeline, good)
     assert first.scores == second.scores
     assert all(torch.equal(first.gradient[name], second.gradient[name]) for name in first.gradient)
 
 
-def test_the_kept_step_and_its_gradient_are_reported(pipeline: object) -> None:
+def test_the_kept_step_and_its_gradient_are_reported(pipeline: Any) -> None:
     norms = contribution(pipeline, good).step_norms
     assert list(norms) == [2]
     assert norms[2] > 0
 
 
 @pytest.mark.parametrize("where", ["score", "gradient"])
-def test_a_sample_that_is_not_finite_is_skipped(pipeline: object, where: str) -> None:
+def test_a_sample_that_is_not_finite_is_skipped(pipeline: Any, where: str) -> None:
     def bad(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
         scores, gradient = ink(images)
         if where == "score":
@@ -97,7 +98,7 @@ def test_a_sample_that_is_not_finite_is_skipped(pipeline: object, where: str) ->
         torch.testing.assert_close(gradient, sum(part.gradient[name] for part in others), rtol=1e-3, atol=1e-6)
 
 
-def test_a_batch_whose_adapter_gradient_is_not_finite_is_skipped(pipeline: object) -> None:
+def test_a_batch_whose_adapter_gradient_is_not_finite_is_skipped(pipeline: Any) -> None:
     def huge(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
         scores, gradient = ink(images)
         return {"ink": scores}, {"ink": gradient * 1e38}
@@ -107,7 +108,7 @@ def test_a_batch_whose_adapter_gradient_is_not_finite_is_skipped(pipeline: objec
     assert all((gradient == 0).all() for gradient in result.gradient.values())
 
 
-def test_watching_changes_nothing(pipeline: object) -> None:
+def test_watching_changes_nothing(pipeline: Any) -> None:
     def watched(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
         scores, gradients = good(images, prompts)
         return scores | {"other": images.sum(dim=(1, 2, 3))}, gradients | {"other": None}
@@ -119,7 +120,7 @@ def test_watching_changes_nothing(pipeline: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["full", "draft", "flowbp-sparse", "leapalign"])
-def test_every_kind_of_plan_runs(pipeline: object, name: str) -> None:
+def test_every_kind_of_plan_runs(pipeline: Any, name: str) -> None:
     result = contribution(pipeline, good, plan=PlanSettings(name=name))
     assert result.num_samples == 3
     assert set(result.gradient) == set(trained_parameters(find_denoisers(pipeline)))
@@ -127,7 +128,7 @@ def test_every_kind_of_plan_runs(pipeline: object, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "PNDMScheduler", "KDPM2DiscreteScheduler"])
-def test_schedulers_that_take_more_steps_than_asked_for(pipeline: object, name: str) -> None:
+def test_schedulers_that_take_more_steps_than_asked_for(pipeline: Any, name: str) -> None:
     before = pipeline.scheduler
     pipeline.scheduler = getattr(diffusers, name).from_config(before.config)
     try:

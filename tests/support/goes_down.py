@@ -16,5 +16,5 @@ def stop(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    pipelines.align.write_outcome = stop
+    pipelines.align.write_outcome = stop  # type: ignore[assignment]
     sys.exit(pipelines.align.main())

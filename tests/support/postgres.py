@@ -46,7 +46,7 @@ def postgres() -> Iterator[str]:
         data = directory / "data"
         create = [_program("initdb"), "-D", str(data), "-U", USER]
         create += ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
-        subprocess.run([*prefix, *create], check=True, capture_output=True, cwd="/")
+        subprocess.run([*prefix, *create], check=True, capture_output=True, cwd="/")  # type: ignore[list-item]
         port = free_port()
         command = [*prefix, _program("postgres"), "-F", "-D", str(data), "-p", str(port)]
         command += ["-h", "127.0.0.1", "-k", str(directory)]

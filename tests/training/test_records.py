@@ -23,7 +23,7 @@ def contribution(**changes: object) -> Contribution:
         "seconds": Seconds(1.0, 2.0, 3.0),
         "gradient": {"w": torch.zeros(1)},
     }
-    return Contribution(**values | changes)  # type: ignore[arg-type]
+    return Contribution(**values | changes)
 
 
 def test_spread_in_closed_form() -> None:

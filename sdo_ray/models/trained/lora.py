@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 ADAPTER = "aligned"
 """The adapter's name inside PEFT."""
 
+LOADED = "_hf_peft_config_loaded"
+"""The attribute by which diffusers knows that a model has adapters."""
+
 
 class LoraSettings(Settings):
     """A LoRA adapter (arXiv 2106.09685) on the denoiser."""
@@ -90,7 +93,7 @@ def merge(modules: Mapping[str, torch.nn.Module]) -> None:
             setattr(module.get_submodule(parent), own, layer.get_base_layer())
         if adapted:  # not so with a text encoder of another architecture
             del module.peft_config
-            module._hf_peft_config_loaded = False
+            setattr(module, LOADED, False)
 
 
 def adapter_writer(base: str, settings: LoraSettings) -> Callable[[Mapping[str, torch.Tensor], Path], Path] | None:
@@ -174,7 +177,7 @@ def _add_lora(module: torch.nn.Module, settings: LoraSettings, targets: Sequence
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(targets))
     # What `add_adapter` does where a class has it; not every denoiser's does.
     inject_adapter_in_model(config, module, ADAPTER)
-    module._hf_peft_config_loaded = True
+    setattr(module, LOADED, True)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(".lora_" in name)
         if parameter.requires_grad:

@@ -166,4 +166,5 @@ def encoder(name: str, **changes: Any) -> torch.nn.Module:
 
 def t5_gemma_encoder() -> torch.nn.Module:
     """The encoder by itself, a class that transformers does not export."""
-    return encoder("T5GemmaEncoderModel").encoder
+    inner: torch.nn.Module = encoder("T5GemmaEncoderModel").get_submodule("encoder")
+    return inner

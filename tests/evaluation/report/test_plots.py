@@ -63,7 +63,7 @@ def test_histograms_of_next_to_nothing(values: list[float]) -> None:
 def test_a_curve_goes_through_its_means_in_its_band() -> None:
     curve = [(1, 0.0, 1.0), (2, 2.0, 0.5), (3, 1.0, 0.0)]
     svg = parsed(curve_plot("reward", curve))
-    line, band = points(svg.find("polyline")), points(svg.find("polygon"))  # type: ignore[arg-type]
+    line, band = points(svg.find("polyline")), points(svg.find("polygon"))
     scale = (line[1, 1] - line[0, 1]) / 2.0  # units of the plot a unit of reward, negative
     assert line[2, 1] == pytest.approx(line[0, 1] + scale, abs=0.1)
     upper, lower = band[:3], band[3:][::-1]

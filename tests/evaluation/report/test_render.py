@@ -122,10 +122,7 @@ def test_large_images_are_scaled_and_small_ones_kept_to_the_bit() -> None:
     Image.effect_noise((600, 300), 90).convert("RGB").save(buffer, format="PNG")
     columns["candidate.picture"] = pa.array([buffer.getvalue()] * 2)
     it = Page(page(replace(evaluation, images=pa.table(columns)), image_size=200))
-    small, large, *_ = (
-        Image.open(io.BytesIO(base64.b64decode(tag["src"].partition(",")[2])))  # type: ignore[union-attr]
-        for tag in it.all("img")
-    )
+    small, large, *_ = (Image.open(io.BytesIO(base64.b64decode(tag["src"].partition(",")[2]))) for tag in it.all("img"))
     assert large.size == (200, 100)
     assert small.convert("RGB").tobytes() == Image.open(io.BytesIO(image("gray"))).tobytes()
 

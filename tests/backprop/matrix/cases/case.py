@@ -48,7 +48,7 @@ ROW = torch.linspace(-1, 1, WIDTH).reshape(1, WIDTH)
 IMAGE_EMBEDS = {"image_embeds": ROW, "negative_image_embeds": -ROW}
 # For pipelines whose prompt cleaning needs a package of its own (ftfy).
 EMBEDDED = {"prompt": None, "prompt_embeds": torch.linspace(-1, 1, 16 * WIDTH).reshape(1, 16, WIDTH)}
-EMBEDDED |= {"negative_prompt_embeds": -EMBEDDED["prompt_embeds"]}  # type: ignore[operator]
+EMBEDDED |= {"negative_prompt_embeds": -EMBEDDED["prompt_embeds"]}
 # An autoencoder whose latents are an eighth of its images, as of published ones.
 BLOCKS_4 = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 VAE_8 = {"vae": tiny("AutoencoderKL", block_out_channels=(8,) * 4, **BLOCKS_4)}

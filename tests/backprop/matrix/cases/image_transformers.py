@@ -59,7 +59,7 @@ family("QwenImageControlNetInpaint", {"controlnet": tiny("QwenImageControlNetMod
 def z_image_controlnet(**changes: Any) -> torch.nn.Module:
     """With the attribute that diffusers 0.42 reads where gradients are on, but does not give this class."""
     controlnet = part("ZImageControlNetModel", **changes)
-    controlnet.gradient_checkpointing = False
+    setattr(controlnet, "gradient_checkpointing", False)  # noqa: B010
     return controlnet
 
 
@@ -105,7 +105,7 @@ family("BriaFibo2", prompt=None, prompt_embeds=BUNDLES, negative_prompt_embeds=-
 family("HiDreamImage HunyuanImage HunyuanImageRefiner ErnieImage JoyImageEdit JoyImageEditPlus")
 DEEP_WAN = {"vae": tiny("AutoencoderKLWan", **DEEP_QWEN, scale_factor_spatial=32)}
 family("JoyImageEdit", DEEP_WAN, **LATENT)
-REFINED = {"in_channels": 16, "out_channels": 8, "text_embed_2_dim": None}
+REFINED: dict[str, Any] = {"in_channels": 16, "out_channels": 8, "text_embed_2_dim": None}
 REFINED |= {"patch_size": (1, 1, 1), "rope_axes_dim": (4, 4, 8)}
 REFINER = {"transformer": tiny("HunyuanImageTransformer2DModel", **REFINED)}
 family("HunyuanImageRefiner", REFINER)

@@ -1,6 +1,7 @@
 """Videos."""
 
 from functools import partial
+from typing import Any
 
 import diffusers
 import torch
@@ -88,7 +89,7 @@ family("Kandinsky5T2V Kandinsky5I2V", K5, max_sequence_length=1024)
 family("Kandinsky5I2V", num_frames=21)  # It makes its first four latent frames like those after them.
 
 # Kandinsky 6: images and sound, and tiles made larger
-K6 = {"tokenizer": partial(qwen_vl_processor, "Qwen2_5_VLProcessor", 1000)}
+K6: dict[str, Any] = {"tokenizer": partial(qwen_vl_processor, "Qwen2_5_VLProcessor", 1000)}
 K6 |= {"audio_vae": tiny("MMAudioVAE"), "vocoder": tiny("MMAudioVocoder")}
 family("Kandinsky6TI2VA", K6, frame_rate=8.0)
 family("Kandinsky6SR", video=[image(i, size=64) for i in range(5)], resolution_scale=2)
