@@ -255,7 +255,8 @@ def test_each_part_of_the_run_lands_on_its_group() -> None:
         for demand in settings.demands():
             options = {"num_cpus": demand.num_cpus, "num_gpus": demand.num_gpus}
             for _ in range(demand.count):
-                parts.append(part := _Part.options(**options).remote())  # they stay, and hold what they ask for  # type: ignore[attr-defined]  # type: ignore[attr-defined]
+                # they stay, and hold what they ask for
+                parts.append(part := _Part.options(**options).remote())  # type: ignore[attr-defined]
                 placed.add((demand.what, groups[ray.get(part.node.remote(), timeout=120)]))
     finally:
         ray.shutdown()
