@@ -26,11 +26,11 @@ from pipelines.progress import Progress
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import keep_settings, open_run
-from sdo_ray.evaluation.compare import as_metrics, compare_all
-from sdo_ray.evaluation.heldout import base_and_aligned
-from sdo_ray.evaluation.images import ImageConfig
-from sdo_ray.evaluation.models import PolicyModel, WholeModel
-from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, read_outcome, write_images, write_outcome
+from sdo_ray.evaluation.images import ImageConfig, image_blocks, make_images, side_by_side
+from sdo_ray.evaluation.models import ModelSource, PolicyModel, WholeModel
+from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, as_metrics, read_outcome, write_images, write_outcome
+from sdo_ray.evaluation.result import BASE, CANDIDATE, Evaluation
+from sdo_ray.evaluation.summary import summarize
 from sdo_ray.models.export import export_model, product
 from sdo_ray.models.load import resolve
 from sdo_ray.models.policy import initial_policy
@@ -147,26 +147,28 @@ def _compare(
     rewards: Actors,
     tracked: TrackedRun,
 ) -> Outcome:
-    """Base against aligned model on held-out prompts; images, adapter and numbers to the run and to MLflow."""
+    """An evaluation of base and aligned model on held-out prompts; what comes of it to the run and to MLflow."""
     print(f"version {policy.version}: {policy.why}", flush=True)
     print("comparing base and aligned model on held-out prompts", flush=True)
     seed, evaluation = settings.run.seed, settings.evaluation
     policies.publish(policy.version, dump_tensors(policy.weights))
     evaluators = rewards | start_reward_actors(evaluation.evaluators)
     heldout = read_heldout(evaluation.prompts, evaluation.column)
-    prompts = draw_questions(heldout, evaluation.num_prompts, seed)["prompt"].to_pylist()
-    maker = ImageConfig(seed, settings.sampling, settings.samplers)
-    models = (
-        WholeModel(settings.model.base, settings.model.dtype),
-        PolicyModel(settings.model, policies, policy.version),
-    )
-    images = base_and_aligned(prompts, maker, *models, evaluators)
-    comparisons = compare_all(images)
+    questions = draw_questions(heldout, evaluation.num_prompts, seed)
+    models: dict[str, ModelSource] = {
+        BASE: WholeModel(settings.model.base, settings.model.dtype),
+        CANDIDATE: PolicyModel(settings.model, policies, policy.version),
+    }
+    blocks = image_blocks(models, questions, settings.samplers.batch_size)
+    config = ImageConfig(seed, settings.sampling, settings.samplers)
+    images = side_by_side(list(make_images(blocks, config, models, evaluators)), models, questions)
+    comparison = Evaluation(settings.run.name, {BASE: settings.model.base, CANDIDATE: run.uri}, images)
+    lines = summarize(comparison)
     origin = environment() | reward_provenance(rewards)
     origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)
-        tracked.log_results(as_metrics(comparisons), write_images(local, images))
+        tracked.log_results(as_metrics(lines), write_images(local, comparison))
         base, trained = export_model(local, settings.model, policy.weights), product(settings.model)
         places = {
             "before/after sheet": run.place(SHEET),
@@ -177,7 +179,7 @@ def _compare(
         }
         run.copy_in(local)
         recipe = Recipe.of(settings.sampling, settings.model.dtype, settings.samplers.batch_size)
-        examples = examples_of(prompts, seed)
+        examples = examples_of(questions["prompt"].to_pylist(), seed)
         tracked.set_tags(origin)
         model = None
         if settings.tracking.register_as is not None:
@@ -192,7 +194,7 @@ def _compare(
                 provenance=origin,
                 copy_base=settings.tracking.copy_hub_base,
             )
-    return Outcome(tuple(comparisons), places | ({"registered model": model} if model else {}))
+    return Outcome(tuple(lines), places | ({"registered model": model} if model else {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

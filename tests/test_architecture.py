@@ -87,6 +87,8 @@ def test_some_rooms_know_nothing_of_others() -> None:
             assert not {name for name in names if name.partition(".")[0] == "sdo_ray"}, file
         if room == "backprop":
             assert not others, file
+        if room == "evaluation":
+            assert "mlflow" not in {name.partition(".")[0] for name in names}, file
         if room == "models":
             assert others <= {"backprop", "zoo", "settings"}, file
 

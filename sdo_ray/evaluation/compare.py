@@ -1,35 +1,12 @@
-"""Is the aligned model better? Paired differences with confidence intervals."""
+"""Is one model better than another? Paired differences with confidence intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One evaluator's scores of aligned against base images, same prompts and noise."""
-
-    evaluator: str
-    """Name of the reward."""
-    num_pairs: int
-    """Pairs with two finite scores; the others are not in the numbers below."""
-    base: float
-    """Mean score of the base model."""
-    aligned: float
-    """Mean score of the aligned model."""
-    difference: float
-    """Mean paired difference, aligned - base."""
-    low: float
-    """Lower end of the difference's 95 % bootstrap interval."""
-    high: float
-    """Upper end."""
-    win_rate: float
-    """Share of pairs in which the aligned image scores higher; ties count half."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +57,7 @@ def paired(
     if clusters is None:
         group = np.arange(pairs.shape[1])
     else:
-        group = np.unique(np.asarray(clusters)[finite], return_inverse=True)[1]
+        group = _numbered([name for name, counts in zip(clusters, finite, strict=True) if counts])
     count = int(group.max()) + 1 if group.size else 0
     if count < 2:
         kind = "pairs" if clusters is None else "clusters of pairs"
@@ -103,7 +80,7 @@ def resampled_means(values: np.ndarray, clusters: Sequence[Any] | np.ndarray, *,
     Returns:
         [resamples].
     """
-    group = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    group = _numbered(clusters)
     sums, sizes = np.bincount(group, values), np.bincount(group)
     draw, means = np.random.default_rng(0), []
     for rows in _chunks(resamples, len(sums)):
@@ -112,59 +89,15 @@ def resampled_means(values: np.ndarray, clusters: Sequence[Any] | np.ndarray, *,
     return np.concatenate(means)
 
 
+def _numbered(clusters: Iterable[Any]) -> np.ndarray:
+    """The clusters' names as numbers 0, 1, .. in the order in which they come first: what they are called is of no
+    matter to the resamples."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.int64)
+
+
 def _chunks(resamples: int, count: int) -> Iterator[int]:
     """Resamples at once, so that some million picks are in memory."""
     size = max(1, 4_000_000 // count)
     for first in range(0, resamples, size):
         yield min(size, resamples - first)
-
-
-def compare(evaluator: str, base: Sequence[float], aligned: Sequence[float], *, resamples: int = 10_000) -> Comparison:
-    """`paired` over prompts, for one evaluator.
-
-    Args:
-        evaluator: name of the reward.
-        base: its scores of the base images.
-        aligned: its scores of the aligned images, in the same order.
-        resamples: bootstrap resamples.
-
-    Raises:
-        ValueError: fewer than two pairs have finite scores.
-    """
-    try:
-        p = paired(base, aligned, resamples=resamples)
-    except ValueError as error:
-        raise ValueError(f"{evaluator}: {error}") from None
-    return Comparison(evaluator, p.num_pairs, p.before, p.after, p.difference, p.low, p.high, p.win_rate)
-
-
-def compare_all(images: pa.Table) -> list[Comparison]:
-    """Every evaluator in a table of `base_and_aligned`."""
-    evaluators = [name.removeprefix("base.") for name in images.column_names if name.startswith("base.")]
-    return [
-        compare(
-            evaluator, images.column(f"base.{evaluator}").to_pylist(), images.column(f"aligned.{evaluator}").to_pylist()
-        )
-        for evaluator in evaluators
-    ]
-
-
-def as_metrics(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    """The comparisons as named numbers, `heldout/EVALUATOR/base` and so on."""
-    return {
-        f"heldout/{c.evaluator}/{part}": getattr(c, part)
-        for c in comparisons
-        for part in ("base", "aligned", "low", "high")
-    }
-
-
-def as_table(comparisons: Sequence[Comparison]) -> str:
-    """The comparisons as text for a terminal."""
-    width = max(len(c.evaluator) for c in comparisons)
-    head = f"{'evaluator':<{width}}  {'base':>8}  {'aligned':>8}  {'difference [95 % interval]':>28}  {'wins':>5}"
-    rows = [
-        f"{c.evaluator:<{width}}  {c.base:8.3f}  {c.aligned:8.3f}  "
-        f"{f'{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]':>28}  {c.win_rate:5.0%}"
-        for c in comparisons
-    ]
-    return "\n".join([head, *rows])

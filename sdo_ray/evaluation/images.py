@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,19 +105,29 @@ def draw_images(
     return images.float().cpu()
 
 
-def image_blocks(role: str, indices: Sequence[int], prompts: Sequence[str], size: int) -> list[pa.Table]:
-    """The work of one model as blocks of at most `size` rows: `role`, `index` int64, `prompt`."""
-    return [
-        pa.table(
-            {
+def image_blocks(
+    roles: Iterable[str], questions: pa.Table, size: int, done: Collection[tuple[str, int]] = ()
+) -> list[pa.Table]:
+    """The work as blocks of at most `size` rows, one model's after another's: `role`, `index` int64, `prompt`.
+
+    Args:
+        roles: the models.
+        questions: of `draw_questions`.
+        size: images made at once.
+        done: (role, index) of the images that are there already.
+    """
+    blocks = []
+    for role in roles:
+        left = [row for row in questions.to_pylist() if (role, row["index"]) not in done]
+        for first in range(0, len(left), size):
+            part = left[first : first + size]
+            columns = {
                 "role": [role] * len(part),
-                "index": pa.array(part, pa.int64()),
-                "prompt": list(prompts[first : first + size]),
+                "index": pa.array([row["index"] for row in part], pa.int64()),
+                "prompt": [row["prompt"] for row in part],
             }
-        )
-        for first in range(0, len(indices), size)
-        if (part := indices[first : first + size])
-    ]
+            blocks.append(pa.table(columns))
+    return blocks
 
 
 def make_images(
@@ -152,20 +162,20 @@ def make_images(
     yield from stream_blocks(dataset)
 
 
-def side_by_side(parts: Sequence[pa.Table], roles: Sequence[str]) -> pa.Table:
-    """Parts of `make_images` as one row an index, in order: `index`, `prompt`, `ROLE.picture`, `ROLE.NAME` scores.
+def side_by_side(parts: Sequence[pa.Table], roles: Iterable[str], questions: pa.Table) -> pa.Table:
+    """Parts of `make_images` as the table of an `Evaluation`: the columns of `questions`, `ROLE.picture` and
+    `ROLE.NAME` scores.
 
     Args:
         parts: every index of every role once.
         roles: the models, in the order of the columns.
+        questions: of `draw_questions`, in the order of the rows.
     """
     everything = pa.concat_tables(parts)
-    columns: dict[str, Any] = {}
+    columns: dict[str, Any] = {name: questions[name] for name in questions.column_names}
     for role in roles:
         own = everything.filter(pc.equal(everything["role"], role)).sort_by("index")
-        if not columns:
-            columns = {"index": own["index"], "prompt": own["prompt"]}
-        assert own["index"].equals(columns["index"]), f"the images of {role} are not those of {roles[0]}"
+        assert own["index"].equals(questions["index"]), f"the images of {role} are not those that were asked for"
         columns[f"{role}.picture"] = own["picture"]
         columns |= {
             f"{role}.{name.removeprefix(SCORE)}": own[name] for name in own.column_names if name.startswith(SCORE)

@@ -46,10 +46,8 @@ def image_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa
         roles: the base first.
         questions: of `draw_questions`.
     """
-    table = side_by_side(parts, roles)
-    columns: dict[str, Any] = {name: questions[name] for name in ("index", "prompt", "category")}
-    columns |= {name: table[name] for name in table.column_names if name not in columns}
-    images = {role: [open_image(png) for png in table[f"{role}.picture"].to_pylist()] for role in roles}
+    table = side_by_side(parts, roles, questions)
+    columns: dict[str, Any] = {name: table[name] for name in table.column_names}
     vectors = {role: features_of(parts, role) for role in roles}
     prompts = np.asarray(questions["prompt"].to_pylist(), dtype=object)
     several = len(prompts) > len(set(prompts))
@@ -59,8 +57,10 @@ def image_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa
             if several:
                 columns[f"{role}.{DIVERSITY}"] = _diversity(own, prompts)
             columns[f"{role}.{DISTANCE}"] = cosine_distances(own, base) if role != BASE else np.zeros(len(own))
-        pairs = zip(images[role], images[BASE], strict=True)
-        columns[f"{role}.{PIXELS}"] = np.array([pixel_distance(a, b) for a, b in pairs])
+        # One pair at a time: decoded, all images of an evaluation are many times their files.
+        pairs = zip(table[f"{role}.picture"], table[f"{BASE}.picture"], strict=True)
+        distances = [pixel_distance(open_image(a.as_py()), open_image(b.as_py())) for a, b in pairs]
+        columns[f"{role}.{PIXELS}"] = np.array(distances)
     return pa.table(columns)
 
 

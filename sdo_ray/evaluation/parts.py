@@ -47,11 +47,7 @@ class Parts:
             size: images made at once.
         """
         done = {pair for part in self.read(["role", "index"]) for pair in zip(*part.to_pydict().values(), strict=True)}
-        blocks = []
-        for role in roles:
-            left = [(row["index"], row["prompt"]) for row in questions.to_pylist() if (role, row["index"]) not in done]
-            blocks += image_blocks(role, [index for index, _ in left], [prompt for _, prompt in left], size)
-        return blocks
+        return image_blocks(roles, questions, size, done)
 
     def remove(self) -> None:
         """Remove them, once the evaluation is kept whole."""

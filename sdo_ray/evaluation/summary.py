@@ -92,11 +92,8 @@ def as_numbers(evaluation: Evaluation) -> dict[str, float]:
 def as_text(evaluation: Evaluation) -> str:
     """The numbers over all images, for a terminal."""
     lines = summarize(evaluation)
-    width = max(len(name) for name in (*evaluation.metrics, *evaluation.set_metrics))
-    parts = []
-    for role, other in PAIRS[:2]:
-        if other in evaluation.models:
-            parts.append(_table(lines, role, other, width))
+    parts = [as_table(lines, role, other) for role, other in PAIRS[:2] if other in evaluation.models]
+    width = max(map(len, evaluation.set_metrics), default=0)
     rows = [
         f"{name:<{width}}  " + "  ".join(f"{role} {value:.4g}" for role, value in values.items())
         for name, values in evaluation.set_metrics.items()
@@ -104,12 +101,16 @@ def as_text(evaluation: Evaluation) -> str:
     return "\n\n".join([*parts, "\n".join(rows)])
 
 
-def _table(lines: Sequence[Line], role: str, other: str, width: int) -> str:
+def as_table(lines: Sequence[Line], role: str, other: str) -> str:
+    """One model against another, for a terminal; the means are over the pairs."""
+    width = max(len("metric"), *(len(line.metric) for line in lines))
     head = f"{'metric':<{width}}  {other:>9}  {role:>9}  {'difference [95 % interval]':>28}  {'wins':>5}"
     rows = []
     for line in lines:
-        row = f"{line.metric:<{width}}  {line.means[other]:9.3f}  {line.means[role]:9.3f}"
-        if (pair := line.pairs.get((role, other))) is not None:
+        pair = line.pairs.get((role, other))
+        before, after = (line.means[other], line.means[role]) if pair is None else (pair.before, pair.after)
+        row = f"{line.metric:<{width}}  {before:9.3f}  {after:9.3f}"
+        if pair is not None:
             interval = f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]"
             wins = "" if line.metric in NO_WINNER else f"{pair.win_rate:.0%}"
             row += f"  {interval:>28}  {wins:>5}"

@@ -3,28 +3,27 @@
 import math
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from sdo_ray.evaluation.compare import as_table, compare, compare_all, paired
+from sdo_ray.evaluation.compare import paired, resampled_means
 
 
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
-    c = compare("evaluator", [0.0, 1.0, 5.0], [0.5, 1.5, 5.5])
-    assert (c.evaluator, c.num_pairs, c.base, c.aligned) == ("evaluator", 3, 2.0, 2.5)
+    c = paired([0.0, 1.0, 5.0], [0.5, 1.5, 5.5])
+    assert (c.num_pairs, c.before, c.after) == (3, 2.0, 2.5)
     assert (c.difference, c.low, c.high, c.win_rate) == (0.5, 0.5, 0.5, 1.0)
 
 
 def test_two_pairs_in_closed_form() -> None:
     """Resampled means of {0, 1} are 0, 1/2, 1 with probability 1/4, 1/2, 1/4; so the interval is [0, 1]."""
-    c = compare("evaluator", [0.0, 0.0], [0.0, 1.0])
+    c = paired([0.0, 0.0], [0.0, 1.0])
     assert (c.difference, c.low, c.high) == (0.5, 0.0, 1.0)
     assert c.win_rate == 0.75  # a win and a tie
 
 
 def test_the_interval_of_many_pairs_is_that_of_the_normal_approximation() -> None:
     differences = np.random.default_rng(1).normal(0.3, 1.0, 2000)
-    c = compare("evaluator", np.zeros(2000).tolist(), differences.tolist(), resamples=4000)
+    c = paired(np.zeros(2000).tolist(), differences.tolist(), resamples=4000)
     half = 1.96 * differences.std() / math.sqrt(2000)
     assert c.low == pytest.approx(c.difference - half, abs=0.005)
     assert c.high == pytest.approx(c.difference + half, abs=0.005)
@@ -36,40 +35,26 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     for _ in range(trials):
         base = draw.normal(0.0, 2.0, 60)
         aligned = base + draw.normal(0.5, 1.0, 60)
-        c = compare("evaluator", base.tolist(), aligned.tolist(), resamples=500)
+        c = paired(base.tolist(), aligned.tolist(), resamples=500)
         covered += c.low <= 0.5 <= c.high
     # 95 %, less about 1 % for the percentile bootstrap at 60 pairs; the standard error of 400 trials is 1.1 %.
     assert 0.91 <= covered / trials <= 0.98
 
 
 def test_pairs_without_two_finite_scores_are_skipped_and_counted() -> None:
-    c = compare("evaluator", [1.0, math.nan, 2.0, 3.0, 9.0], [2.0, 5.0, 3.0, math.inf, None])  # type: ignore[list-item]
+    c = paired([1.0, math.nan, 2.0, 3.0, 9.0], [2.0, 5.0, 3.0, math.inf, None])  # type: ignore[list-item]
     assert c.num_pairs == 2
-    assert (c.base, c.aligned, c.difference) == (1.5, 2.5, 1.0)
+    assert (c.before, c.after, c.difference) == (1.5, 2.5, 1.0)
 
 
 def test_one_pair_is_too_few() -> None:
-    with pytest.raises(ValueError, match="evaluator: 1 of 2 pairs have finite scores; an interval takes two or more"):
-        compare("evaluator", [1.0, math.nan], [2.0, 3.0])
+    with pytest.raises(ValueError, match="1 of 2 pairs have finite scores; an interval takes two or more"):
+        paired([1.0, math.nan], [2.0, 3.0])
 
 
 def test_equal_scores_give_equal_intervals() -> None:
     scores = np.random.default_rng(2).normal(size=(2, 30)).tolist()
-    assert compare("evaluator", *scores) == compare("evaluator", *scores)
-
-
-def test_every_judge_of_a_table() -> None:
-    table = pa.table(
-        {"index": [0, 1], "base": [b"", b""], "base.a": [0.0, 1.0], "base.m:B": [5.0, 5.0]}
-        | {"aligned.a": [1.0, 2.0], "aligned.m:B": [4.0, 6.0]}
-    )
-    comparisons = compare_all(table)
-    assert [c.evaluator for c in comparisons] == ["a", "m:B"]
-    assert [c.difference for c in comparisons] == [1.0, 0.0]
-    lines = as_table(comparisons).splitlines()
-    assert len(lines) == 3
-    assert "+1.000 [+1.000, +1.000]" in lines[1]
-    assert lines[1].endswith("100%")
+    assert paired(*scores) == paired(*scores)
 
 
 def test_a_prompt_counts_once_however_many_images_it_has() -> None:
@@ -81,9 +66,18 @@ def test_a_prompt_counts_once_however_many_images_it_has() -> None:
     naive = paired(np.zeros(400).tolist(), np.repeat(differences, 10).tolist())
     assert often.num_pairs == 400
     assert often.difference == pytest.approx(once.difference)
-    # Clusters are numbered by name, so the resamples are others; the interval agrees within their noise.
-    assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.05)
+    assert [often.low, often.high] == pytest.approx([once.low, once.high])
     assert naive.high - naive.low == pytest.approx((once.high - once.low) / math.sqrt(10), rel=0.1)
+
+
+def test_what_clusters_are_called_is_of_no_matter() -> None:
+    """Each pair a cluster of its own is no clusters at all, to the bit, whatever the names and their order."""
+    before, after = np.random.default_rng(6).normal(size=(2, 30)).tolist()
+    names = [f"a {'long ' * 1000}prompt {(7 * i) % 30}" for i in range(30)]
+    assert paired(before, after, names) == paired(before, after)
+    values, clusters = np.arange(6.0), [2, 0, 2, 1, 0, 1]
+    renamed = [{2: "x", 0: "z", 1: "y"}[name] for name in clusters]
+    assert np.array_equal(resampled_means(values, clusters), resampled_means(values, renamed))
 
 
 def test_the_cluster_interval_covers_the_truth_where_the_naive_one_does_not() -> None:

@@ -108,5 +108,5 @@ def test_a_broken_image_spoils_its_own_row_only(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_model_of_other_images_is_a_mistake() -> None:
-    with pytest.raises(AssertionError, match="the images of candidate are not those of base"):
+    with pytest.raises(AssertionError, match="the images of candidate are not those that were asked for"):
         image_metrics([part("base", [0, 1]), part("candidate", [0, 2])], ROLES, QUESTIONS.slice(0, 2))

@@ -51,7 +51,7 @@ def test_what_is_there_is_not_missing(run: RunDirectory) -> None:
 
 def test_a_file_that_was_not_finished_does_not_count(run: RunDirectory, tmp_path: Path) -> None:
     parts = Parts(run)
-    (block,) = image_blocks("base", [0], ["a"], 8)
+    (block,) = image_blocks(["base"], QUESTIONS.slice(0, 1), 8)
     parts.add(done(block))
     (tmp_path / "run/parts/base-00000001.parquet.part").write_bytes(b"half")
     assert len(parts.read()) == 1
@@ -59,7 +59,7 @@ def test_a_file_that_was_not_finished_does_not_count(run: RunDirectory, tmp_path
 
 def test_they_go_when_they_are_no_longer_needed(run: RunDirectory, tmp_path: Path) -> None:
     parts = Parts(run)
-    (block,) = image_blocks("base", [0], ["a"], 8)
+    (block,) = image_blocks(["base"], QUESTIONS.slice(0, 1), 8)
     parts.add(done(block))
     parts.remove()
     assert list((tmp_path / "run").iterdir()) == []
