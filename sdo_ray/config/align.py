@@ -7,9 +7,10 @@ from pydantic import Field
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_model
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
-from sdo_ray.config.run import RunSettings
+from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings, SamplingSettings
@@ -164,17 +165,16 @@ def _check_prompts(settings: AlignSettings) -> None:
     evaluation = settings.evaluation
     with Problems() as problems:
         with problems.of("prompts.train"):
-            read_prompts(settings.prompts.train, settings.prompts.column)
+            train = read_prompts(settings.prompts.train, settings.prompts.column)
         with problems.of("evaluation.prompts"):
-            count = len(read_prompts(evaluation.prompts, evaluation.column))
-        if not problems and count < evaluation.num_prompts:
-            problems.add(
-                Problem(
-                    "evaluation.num_prompts",
-                    f"got {evaluation.num_prompts}, but {evaluation.prompts!r} has {count} prompts",
-                    fix="ask for at most that many",
-                )
-            )
+            heldout = read_heldout(evaluation.prompts, evaluation.column)
+        if not problems:
+            with problems.of("evaluation.num_prompts"):
+                draw_questions(heldout, evaluation.num_prompts, settings.run.seed)
+            # What an earlier version began with such prompts goes on.
+            if not has_begun(settings):
+                with problems.of("evaluation.prompts"):
+                    check_apart(train, heldout)
 
 
 def _check_batches(settings: AlignSettings) -> None:

@@ -47,6 +47,14 @@ class JobSettings(Protocol):
         ...
 
 
+def has_begun(settings: JobSettings) -> bool:
+    """Whether a run of this name is there; not, where its storage cannot be read."""
+    try:
+        return RunDirectory(settings.run.storage, settings.run.name).read_json(FILE) is not None
+    except (OSError, SettingsError):
+        return False  # said by `open_run`
+
+
 def open_run(settings: JobSettings) -> RunDirectory:
     """The run's directory, which need not exist yet; nothing is written.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 
+from sdo_ray.prompts.clean import identity, normalise
 from sdo_ray.prompts.read import read_texts
 from sdo_ray.settings import Problem, SettingsError
 
@@ -47,3 +50,25 @@ def draw_questions(prompts: pa.Table, count: int, seed: int, *, images_per_promp
         raise SettingsError(Problem("", got, fix="ask for at most that many"))
     rows = np.tile(np.random.default_rng(seed).permutation(len(prompts))[:count], images_per_prompt)
     return prompts.take(rows).add_column(0, "index", pa.array(range(len(rows)), pa.int64())).combine_chunks()
+
+
+def check_apart(learned: Iterable[str], heldout: pa.Table) -> None:
+    """Refuse prompts that are held out and learned from.
+
+    Args:
+        learned: prompts.
+        heldout: of `read_heldout`.
+
+    Raises:
+        SettingsError: there are some, but for case and white space; of the prompts held out.
+    """
+    known, texts = {_same(prompt) for prompt in learned}, heldout["prompt"].to_pylist()
+    if both := [text for text in texts if _same(text) in known]:
+        got = f"{len(both)} of {len(texts)} prompts are also trained on, such as {normalise(both[0])[:60]!r}"
+        legal = "what was learned shows on prompts that it was not learned from"
+        raise SettingsError(Problem("", got, legal, "remove them from one of the two files"))
+
+
+def _same(prompt: str) -> str:
+    """What two prompts share that count as one."""
+    return identity(normalise(prompt), "text")

@@ -12,9 +12,11 @@ import pytest
 import ray
 
 from pipelines.align import main
-from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
 from tests.support.runs import tiny_settings
 
 Refuse = Callable[..., str]
@@ -152,6 +154,10 @@ CASES = {
         "training.batch_size: got 7, which samplers.batch_size = 2 does not",
     ),
     "trainers not dividing": (["trainers.count=3"], "trainers.count: got 3, which does not divide the 4 contributions"),
+    "prompts that are held out and trained on": (
+        ["evaluation.prompts=prompts.parquet"],
+        "evaluation.prompts: 7 of 7 prompts are also trained on, such as 'a'; what was learned shows on prompts",
+    ),
     "too many held-out prompts": (["evaluation.num_prompts=8"], "has 7 prompts; ask for at most that many"),
     "storage of an unknown kind": (["run.storage=tape://x"], "run.storage: 'tape://x' cannot be used"),
     "storage that cannot be written": (["run.storage=/proc/runs"], "run.storage: '/proc/runs' cannot be written"),
@@ -238,3 +244,12 @@ def test_more_gpus_than_this_machine_has(refuse: Refuse) -> None:
     said = refuse("samplers.num_gpus=1000.0")
     ray.shutdown()
     assert "needs 7 CPU and 2000 GPU at once" in said
+
+
+def test_a_run_that_began_with_prompts_that_are_held_out_and_trained_on_goes_on(settings: Path) -> None:
+    """Earlier versions took them, and its training is paid for."""
+    given = load_settings(AlignSettings, settings, ["evaluation.prompts=" + str(settings.parent / "prompts.parquet")])
+    with pytest.raises(SettingsError, match="also trained on"):
+        check_align(given)
+    keep_settings(RunDirectory(given.run.storage, given.run.name), given)
+    check_align(given)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdo_ray.prompts.heldout import draw_questions, read_heldout
+from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.settings import SettingsError
 
 PROMPTS = [f"prompt {i}" for i in range(10)]
@@ -56,3 +56,12 @@ def test_refuses(file: str) -> None:
         read_heldout(file, "prompt", "colour", category_needed=True)
     with pytest.raises(SettingsError, match="column 'number' holds int64; it takes text"):
         read_heldout(file, "prompt", "number")
+
+
+def test_held_out_is_what_is_not_learned_from(file: str) -> None:
+    heldout = read_heldout(file, "prompt")
+    check_apart(["prompt", "prompt 10", "prompt1", "1 prompt"], heldout)
+    with pytest.raises(
+        SettingsError, match=r"2 of 10 prompts are also trained on, such as 'prompt 1'; .*; remove them"
+    ):
+        check_apart(["a", "Prompt  1\n", "prompt 7", "prompt 7"], heldout)

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 def tiny_settings(directory: Path, base: Path, **sections: dict[str, Any]) -> Path:
     """A settings file for a run of six updates in `directory`; `sections` change it, None removes."""
     pq.write_table(pa.table({"prompt": list("abcdefg")}), directory / "prompts.parquet")
+    pq.write_table(pa.table({"prompt": list("hijklmn")}), directory / "heldout.parquet")
     settings: dict[str, Any] = {
         "run": {"name": "tiny", "storage": str(directory / "runs"), "seed": 3},
         "model": {"base": str(base), "lora": {"rank": 2, "alpha": 4.0, "targets": ["to_q", "to_v", "conv1"]}},
@@ -38,7 +39,7 @@ def tiny_settings(directory: Path, base: Path, **sections: dict[str, Any]) -> Pa
         "training": {"updates": 6, "batch_size": 8, "learning_rate": 0.01, "checkpoint_every": 2},
         "trainers": {"count": 2},
         "evaluation": {
-            "prompts": "prompts.parquet",
+            "prompts": "heldout.parquet",
             "num_prompts": 4,
             "evaluators": [{"name": "tests.support.ink:Smoothness"}],
         },
