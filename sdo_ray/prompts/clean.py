@@ -22,7 +22,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A prompt that is left out, and why."""
+    """A prompt that is dropped, and why."""
 
     row: int
     text: str | None

@@ -37,13 +37,13 @@ class Preparation:
     num_train: int
     num_heldout: int
     dropped: dict[str, int]
-    """Reason -> prompts left out; `dropped.parquet` has each with its row in the source."""
+    """Reason -> prompts dropped for it; `dropped.parquet` has each with its row in the source."""
 
     def __str__(self) -> str:
-        skipped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()) or "none"
+        dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()) or "none"
         return (
             f"{self.read} prompts read: {self.num_train} to train on, {self.num_heldout} to decide by; "
-            f"left out: {skipped}"
+            f"dropped: {dropped}"
         )
 
 
