@@ -37,7 +37,7 @@ from sdo_ray.evaluation.reference import reference_features
 from sdo_ray.evaluation.report import REPORT, render_report
 from sdo_ray.evaluation.result import CANDIDATE, Evaluation, read_evaluation, write_evaluation
 from sdo_ray.evaluation.summary import as_numbers, as_records, as_text
-from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
+from sdo_ray.rollout.reward_client import reward_provenance, reward_specs, start_reward_actors
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment
 from sdo_ray.tracking.run import TrackedRun
@@ -136,7 +136,8 @@ def _measure(
             "provenance": environment() | reward_provenance(rewards),
         },
     )
-    told = describe((*evaluation.metrics, *evaluation.set_metrics), None if history is None else history.learned)
+    names, learned = (*evaluation.metrics, *evaluation.set_metrics), None if history is None else history.learned
+    told = describe(names, reward_specs(rewards), learned)
     return replace(evaluation, details={**evaluation.details, "metrics": told, "comparisons": as_records(evaluation)})
 
 

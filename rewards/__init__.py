@@ -11,6 +11,7 @@ Nothing here needs Ray, except `rewards.service`, which serves one reward from a
 imports no torch.
 """
 
-from rewards.registry import Reward, available, check, create, import_path, is_heldout, register
+from rewards.registry import Reward, available, check, create, import_path, register, spec_of
+from rewards.spec import RewardSpec
 
-__all__ = ["Reward", "available", "check", "create", "import_path", "is_heldout", "register"]
+__all__ = ["Reward", "RewardSpec", "available", "check", "create", "import_path", "register", "spec_of"]

@@ -39,12 +39,13 @@ class Alignment:
     """
 
     differentiable = True
-    heldout = False
+    packages = "envs/emoji.txt"
+    licence = "Apache-2.0 AND MIT"
     feature_settings = FeatureSettings(size=96, pooling="average")
     file_name = "alignment.safetensors"
 
-    def __init__(self, *, device: str = "cpu", weights: str | None = None) -> None:
-        path = Path(weights) if weights else WEIGHTS / self.file_name
+    def __init__(self, *, device: str = "cpu", weights: Path | None = None) -> None:
+        path = weights or WEIGHTS / self.file_name
         head = load_head(path, device)
         self.device = device
         self.weights_hash = sha256(path, features.weights_path(), captions.weights_path())

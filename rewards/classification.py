@@ -32,7 +32,8 @@ class Classification:
     """
 
     differentiable = True
-    heldout = False
+    packages = "envs/emoji.txt"
+    licence = "Apache-2.0 AND MIT"
     network: type[Alignment] = Alignment
 
     def __init__(self, *, classes: list[str], temperature: float = 0.05, device: str = "cpu") -> None:

@@ -16,6 +16,7 @@ Notation
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -43,8 +44,11 @@ class GramStyle:
     """
 
     differentiable = True
+    packages = "envs/emoji.txt"
+    licence = "Apache-2.0"
+    old_options: ClassVar[dict[str, str]] = {"picture": "image"}
 
-    def __init__(self, *, image: str, size: int = 128, device: str = "cpu") -> None:
+    def __init__(self, *, image: Path, size: int = 128, device: str = "cpu") -> None:
         self.check_use((), image=image, size=size)
         self.device = device
         self._features = ImageFeatures(FeatureSettings(size=size), device)
@@ -56,7 +60,7 @@ class GramStyle:
             self._style = self._grams(style)
 
     @classmethod
-    def check_use(cls, prompts: Sequence[str], *, image: str, size: int = 128, **_: object) -> None:
+    def check_use(cls, prompts: Sequence[str], *, image: Path, size: int = 128, **_: object) -> None:
         """Refuse an image that cannot be read, or a size that the network cannot halve five times."""
         if size < 32 or size % 32:
             raise ValueError(f"option 'size' must be a multiple of 32, got {size}")
@@ -76,15 +80,15 @@ class GramStyle:
         return [F_l @ F_l.mT / F_l.shape[2] for F_l in flat]
 
 
-def _pixels(image: str, size: int) -> np.ndarray:
+def _pixels(image: Path, size: int) -> np.ndarray:
     """The style image's square middle, uint8 [size, size, 3]."""
     try:
-        with Image.open(Path(image).expanduser()) as file:
+        with Image.open(image.expanduser()) as file:
             opened = file.convert("RGBA")
     except FileNotFoundError:
-        raise ValueError(f"option 'image': there is no file {image!r}; give the path of an image") from None
+        raise ValueError(f"option 'image': there is no file {str(image)!r}; give the path of an image") from None
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"option 'image': {image!r} cannot be read as an image: {error}") from None
+        raise ValueError(f"option 'image': {str(image)!r} cannot be read as an image: {error}") from None
     white = Image.new("RGBA", opened.size, "white")
     flat = Image.alpha_composite(white, opened).convert("RGB")
     side = min(flat.size)

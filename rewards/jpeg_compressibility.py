@@ -22,6 +22,7 @@ class JpegCompressibility:
     """
 
     differentiable = False
+    licence = "Apache-2.0"
 
     def __init__(self, *, quality: int = 95) -> None:
         if not 1 <= quality <= 95:

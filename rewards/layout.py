@@ -34,6 +34,7 @@ class Layout:
     """
 
     differentiable = True
+    licence = "Apache-2.0"
 
     def __init__(self, *, towards: Literal["top", "bottom", "left", "right"] = "top") -> None:
         if towards not in ("top", "bottom", "left", "right"):

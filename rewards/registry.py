@@ -1,42 +1,37 @@
-"""Rewards by name: what there is, what each one's options are, and how to make one.
+"""Rewards by name: what there is, what each one is, and how to make one.
 
-Built-in rewards are a table of import paths, so that looking at the list imports nothing. A reward of your own is
-named by its import path, ``"package.module:Class"``, or registered under a name of its own with `register`.
+A built-in reward is a file of this package with a class of its name, `gram_style.py` with `GramStyle`. A reward of your
+own is named by its import path, ``"package.module:Class"``, or registered under a name of its own with `register`.
+What there is to know of a reward before it scores is its `RewardSpec`; one whose actor has an environment of its own,
+with packages that may not be here, is never imported for it.
 """
 
 import importlib
-import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+from rewards.packages import missing_packages
+from rewards.source import read_spec
+from rewards.spec import RewardSpec, inspect_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-BUILT_IN: Mapping[str, str] = {
-    "alignment": "rewards.alignment:Alignment",
-    "classification": "rewards.classification:Classification",
-    "gram_style": "rewards.gram_style:GramStyle",
-    "heldout_alignment": "rewards.heldout_alignment:HeldoutAlignment",
-    "heldout_preference": "rewards.heldout_preference:HeldoutPreference",
-    "jpeg_compressibility": "rewards.jpeg_compressibility:JpegCompressibility",
-    "layout": "rewards.layout:Layout",
-    "preference": "rewards.preference:Preference",
-}
-"""Name -> import path of the rewards that come with the package."""
 
 
 @runtime_checkable
 class Reward(Protocol):
     """What a reward has to be. Any class of this shape is one; there is nothing to inherit from.
 
-    Four attributes are optional. `weights_hash: str`, the sha256 of its weights, goes into the provenance of a run.
-    `heldout = True` on the class says that the reward is an evaluator, never to be trained on. A reward that computes
-    on a device takes the option `device: str` and keeps it as its attribute `device`. A class method
-    `check_use(prompts, **options)` raises ValueError for options or prompts that it cannot work with; it loads no
-    weights.
+    Its keyword arguments are its options. What else a class may say of itself is in `RewardSpec`, as class attributes
+    of the same names. Three more are optional. `weights_hash: str`, the sha256 of its weights, goes into the provenance
+    of a run. A reward that computes on a device takes the option `device: str` and keeps it as its attribute `device`.
+    A class method `check_use(prompts, **options)` raises ValueError for options or prompts that it cannot work with; it
+    loads no weights.
     """
 
     differentiable: bool
@@ -55,6 +50,16 @@ class RewardError(ValueError):
     """A reward or an option of one that does not exist or cannot be."""
 
 
+@cache
+def built_in() -> Mapping[str, str]:
+    """Name -> import path of the rewards that come with the package; nothing is imported to find them."""
+    paths = {
+        file.stem: f"{__package__}.{file.stem}:{file.stem.title().replace('_', '')}"
+        for file in sorted(Path(__file__).parent.glob("*.py"))
+    }
+    return {name: path for name, path in paths.items() if read_spec(path) is not None}
+
+
 def register(name: str) -> Callable[[_Class], _Class]:
     """Class decorator that makes a reward known as `name` wherever its module has been imported.
 
@@ -63,8 +68,8 @@ def register(name: str) -> Callable[[_Class], _Class]:
     """
 
     def decorate(cls: _Class) -> _Class:
-        if name in BUILT_IN:
-            raise RewardError(f"reward name {name!r} is taken by {BUILT_IN[name]}; choose another")
+        if name in built_in():
+            raise RewardError(f"reward name {name!r} is taken by {built_in()[name]}; choose another")
         taken = _registered.get(name)
         if taken is not None and _path_of(taken) != _path_of(cls):
             raise RewardError(f"reward name {name!r} is taken by {_path_of(taken)}; choose another")
@@ -76,7 +81,7 @@ def register(name: str) -> Callable[[_Class], _Class]:
 
 def available() -> tuple[str, ...]:
     """Names of all rewards, built in and registered so far, sorted."""
-    return tuple(sorted({*BUILT_IN, *_registered}))
+    return tuple(sorted({*built_in(), *_registered}))
 
 
 def create(name: str, /, **options: Any) -> Reward:
@@ -84,65 +89,104 @@ def create(name: str, /, **options: Any) -> Reward:
 
     Args:
         name: a name from `available()`, or an import path ``"package.module:Class"``.
-        options: the reward's settings, the keyword arguments of its class.
+        options: the reward's settings, the keyword arguments of its class; a text for an option that is a `Path`
+            becomes one.
 
     Raises:
         RewardError: as `check` does.
     """
     check(name, options)
-    return reward_class(name)(**options)
+    cls = reward_class(name)
+    return cls(**_converted(inspect_spec(cls), options))
 
 
-def check(name: str, options: Mapping[str, Any], prompts: Sequence[str] = ()) -> None:
+def spec_of(name: str, environment: Mapping[str, Any] | None = None) -> RewardSpec | None:
+    """What a reward is; loads no weights.
+
+    Args:
+        name: name or import path.
+        environment: the Ray runtime environment of its actor, empty or None if it has none of its own. With one, the
+            reward is not imported, and only its source is looked at.
+
+    Returns:
+        None if its actor has to be asked: it has an environment of its own, and its source is not here or is unclear.
+
+    Raises:
+        RewardError: there is no such reward, or it is none.
+    """
+    if environment and name not in _registered:
+        return read_spec(_named(name), None if name in built_in() else environment)
+    return inspect_spec(reward_class(name))
+
+
+def check(
+    name: str, options: Mapping[str, Any], prompts: Sequence[str] = (), environment: Mapping[str, Any] | None = None
+) -> None:
     """Check a reward's name, its options' names and types, and that it can be used so, without loading any weights.
 
     Args:
         name: name or import path.
         options: its options.
         prompts: what it will be given, where that is known.
+        environment: as for `spec_of`. What a reward with one can only say itself, its actor says when it starts.
 
     Raises:
         RewardError: the reward does not exist, lacks something a reward must have, has no such option, needs one that
-            is not given, got one of another type, or refuses an option's value or a prompt.
+            is not given, got one of another type, needs packages that are not installed, or refuses an option's value
+            or a prompt.
     """
-    legal = _parameters(name)
-    for option, value in options.items():
-        if option not in legal:
-            raise RewardError(f"reward {name!r} has no option {option!r}; it has {_listed(legal)}")
-        annotation = legal[option].annotation
-        if not _fits(value, annotation):
-            wanted = getattr(annotation, "__name__", None) if isinstance(annotation, type) else str(annotation)
-            raise RewardError(
-                f"option {option!r} of reward {name!r} must be {wanted}, got {value!r} ({type(value).__name__})"
-            )
-    missing = [
-        option for option, parameter in legal.items() if parameter.default is parameter.empty and option not in options
-    ]
-    if missing:
-        raise RewardError(f"reward {name!r} needs the option {_listed(missing)}; given: {_listed(options)}")
+    spec = spec_of(name, environment)
+    if spec is None:
+        return
+    _check_options(name, spec, options)
+    if environment:
+        return
+    if spec.packages is not None and (missing := missing_packages(spec.packages)):
+        raise RewardError(
+            f"reward {name!r} needs packages that are not installed here: {_listed(missing)}; pip install -r "
+            f"{spec.packages}, or give its actor an environment of its own, `runtime_env: {{pip: {spec.packages}}}`"
+        )
     if check_use := getattr(reward_class(name), "check_use", None):
         try:
-            check_use(prompts, **options)
+            check_use(prompts, **_converted(spec, options))
         except ValueError as error:
             raise RewardError(f"reward {name!r}: {error}") from None
 
 
-def is_heldout(name: str) -> bool:
-    """Whether the reward is an evaluator that training must never see. Loads no weights."""
-    return bool(getattr(reward_class(name), "heldout", False))
+def path_options(name: str) -> set[str]:
+    """The options of a reward that are files, by any name that they have had; the reward is not imported."""
+    spec = read_spec(built_in().get(name, name))
+    if spec is None:
+        return set()
+    files = {key for key, option in spec.options.items() if option.is_path}
+    return files | {old for old, key in spec.old_options.items() if key in files}
 
 
-def option_names(name: str) -> tuple[str, ...]:
-    """Names of a reward's options. Loads no weights."""
-    return tuple(_parameters(name))
+def rename_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by the names that they have now, of those that earlier versions had; the reward is not imported.
+
+    Raises:
+        RewardError: one option is given by both names.
+    """
+    spec = read_spec(built_in().get(name, name))
+    old = {} if spec is None else {key: spec.old_options[key] for key in options if key in spec.old_options}
+    if twice := [f"{key} and {new}" for key, new in old.items() if new in options]:
+        raise RewardError(f"{_listed(twice)} are one option of reward {name!r}; give it once, by its new name")
+    return {old.get(key, key): value for key, value in options.items()}
 
 
-def import_path(name: str) -> str:
+def import_path(name: str, environment: Mapping[str, Any] | None = None) -> str:
     """The ``"package.module:Class"`` of a reward, which, unlike a registered name, means the same in every process.
+
+    Args:
+        name: name or import path.
+        environment: as for `spec_of`.
 
     Raises:
         RewardError: the class lies where other processes cannot import it, in a notebook, a script or a function.
     """
+    if environment and name not in _registered:
+        return _named(name)
     cls = reward_class(name)
     if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
         raise RewardError(f"reward {name!r} is {_path_of(cls)}, which no other process can import; move it to a module")
@@ -157,22 +201,18 @@ def reward_class(name: str) -> type:
     """
     if name in _registered:
         return _registered[name]
-    path = BUILT_IN.get(name, name)
-    module_name, colon, class_name = path.partition(":")
-    if not colon or not module_name or not class_name:
-        close = get_close_matches(name, available(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise RewardError(
-            f"there is no reward {name!r}{hint}; there are {_listed(available())}, or an import path "
-            "'package.module:Class' to your own"
-        )
+    module_name, _, class_name = _named(name).partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there and misses something itself
+    except ImportError as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent is not None and f"{module_name}.".startswith(f"{absent}."):
+            raise RewardError(
+                f"reward {name!r}: no module {absent!r}; is its folder on PYTHONPATH, here and on the workers?"
+            ) from error
         raise RewardError(
-            f"reward {name!r}: no module {error.name!r}; is its folder on PYTHONPATH, here and on the workers?"
+            f"reward {name!r}: its module cannot be imported here: {error}; install what it needs, or give its actor "
+            "an environment of its own, `runtime_env`"
         ) from error
     if not hasattr(module, class_name):
         classes = [
@@ -182,6 +222,20 @@ def reward_class(name: str) -> type:
             f"reward {name!r}: module {module_name!r} has no {class_name!r}; its classes are {_listed(classes)}"
         )
     return _checked_class(getattr(module, class_name), name)
+
+
+def _named(name: str) -> str:
+    """The import path that a name stands for, which need not lead anywhere."""
+    path = built_in().get(name, name)
+    module_name, colon, class_name = path.partition(":")
+    if not colon or not module_name or not class_name:
+        close = get_close_matches(name, available(), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise RewardError(
+            f"there is no reward {name!r}{hint}; there are {_listed(available())}, or an import path "
+            "'package.module:Class' to your own"
+        )
+    return path
 
 
 def _checked_class(cls: Any, name: str) -> type:
@@ -196,18 +250,34 @@ def _checked_class(cls: Any, name: str) -> type:
             f"reward {name!r}: class {cls.__name__} needs the class attribute `differentiable`: True if its scores "
             "have a gradient with respect to the images, else False"
         )
+    try:
+        inspect_spec(cls)
+    except TypeError as error:
+        raise RewardError(f"reward {name!r}: {error}") from None
     return cls
 
 
-def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    """A reward's options: the keyword arguments of its class, with their annotations evaluated."""
-    cls = reward_class(name)
-    if cls.__init__ is object.__init__:  # type: ignore[misc]
-        return {}
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters if p.kind not in variadic}
+def _check_options(name: str, spec: RewardSpec, options: Mapping[str, Any]) -> None:
+    for option, value in options.items():
+        if option not in spec.options:
+            raise RewardError(f"reward {name!r} has no option {option!r}; it has {_listed(spec.options)}")
+        annotation = spec.options[option].type
+        if not _fits(value, annotation):
+            wanted = getattr(annotation, "__name__", None) if isinstance(annotation, type) else str(annotation)
+            raise RewardError(
+                f"option {option!r} of reward {name!r} must be {wanted}, got {value!r} ({type(value).__name__})"
+            )
+    missing = [key for key, option in spec.options.items() if option.default is None and key not in options]
+    if missing:
+        raise RewardError(f"reward {name!r} needs the option {_listed(missing)}; given: {_listed(options)}")
+
+
+def _converted(spec: RewardSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the class takes them: a text where a path is wanted becomes one."""
+    return {
+        key: Path(value) if isinstance(value, str) and spec.options[key].is_path else value
+        for key, value in options.items()
+    }
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -226,6 +296,8 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
+    if wanted is Path:
+        return isinstance(value, str | Path)
     return isinstance(value, wanted)
 
 

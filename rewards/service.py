@@ -10,14 +10,16 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from ray.util.metrics import Histogram
 
-from rewards.registry import create, option_names
+from rewards.registry import create, reward_class
 from rewards.scoring import score, score_with_gradient
+from rewards.spec import RewardSpec, inspect_spec
 
 LATENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Bounds of the histogram that Prometheus sees, in seconds."""
@@ -40,7 +42,8 @@ class RewardActor:
         torch.set_num_threads(num_threads)
         self._name = name
         self._options = dict(options)
-        placement = {"device": device} if "device" in option_names(name) else {}
+        self._spec = inspect_spec(reward_class(name))
+        placement = {"device": device} if "device" in self._spec.options else {}
         self._reward = create(name, **{**placement, **options})
         self._latency = Histogram(
             "sdo_reward_seconds", "Seconds to score a batch, gradients included.", list(LATENCIES), ("reward",)
@@ -80,5 +83,6 @@ class RewardActor:
         weights_hash = getattr(self._reward, "weights_hash", settings.hexdigest())
         return {"name": self._name, "options": self._options, "weights_hash": weights_hash}
 
-    def ping(self) -> None:
-        """Return once the reward is loaded."""
+    def spec(self) -> RewardSpec:
+        """What the reward is, once loaded; without its options, whose types may be of packages that others lack."""
+        return replace(self._spec, options={})

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewards.registry import is_heldout, reward_class
+from rewards.spec import RewardSpec
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,41 @@ class RewardTerm:
 
 
 def check_terms(terms: Sequence[RewardTerm]) -> None:
-    """Check that these rewards can be trained on, before anything starts. Loads no weights.
+    """Check that there is something to learn from, and that each reward is named once.
 
     Raises:
-        ValueError: a reward named twice for one text, none with a weight, a held-out evaluator or a black-box reward
-            with one.
-        RewardError: a reward that does not exist.
+        ValueError: a reward named twice for one text, or none with a weight.
     """
     names = [term.key for term in terms]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"each reward can be named once; named more often: {', '.join(twice)}")
-    learned = [term for term in terms if term.weight != 0]
-    if not learned:
+    if not any(term.weight for term in terms):
         raise ValueError(
             f"nothing to learn from: no reward has a weight other than 0; given: {', '.join(names) or 'none'}"
         )
-    for term in learned:
-        if is_heldout(term.name):
-            raise ValueError(
-                f"reward {term.name!r} is held out for evaluation and has weight {term.weight}: trained on, it would "
-                "evaluate nothing. Give it weight 0 to watch it"
-            )
-        if not reward_class(term.name).differentiable:  # type: ignore[attr-defined]
-            raise ValueError(no_gradient(term))
+
+
+def check_weight(term: RewardTerm, spec: RewardSpec) -> None:
+    """Check that a reward may have the weight that its term gives it.
+
+    Raises:
+        ValueError: a held-out evaluator, a black box, or a reward of whole batches, with a weight other than 0.
+    """
+    if term.weight == 0:
+        return
+    if spec.heldout:
+        raise ValueError(
+            f"reward {term.name!r} is held out for evaluation and has weight {term.weight}: trained on, it would "
+            "evaluate nothing. Give it weight 0 to watch it"
+        )
+    if not spec.differentiable:
+        raise ValueError(no_gradient(term))
+    if spec.batchwise:
+        raise ValueError(
+            f"reward {term.name!r} scores batches as a whole and has weight {term.weight}: a sample's gradient would "
+            "have those of the others' scores in it. Give it weight 0 to watch it"
+        )
 
 
 def no_gradient(term: RewardTerm) -> str:

@@ -84,7 +84,7 @@ def main() -> None:
     args = arguments(__doc__ or "")
     cls, seen, unseen = (HeldoutAlignment, "heldout", "train") if args.heldout else (Alignment, "train", "heldout")
     write_head(args.out, fit(read_images(args.images, seen), ImageFeatures(cls.feature_settings), CaptionEmbeddings()))
-    report(cls(weights=str(args.out)), read_images(args.images, unseen))
+    report(cls(weights=args.out), read_images(args.images, unseen))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def main() -> None:
     args = arguments(__doc__ or "")
     cls, seen, unseen = (HeldoutPreference, "heldout", "train") if args.heldout else (Preference, "train", "heldout")
     write_head(args.out, fit(read_images(args.images, seen), ImageFeatures(cls.feature_settings)))
-    report(cls(weights=str(args.out)), read_images(args.images, unseen))
+    report(cls(weights=args.out), read_images(args.images, unseen))
 
 
 if __name__ == "__main__":

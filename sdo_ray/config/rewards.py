@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewards.registry import check
 from rewards.terms import check_terms
 from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
 
 
 def check_rewards(rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequence[str]] = ()) -> None:
-    """Refuse rewards or options that there are not, without loading weights.
+    """Refuse rewards or options that there are not, or that cannot be used so, see `RewardActorSettings.check`.
 
     Args:
         rewards: as they were named.
@@ -23,7 +22,7 @@ def check_rewards(rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequ
     with Problems() as problems:
         for number, reward in enumerate(rewards):
             try:
-                check(reward.name, reward.options, prompts[number] if prompts else ())
+                reward.check(prompts[number] if prompts else ())
             except ValueError as error:
                 problems.add(Problem(str(number), str(error)))
 

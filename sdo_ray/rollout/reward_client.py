@@ -11,6 +11,7 @@ import torch
 
 from rewards.registry import import_path
 from rewards.service import RewardActor
+from rewards.spec import RewardSpec
 from sdo_ray.cluster import cause_of
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.settings import RewardActorSettings
@@ -21,7 +22,10 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any
     """One actor a reward, each with its own resources and packages; returns handles by reward key.
 
     A dead actor is restarted and its unanswered calls are made again. Returns once all are ready, so that a reward that
-    cannot start says so before sampling starts.
+    cannot start, or whose environment has to say that it cannot be used so, says it before sampling starts.
+
+    Raises:
+        SettingsError: naming each such reward.
     """
     actors = {
         reward.key: ray.remote(RewardActor)
@@ -33,20 +37,30 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any
             max_task_retries=-1,
         )
         .remote(
-            import_path(reward.name),
+            import_path(reward.name, reward.runtime_env),
             reward.options,
             num_threads=max(1, int(reward.num_cpus)),
             device="cuda" if reward.num_gpus else "cpu",
         )
         for reward in rewards
     }
-    starts = {name: actor.ping.options(max_task_retries=0).remote() for name, actor in actors.items()}
-    for name, start in starts.items():
+    starts = {name: actor.spec.options(max_task_retries=0).remote() for name, actor in actors.items()}
+    problems = []
+    for reward in rewards:
         try:
-            ray.get(start)
-        except ray.exceptions.RayActorError as error:
-            raise SettingsError(f"reward {name!r} could not start: {cause_of(error)}") from None
+            reward.check_role(ray.get(starts[reward.key]))
+        except ray.exceptions.RayError as error:
+            problems.append(f"reward {reward.key!r} could not start: {cause_of(error)}")
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError(*problems)
     return actors
+
+
+def reward_specs(actors: Mapping[str, Any]) -> dict[str, RewardSpec]:
+    """What each reward is, by its key, as its actor says."""
+    return dict(zip(actors, ray.get([actor.spec.remote() for actor in actors.values()]), strict=True))
 
 
 def reward_provenance(actors: Mapping[str, Any]) -> dict[str, str]:

@@ -6,32 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rewards.terms import RewardTerm
+from rewards.registry import check, path_options, rename_options, spec_of
+from rewards.spec import RewardSpec
+from rewards.terms import RewardTerm, check_weight
 from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
 """Where the denoiser's backward pass runs."""
 
 
-FILES = {
-    "alignment": {"weights"},
-    "gram_style": {"image", "picture"},
-    "heldout_alignment": {"weights"},
-    "heldout_preference": {"weights"},
-    "preference": {"weights"},
-}
-"""Reward -> its options that are paths."""
-
-
-def path_options(reward: Mapping[str, Any]) -> set[str]:
-    """The options of a reward that are paths, by any name that they have.
-
-    Args:
-        reward: its section, as it was given.
-    """
-    return FILES.get(str(reward.get("name")), set())
+def _path_options(reward: Mapping[str, Any]) -> set[str]:
+    """Those options of a reward, a section as it was given, that are paths."""
+    return path_options(str(reward.get("name")))
 
 
 class PromptSettings(Settings):
@@ -80,7 +68,7 @@ class RewardActorSettings(Settings):
     """A reward, and the actor that computes it."""
 
     name: str = Field(description="A registered reward, or `package.module:Class`.")
-    options: Annotated[dict[str, Any], PathsAmong(path_options)] = Field(
+    options: Annotated[dict[str, Any], PathsAmong(_path_options)] = Field(
         default_factory=dict, description="Arguments of the reward's constructor."
     )
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of its actor, and its torch threads.")
@@ -95,6 +83,37 @@ class RewardActorSettings(Settings):
         """What its actor and its scores are called."""
         return self.name
 
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """Refuse a reward that cannot be, or not so, without loading its weights or importing one with a `runtime_env`.
+
+        Args:
+            prompts: what it will be given, where that is known.
+
+        Raises:
+            ValueError: see `rewards.registry.check` and `check_role`. What only its actor knows, it says at its start.
+        """
+        check(self.name, self.options, prompts, self.runtime_env)
+        if (spec := spec_of(self.name, self.runtime_env)) is not None:
+            self.check_role(spec)
+
+    def check_role(self, spec: RewardSpec) -> None:
+        """Refuse what cannot be an evaluator.
+
+        Raises:
+            ValueError: its scores are not of single images.
+        """
+        if spec.batchwise:
+            raise ValueError(
+                f"reward {self.name!r} scores batches as a whole, and models are compared image by image; name another"
+            )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_by_their_names_now(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("options"), dict):
+            return given
+        return given | {"options": rename_options(str(given.get("name")), given["options"])}
+
 
 class RewardSettings(RewardActorSettings):
     """A reward to learn from, or to watch."""
@@ -108,6 +127,10 @@ class RewardSettings(RewardActorSettings):
     def key(self) -> str:
         """What its actor and its scores are called."""
         return self.term.key
+
+    def check_role(self, spec: RewardSpec) -> None:
+        """Refuse to learn from what cannot teach, see `rewards.terms.check_weight`."""
+        check_weight(self.term, spec)
 
     @property
     def term(self) -> RewardTerm:

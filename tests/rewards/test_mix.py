@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from rewards.mix import combine_gradients, combine_scores, usable
-from rewards.registry import RewardError
-from rewards.terms import RewardTerm, check_terms
+from rewards.registry import spec_of
+from rewards.spec import RewardSpec
+from rewards.terms import RewardTerm, check_terms, check_weight
 
 
 @dataclass
@@ -156,26 +157,41 @@ def test_terms_check_themselves(field, value):
 
 
 def test_terms_that_can_be_trained_on():
-    check_terms(
-        [RewardTerm("preference", 1.0), RewardTerm("heldout_preference", 0.0), RewardTerm("jpeg_compressibility", 0.0)]
-    )
+    terms = [
+        RewardTerm("preference", 1.0),
+        RewardTerm("heldout_preference", 0.0),
+        RewardTerm("jpeg_compressibility", 0.0),
+    ]
+    check_terms(terms)
+    for term in terms:
+        check_weight(term, spec_of(term.name))
+    check_weight(RewardTerm("of batches", 0.0), RewardSpec("a:B", "", {}, differentiable=True, batchwise=True))
 
 
 @pytest.mark.parametrize(
-    ("terms", "error", "message"),
+    ("terms", "message"),
     [
-        ([RewardTerm("heldout_preference", 1.0)], ValueError, "held out for evaluation.*Give it weight 0 to watch it"),
-        ([RewardTerm("heldout_alignment", -1.0)], ValueError, "held out for evaluation"),
-        ([RewardTerm("jpeg_compressibility", 1.0)], ValueError, "no gradient: it is a black box"),
-        ([RewardTerm("preference", 0.0)], ValueError, "nothing to learn from.*given: preference"),
-        ([], ValueError, "nothing to learn from.*given: none"),
-        ([RewardTerm("preference", 1.0)] * 2, ValueError, "named more often: preference"),
-        ([RewardTerm("prefrence", 1.0)], RewardError, "did you mean 'preference'"),
+        ([RewardTerm("preference", 0.0)], "nothing to learn from.*given: preference"),
+        ([], "nothing to learn from.*given: none"),
+        ([RewardTerm("preference", 1.0)] * 2, "named more often: preference"),
     ],
 )
-def test_terms_that_cannot(terms, error, message):
-    with pytest.raises(error, match=message):
+def test_terms_that_cannot(terms, message):
+    with pytest.raises(ValueError, match=message):
         check_terms(terms)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heldout": True}, "held out for evaluation.*Give it weight 0 to watch it"),
+        ({"differentiable": False}, "no gradient: it is a black box"),
+        ({"batchwise": True}, "scores batches as a whole.*Give it weight 0 to watch it"),
+    ],
+)
+def test_what_cannot_teach(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_weight(RewardTerm("own", -1.0), RewardSpec("own:Own", "", {}, **{"differentiable": True} | changes))
 
 
 def test_one_reward_by_two_texts():

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import rewards.registry
-from rewards import available, check, create, import_path, is_heldout, register
-from rewards.registry import BUILT_IN, Reward, RewardError
+from rewards import available, check, create, import_path, register, spec_of
+from rewards.registry import Reward, RewardError, built_in, path_options, rename_options
 
 
 class Brightness:
@@ -36,24 +36,24 @@ def test_importing_the_package_imports_no_torch():
 def test_only_the_service_may_know_ray():
     code = (
         "import sys, rewards.mix, rewards.scoring\n"
-        "from rewards.registry import BUILT_IN, reward_class\n"
-        "[reward_class(name) for name in BUILT_IN]\n"
+        "from rewards.registry import available, reward_class\n"
+        "[reward_class(name) for name in available()]\n"
         "sys.exit(any(name in sys.modules for name in ('ray', 'mlflow', 'sdo_ray')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", built_in())
 def test_built_in_rewards_are_there_and_check_with_what_they_need(name, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "style.png")
     needed = {"gram_style": {"image": str(tmp_path / "style.png")}, "classification": {"classes": ["cat", "dog"]}}
     assert name in available()
     check(name, needed.get(name, {}))
-    assert import_path(name) == BUILT_IN[name]
+    assert import_path(name) == built_in()[name]
 
 
 def test_heldout_evaluators_say_so():
-    assert {name for name in BUILT_IN if is_heldout(name)} == {"heldout_alignment", "heldout_preference"}
+    assert {name for name in built_in() if spec_of(name).heldout} == {"heldout_alignment", "heldout_preference"}
 
 
 def test_unknown_name_lists_what_there_is():
@@ -120,7 +120,9 @@ def test_import_paths_that_lead_to_no_reward(path, message):
 def test_a_module_that_misses_something_itself_says_what(tmp_path, monkeypatch):
     (tmp_path / "needs_more.py").write_text("import not_installed_anywhere")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+    with pytest.raises(
+        RewardError, match=r"cannot be imported here: No module named 'not_installed_anywhere'; install"
+    ):
         check("needs_more:Reward", {})
 
 
@@ -168,3 +170,26 @@ def test_a_reward_refuses_what_it_cannot_work_with():
         check(f"{__name__}:Picky", {}, ["cat", "dragon"])
     with pytest.raises(RewardError, match="power must be positive"):
         create(f"{__name__}:Picky", power=-1.0)
+
+
+def test_options_by_the_names_that_they_had_before():
+    assert rename_options("gram_style", {"picture": "a.png", "size": 64}) == {"image": "a.png", "size": 64}
+    assert rename_options("gram_style", {"image": "a.png"}) == {"image": "a.png"}
+    assert rename_options("no.such.module:Reward", {"picture": 1}) == {"picture": 1}
+    with pytest.raises(RewardError, match="picture and image are one option of reward 'gram_style'; give it once"):
+        rename_options("gram_style", {"picture": "a.png", "image": "b.png"})
+
+
+class OddlyDescribed(Brightness):
+    licence = 3
+
+
+def test_what_a_class_says_of_itself_is_checked():
+    with pytest.raises(RewardError, match="class attribute `licence` must be str, got 3"):
+        check(f"{__name__}:OddlyDescribed", {})
+
+
+def test_options_that_are_files():
+    assert path_options("gram_style") == {"image", "picture"}
+    assert path_options("heldout_preference") == {"weights"}
+    assert path_options("layout") == path_options("no.such.module:Reward") == set()

@@ -19,7 +19,7 @@ def test_actor(cluster, learned, pairs):
     images, prompts = pairs[0][:2], pairs[2][:2]
     options = {"num_threads": 1, "device": "cpu"}
     actor = ray.remote(RewardActor).options(num_cpus=1).remote(import_path("preference"), {}, **options)
-    ray.get(actor.ping.remote())
+    assert ray.get(actor.spec.remote()).differentiable
 
     scores, gradient, seconds = ray.get(actor.score.remote(images.half().numpy(), prompts, True))
     expected = score_with_gradient(learned["preference"], images.half(), prompts)
