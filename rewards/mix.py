@@ -6,7 +6,8 @@ Notation
     w_r, c_r   weight and cap of reward r                           RewardTerm
     n_r        typical size of reward r's image gradients           (only with normalize=True, else 1)
 
-1. cap         s'_r[b] = min(s_r[b], c_r)            g'_r[b] = g_r[b] if s_r[b] <= c_r else 0
+1. cap         s'_r[b] = min(s_r[b], c_r)            g'_r[b] = g_r[b] if s_r[b] <= c_r else 0        for w_r > 0
+               s'_r[b] = max(s_r[b], c_r)            g'_r[b] = g_r[b] if s_r[b] >= c_r else 0        for w_r < 0
 2. normalise   n_r = sqrt( mean over b in A_r of |g'_r[b]|^2 ),  A_r = the valid images with g'_r[b] != 0
 3. mix         s[b] = sum_r w_r s'_r[b]              g[b] = sum_r (w_r / n_r) g'_r[b]
 
@@ -55,7 +56,7 @@ def combine_scores(scores: Mapping[str, Tensor], terms: Sequence[RewardTerm]) ->
     parts = _learned(scores, terms)
     total = torch.zeros_like(parts[0][1])
     for term, s in parts:
-        total += term.weight * (s if term.cap is None else s.clamp(max=term.cap))
+        total += term.weight * _capped(term, s)
     return torch.where(torch.stack([torch.isfinite(s) for _, s in parts]).all(0), total, math.nan)
 
 
@@ -85,10 +86,17 @@ def combine_gradients(
         )
     total = torch.zeros_like(parts[0][2])
     for term, s, g in parts:
-        keep = valid if term.cap is None else valid & (s <= term.cap)
+        keep = valid & (_capped(term, s) == s)
         g = torch.where(keep[:, None, None, None], g, 0.0)
         total += (term.weight / (_typical_norm(g) if normalize else 1.0)) * g
     return total
+
+
+def _capped(term: RewardTerm, s: Tensor) -> Tensor:
+    """s': enough is enough on the side that the weight pulls to."""
+    if term.cap is None:
+        return s
+    return s.clamp(max=term.cap) if term.weight > 0 else s.clamp(min=term.cap)
 
 
 def _learned(scores: Mapping[str, Tensor], terms: Sequence[RewardTerm]) -> list[tuple[RewardTerm, Tensor]]:

@@ -18,7 +18,8 @@ class RewardTerm:
     """w_r. 0: only watched. Negative: less is better."""
 
     cap: float | None = None
-    """c_r, in units of the score: enough is enough, nothing is learned from images above it. None: no cap."""
+    """c_r, in units of the score: enough is enough, nothing is learned from images above it, or, with a negative
+    weight, from images below it. None: no cap."""
 
     text: str | None = None
     """Which of a row's texts it is given, where rows have several; None: the prompt."""

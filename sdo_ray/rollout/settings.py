@@ -120,7 +120,9 @@ class RewardSettings(RewardActorSettings):
 
     weight: float = Field(1.0, description="Its share of the mixed reward; 0 watches it without learning from it.")
     cap: float | None = Field(
-        None, description="Scores above this count as this and give no gradient: a guard against over-optimisation."
+        None,
+        description="Scores above this, or below it where the weight is negative, count as this and give no gradient: "
+        "a guard against over-optimisation.",
     )
 
     @property

@@ -110,12 +110,22 @@ def test_watched_rewards_take_no_part(batch):
         assert mixed.valid.all()
 
 
+def test_the_cap_of_a_negative_weight_is_a_floor(batch):
+    """Less is better, and enough is enough there too: the bad image teaches, the good one no more."""
+    scores, gradients = batch
+    mixed = mix(scores, gradients, [RewardTerm("a", -2.0, cap=3.0)], normalize=False)
+    assert mixed.score.tolist() == [-2 * max(a, 3.0) for a in scores["a"].tolist()]
+    for b, a in enumerate(scores["a"].tolist()):
+        torch.testing.assert_close(mixed.gradient[b], (-2 if a >= 3.0 else 0) * gradients["a"][b])
+    assert {a >= 3.0 for a in scores["a"].tolist()} == {True, False}
+
+
 def test_a_black_box_has_its_part_in_the_score_alone(batch):
     scores, gradients = batch
     terms = [RewardTerm("a", 2.0), RewardTerm("b", -0.5, cap=0.25)]
     for black in ({"a": gradients["a"], "b": None}, {"a": gradients["a"]}):
         mixed = mix(scores, black, terms, normalize=False)
-        torch.testing.assert_close(mixed.score, 2 * scores["a"] - 0.5 * scores["b"].clamp(max=0.25))
+        torch.testing.assert_close(mixed.score, 2 * scores["a"] - 0.5 * scores["b"].clamp(min=0.25))
         torch.testing.assert_close(mixed.gradient, 2 * gradients["a"])
         assert mixed.valid.all()
     scores["b"][1] = math.nan
