@@ -47,7 +47,21 @@ _registered: dict[str, type] = {}
 
 
 class RewardError(ValueError):
-    """A reward or an option of one that does not exist or cannot be."""
+    """A reward or an option of one that does not exist or cannot be, with its parts for callers that name it otherwise.
+
+    Attributes:
+        field: what is wrong: `name`, `options.NAME`, or empty for the reward as a whole.
+        got: what was given, in words.
+        legal: what it may be, in words; may be empty.
+        fix: what to do about it; may be empty.
+    """
+
+    def __init__(self, field: str, got: str, legal: str = "", fix: str = "") -> None:
+        super().__init__(field, got, legal, fix)
+        self.field, self.got, self.legal, self.fix = field, got, legal, fix
+
+    def __str__(self) -> str:
+        return "; ".join(part for part in (self.got, self.legal, self.fix) if part)
 
 
 @cache
@@ -69,10 +83,10 @@ def register(name: str) -> Callable[[_Class], _Class]:
 
     def decorate(cls: _Class) -> _Class:
         if name in built_in():
-            raise RewardError(f"reward name {name!r} is taken by {built_in()[name]}; choose another")
+            raise RewardError("name", f"reward name {name!r} is taken by {built_in()[name]}", fix="choose another")
         taken = _registered.get(name)
         if taken is not None and _path_of(taken) != _path_of(cls):
-            raise RewardError(f"reward name {name!r} is taken by {_path_of(taken)}; choose another")
+            raise RewardError("name", f"reward name {name!r} is taken by {_path_of(taken)}", fix="choose another")
         _registered[name] = _checked_class(cls, name)
         return cls
 
@@ -143,14 +157,16 @@ def check(
         return
     if spec.packages is not None and (missing := missing_packages(spec.packages)):
         raise RewardError(
-            f"reward {name!r} needs packages that are not installed here: {_listed(missing)}; pip install -r "
-            f"{spec.packages}, or give its actor an environment of its own, `runtime_env: {{pip: {spec.packages}}}`"
+            "",
+            f"reward {name!r} needs packages that are not installed here: {_listed(missing)}",
+            fix=f"pip install -r {spec.packages}, or give its actor an environment of its own, "
+            f"`runtime_env: {{pip: {spec.packages}}}`",
         )
     if check_use := getattr(reward_class(name), "check_use", None):
         try:
             check_use(prompts, **_converted(spec, options))
         except ValueError as error:
-            raise RewardError(f"reward {name!r}: {error}") from None
+            raise RewardError("", f"reward {name!r}: {error}") from None
 
 
 def path_options(name: str) -> set[str]:
@@ -171,7 +187,9 @@ def rename_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     spec = read_spec(built_in().get(name, name))
     old = {} if spec is None else {key: spec.old_options[key] for key in options if key in spec.old_options}
     if twice := [f"{key} and {new}" for key, new in old.items() if new in options]:
-        raise RewardError(f"{_listed(twice)} are one option of reward {name!r}; give it once, by its new name")
+        raise RewardError(
+            "options", f"{_listed(twice)} are one option of reward {name!r}", fix="give it once, by its new name"
+        )
     return {old.get(key, key): value for key, value in options.items()}
 
 
@@ -189,7 +207,9 @@ def import_path(name: str, environment: Mapping[str, Any] | None = None) -> str:
         return _named(name)
     cls = reward_class(name)
     if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
-        raise RewardError(f"reward {name!r} is {_path_of(cls)}, which no other process can import; move it to a module")
+        raise RewardError(
+            "name", f"reward {name!r} is {_path_of(cls)}, which no other process can import", fix="move it to a module"
+        )
     return _path_of(cls)
 
 
@@ -208,18 +228,23 @@ def reward_class(name: str) -> type:
         absent = error.name if isinstance(error, ModuleNotFoundError) else None
         if absent is not None and f"{module_name}.".startswith(f"{absent}."):
             raise RewardError(
-                f"reward {name!r}: no module {absent!r}; is its folder on PYTHONPATH, here and on the workers?"
+                "name",
+                f"reward {name!r}: no module {absent!r}",
+                fix="is its folder on PYTHONPATH, here and on the workers?",
             ) from error
         raise RewardError(
-            f"reward {name!r}: its module cannot be imported here: {error}; install what it needs, or give its actor "
-            "an environment of its own, `runtime_env`"
+            "name",
+            f"reward {name!r}: its module cannot be imported here: {error}",
+            fix="install what it needs, or give its actor an environment of its own, `runtime_env`",
         ) from error
     if not hasattr(module, class_name):
         classes = [
             key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name
         ]
         raise RewardError(
-            f"reward {name!r}: module {module_name!r} has no {class_name!r}; its classes are {_listed(classes)}"
+            "name",
+            f"reward {name!r}: module {module_name!r} has no {class_name!r}",
+            f"its classes are {_listed(classes)}",
         )
     return _checked_class(getattr(module, class_name), name)
 
@@ -232,8 +257,9 @@ def _named(name: str) -> str:
         close = get_close_matches(name, available(), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise RewardError(
-            f"there is no reward {name!r}{hint}; there are {_listed(available())}, or an import path "
-            "'package.module:Class' to your own"
+            "name",
+            f"there is no reward {name!r}{hint}",
+            f"there are {_listed(available())}, or an import path 'package.module:Class' to your own",
         )
     return path
 
@@ -241,35 +267,45 @@ def _named(name: str) -> str:
 def _checked_class(cls: Any, name: str) -> type:
     if not isinstance(cls, type):
         raise RewardError(
-            f"reward {name!r} must be a class, got {cls!r}; wrap a function in a class with __call__(images, prompts)"
+            "name",
+            f"reward {name!r} must be a class, got {cls!r}",
+            fix="wrap a function in a class with __call__(images, prompts)",
         )
     if "__call__" not in dir(cls):
-        raise RewardError(f"reward {name!r}: class {cls.__name__} needs __call__(self, images, prompts) -> scores")
+        raise RewardError(
+            "name", f"reward {name!r}: class {cls.__name__} needs __call__(self, images, prompts) -> scores"
+        )
     if not isinstance(getattr(cls, "differentiable", None), bool):
         raise RewardError(
+            "name",
             f"reward {name!r}: class {cls.__name__} needs the class attribute `differentiable`: True if its scores "
-            "have a gradient with respect to the images, else False"
+            "have a gradient with respect to the images, else False",
         )
     try:
         inspect_spec(cls)
     except TypeError as error:
-        raise RewardError(f"reward {name!r}: {error}") from None
+        raise RewardError("name", f"reward {name!r}: {error}") from None
     return cls
 
 
 def _check_options(name: str, spec: RewardSpec, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option not in spec.options:
-            raise RewardError(f"reward {name!r} has no option {option!r}; it has {_listed(spec.options)}")
+            raise RewardError(
+                f"options.{option}", f"reward {name!r} has no option {option!r}", f"it has {_listed(spec.options)}"
+            )
         annotation = spec.options[option].type
         if not _fits(value, annotation):
             wanted = getattr(annotation, "__name__", None) if isinstance(annotation, type) else str(annotation)
             raise RewardError(
-                f"option {option!r} of reward {name!r} must be {wanted}, got {value!r} ({type(value).__name__})"
+                f"options.{option}",
+                f"option {option!r} of reward {name!r} must be {wanted}, got {value!r} ({type(value).__name__})",
             )
     missing = [key for key, option in spec.options.items() if option.default is None and key not in options]
     if missing:
-        raise RewardError(f"reward {name!r} needs the option {_listed(missing)}; given: {_listed(options)}")
+        raise RewardError(
+            "options", f"reward {name!r} needs the option {_listed(missing)}", f"given: {_listed(options)}"
+        )
 
 
 def _converted(spec: RewardSpec, options: Mapping[str, Any]) -> dict[str, Any]:

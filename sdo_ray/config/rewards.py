@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rewards.registry import RewardError
 from rewards.terms import check_terms
 from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
@@ -23,6 +24,8 @@ def check_rewards(rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequ
         for number, reward in enumerate(rewards):
             try:
                 reward.check(prompts[number] if prompts else ())
+            except RewardError as error:
+                problems.add(Problem(error.field, error.got, error.legal, error.fix).under(str(number)))
             except ValueError as error:
                 problems.add(Problem(str(number), str(error)))
 

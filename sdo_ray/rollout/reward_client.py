@@ -15,7 +15,7 @@ from rewards.spec import RewardSpec
 from sdo_ray.cluster import cause_of
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.settings import RewardActorSettings
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, Problems
 
 
 def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any]:
@@ -45,16 +45,14 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any
         for reward in rewards
     }
     starts = {name: actor.spec.options(max_task_retries=0).remote() for name, actor in actors.items()}
-    problems = []
-    for reward in rewards:
-        try:
-            reward.check_role(ray.get(starts[reward.key]))
-        except ray.exceptions.RayError as error:
-            problems.append(f"reward {reward.key!r} could not start: {cause_of(error)}")
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise SettingsError(*problems)
+    with Problems() as problems:
+        for reward in rewards:
+            try:
+                reward.check_role(ray.get(starts[reward.key]))
+            except ray.exceptions.RayError as error:
+                problems.add(Problem("", f"reward {reward.key!r} could not start: {cause_of(error)}"))
+            except ValueError as error:
+                problems.add(Problem("", str(error)))
     return actors
 
 

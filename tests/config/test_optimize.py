@@ -90,7 +90,7 @@ CASES = {
     ),
     "unknown option of the call": (["sampling.options={heigth: 8}"], "takes no heigth here"),
     "unknown model": (["model.base=zoo://emojis"], "the zoo has zoo://emoji"),
-    "unknown reward": (["rewards.terms.0.name=alignmnt"], "rewards.terms.0: there is no reward 'alignmnt'"),
+    "unknown reward": (["rewards.terms.0.name=alignmnt"], "rewards.terms.0.name: there is no reward 'alignmnt'"),
     "nothing to follow": (["rewards.terms.0.weight=0.0"], "no reward has a weight other than 0"),
     "a reward twice for one text": (["rewards.terms.1.text=target"], "named more often: alignment@target"),
     "a held-out evaluator": (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from torch import Tensor
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.cycle import CycleSettings
@@ -25,6 +26,19 @@ from tests.support.runs import tiny_settings
 
 STYLE = {"name": "gram_style", "options": {"image": "style.png", "size": 64}}
 LEARNED = {"name": "preference", "options": {"weights": "weights/mine.safetensors"}}
+
+
+class OwnReward:
+    """A reward with a file of its own."""
+
+    differentiable = False
+
+    def __init__(self, *, head: Path | None = None, label: str = "a/b") -> None:
+        self.given = head, label
+
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Nothing in particular."""
+        return images.mean((1, 2, 3))
 
 
 class Network:
@@ -67,7 +81,7 @@ def test_rewards_and_features_of_an_evaluation(home: Path) -> None:
         run={"name": "a"},
         models={"base": "zoo://emoji", "candidate": "runs/a"},
         prompts={"heldout": "p.parquet"},
-        rewards=[STYLE, LEARNED],
+        rewards=[STYLE, LEARNED, {"name": f"{__name__}:OwnReward", "options": {"head": "head.bin", "label": "c/d"}}],
         features={
             "name": "tests.config.test_paths:Network",
             "options": {"weights": "w.safetensors", "labels": "~/labels", "model": "some/model"},
@@ -78,6 +92,7 @@ def test_rewards_and_features_of_an_evaluation(home: Path) -> None:
     assert [reward.options for reward in settings.rewards] == [
         {"image": str(home / "style.png"), "size": 64},
         {"weights": str(home / "weights/mine.safetensors")},
+        {"head": str(home / "head.bin"), "label": "c/d"},
     ]
     assert settings.features is not None
     assert settings.features.options == {

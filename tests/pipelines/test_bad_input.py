@@ -126,7 +126,7 @@ CASES = {
     "unknown reward option": (["rewards.terms.0.options={x: 1}"], "has no option 'x'; it has seconds"),
     "unknown evaluator": (
         ["evaluation.evaluators.0.name=evaluator"],
-        "evaluation.evaluators.0: there is no reward 'evaluator'; there are",
+        "evaluation.evaluators.0.name: there is no reward 'evaluator'; there are",
     ),
     "black box with weight": (["rewards.terms.2.weight=1.0"], "has weight 1.0 but no gradient: it is a black box"),
     "held-out evaluator with weight": (

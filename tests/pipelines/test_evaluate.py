@@ -221,7 +221,7 @@ def refuse(tiny_base: Path, tmp_path: Path, mlflow_uri: str, capsys: pytest.Capt
         ("prompts.num_prompts=8", "prompts.num_prompts: got 8, but"),
         ("prompts.heldout=nowhere.parquet", "prompts.heldout:"),
         ("prompts.category=colour", "has no column 'colour'"),
-        ("rewards=[{name: nothing}]", "rewards.0: there is no reward 'nothing'"),
+        ("rewards=[{name: nothing}]", "rewards.0.name: there is no reward 'nothing'"),
         (
             "rewards=[{name: 'tests.support.ink:Ink'}, {name: 'tests.support.ink:Ink'}]",
             "is named 2 times; name it once",

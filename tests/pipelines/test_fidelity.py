@@ -97,8 +97,11 @@ def test_numbers_image_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch:
         ({"fidelity": {"batches": 1}}, "fidelity.batches: got 1"),
         ({"fidelity": {"drawz": 2}}, "fidelity.drawz: unknown setting"),
         ({"prompts": {"train": "nowhere.parquet"}}, "prompts.train:"),
-        ({"rewards": {"terms": [{"name": "jpeg_compressibility"}]}}, "rewards.terms: "),
-        ({"rewards": {"terms": [{"name": "layout", "options": {"towards": "up"}}]}}, "rewards.terms.0: "),
+        ({"rewards": {"terms": [{"name": "jpeg_compressibility"}]}}, "rewards.terms.0: "),
+        (
+            {"rewards": {"terms": [{"name": "layout", "options": {"towards": "up"}}]}},
+            "rewards.terms.0.options.towards: ",
+        ),
         ({"model": {"base": "zoo://emojis"}}, "model.base: got 'zoo://emojis'"),
         ({"model": {"lora": {"targets": ["to_x"]}}}, "model.lora.targets"),
         ({"sampling": {"options": {"heigth": 8}}}, "sampling.options:"),
