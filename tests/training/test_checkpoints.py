@@ -1,0 +1,41 @@
+"""What a checkpoint has for those who have no engine."""
+
+import json
+from pathlib import Path
+
+import ray.train
+import safetensors.torch
+import torch
+
+from sdo_ray.training.checkpoints import KEPT, POLICY, PROGRESS, checkpoint_bytes, kept, read_policy, read_progress
+from tests.support.updates import report
+
+
+def checkpoint(directory: Path, progress: object) -> ray.train.Checkpoint:
+    """Without the optimizer's part, which whoever asks for progress must not need."""
+    (directory / PROGRESS).write_text(json.dumps(progress))
+    safetensors.torch.save_file({"b": torch.ones(2), "a": torch.zeros(3)}, directory / POLICY)
+    return ray.train.Checkpoint.from_directory(str(directory))
+
+
+def test_progress_and_policy_are_read_by_themselves(tmp_path: Path) -> None:
+    reports = [report(0), report(1)]
+    found = checkpoint(tmp_path, {"update": 2, "reports": [each.to_json() for each in reports]})
+    assert read_progress(found) == (2, reports)
+    policy = read_policy(found)
+    assert list(policy) == ["a", "b"]
+    assert torch.equal(policy["b"], torch.ones(2))
+
+
+def test_progress_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    old = report(0).to_json()
+    old["num_left_out"] = old.pop("num_skipped")
+    assert read_progress(checkpoint(tmp_path, {"update": 1, "reports": [old]})) == (1, [report(0)])
+
+
+def test_a_run_that_has_saved_nothing_has_none(tmp_path: Path) -> None:
+    assert kept(str(tmp_path / "train")) == {}
+
+
+def test_room_is_asked_for_those_kept_and_the_next() -> None:
+    assert checkpoint_bytes({"a": torch.zeros(10)}) == 10 * 4 * 5 * (KEPT + 1)
