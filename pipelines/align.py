@@ -19,9 +19,8 @@ from typing import Any
 import ray
 import ray.data
 import torch
-from ray.train import TrainingFailedError
 
-from pipelines.arguments import run_job
+from pipelines.job import run_job
 from pipelines.progress import Progress
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
@@ -31,6 +30,7 @@ from sdo_ray.evaluation.models import ModelSource, PolicyModel, WholeModel
 from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, as_metrics, read_outcome, write_images, write_outcome
 from sdo_ray.evaluation.result import BASE, CANDIDATE, Evaluation
 from sdo_ray.evaluation.summary import summarize
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.models.export import export_model, product
 from sdo_ray.models.load import resolve
 from sdo_ray.models.policy import initial_policy
@@ -42,7 +42,6 @@ from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.stream import contribution_stream
-from sdo_ray.secrets import redact
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
@@ -197,21 +196,15 @@ def _compare(
     return Outcome(tuple(lines), places | ({"registered model": model} if model else {}))
 
 
+def job(settings: AlignSettings) -> int:
+    """Align, and print the outcome; returns the exit code."""
+    print(f"\n{align(settings)}")
+    return ExitCode.OK
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-
-    def job(settings: AlignSettings) -> int:
-        try:
-            print(f"\n{align(settings)}")
-            return 0
-        except (TrainingFailedError, RunGivenUp) as error:
-            print(f"\n{settings.run.name} stopped: {redact(str(error))}", file=sys.stderr)
-            print("Its checkpoints are kept; once mended, the same command goes on from the newest.", file=sys.stderr)
-            return 1
-        finally:
-            ray.shutdown()
-
-    return run_job("align", __doc__ or "", AlignSettings, job, arguments)
+    return run_job("align", arguments)
 
 
 if __name__ == "__main__":

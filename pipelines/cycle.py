@@ -16,41 +16,32 @@ from dataclasses import asdict
 
 import ray
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from ray.exceptions import RayError
-from ray.train import TrainingFailedError
 
 from pipelines.align import align
-from pipelines.arguments import run_job
 from pipelines.evaluate import evaluate
-from sdo_ray.cluster import cause_of
+from pipelines.job import run_job
 from sdo_ray.config.cycle import CycleSettings, check_cycle
 from sdo_ray.config.run import keep_settings, open_run
-from sdo_ray.cycle.lock import AlreadyRunning, driver_lock
+from sdo_ray.cycle.lock import driver_lock
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.promotion.aliases import read_aliases
-from sdo_ray.promotion.lock import LeaseOver
 from sdo_ray.promotion.promote import Promotion, promote
 from sdo_ray.prompts.prepare import Preparation, prepare
 from sdo_ray.registry.versions import CHAMPION, SCHEME
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import check_server, tracking_uri
-from sdo_ray.training.group import RunGivenUp
 
 ATTEMPTS = 5
 """Evaluations of one candidate at most, each but the first because the champion changed during the one before."""
 
-CODES = {"promoted": 0, "refused": 3}
+CODES = {"promoted": ExitCode.OK, "refused": ExitCode.REFUSED}
 """Exit codes by decision."""
 
 
 class ChampionKeepsChanging(RuntimeError):
     """No evaluation was done before another cycle had moved the champion."""
-
-
-STOPPED = (TrainingFailedError, RunGivenUp, RayError, ChampionKeepsChanging, LeaseOver, MlflowException)
-"""What ends a cycle that the same command can go on with, once its cause is mended."""
 
 
 def cycle(settings: CycleSettings) -> Summary:
@@ -141,23 +132,16 @@ def _promote(
     )
 
 
+def job(settings: CycleSettings) -> int:
+    """Run the cycle, and print its summary; returns the exit code."""
+    summary = cycle(settings)
+    print(summary)
+    return summary.exit_code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-
-    def job(settings: CycleSettings) -> int:
-        try:
-            summary = cycle(settings)
-            print(summary)
-            return summary.exit_code
-        except AlreadyRunning as error:
-            print(f"{settings.run.name} was not started: {error}", file=sys.stderr)
-            return 4
-        except STOPPED as error:
-            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
-            print("What is done is kept; once mended, the same command goes on from there.", file=sys.stderr)
-            return 1
-
-    return run_job("cycle", __doc__ or "", CycleSettings, job, arguments)
+    return run_job("cycle", arguments)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.arguments import quiet
+from pipelines.job import ended, quiet
 from sdo_ray.doctor import machine, services, software
 from sdo_ray.doctor.finding import Check, Level, run_check
+from sdo_ray.exit_codes import ExitCode
 
 CHECKS: tuple[Check, ...] = (
     software.python_version,
@@ -38,7 +39,7 @@ def doctor(checks: Sequence[Check] = CHECKS) -> int:
         levels.append(finding.level)
     problems, warnings = levels.count(Level.PROBLEM), levels.count(Level.WARNING)
     print(f"\n{len(levels)} checks: {problems} problems, {warnings} warnings")
-    return 1 if problems else 0
+    return ExitCode.STOPPED if problems else ExitCode.OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(
         prog="sdo doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args(arguments)
-    return doctor()
+    return ended("doctor", doctor)
 
 
 if __name__ == "__main__":

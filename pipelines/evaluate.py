@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray
 
-from pipelines.arguments import run_job
+from pipelines.job import run_job
 from pipelines.progress import clock
-from sdo_ray.cluster import cause_of, connect
+from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
 from sdo_ray.config.run import keep_settings, open_run
@@ -37,6 +36,7 @@ from sdo_ray.evaluation.reference import reference_features
 from sdo_ray.evaluation.report import REPORT, render_report
 from sdo_ray.evaluation.result import CANDIDATE, Evaluation, read_evaluation, write_evaluation
 from sdo_ray.evaluation.summary import as_numbers, as_records, as_text
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.rollout.reward_client import reward_provenance, reward_specs, start_reward_actors
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment
@@ -154,23 +154,17 @@ def _keep(settings: EvaluateSettings, run: RunDirectory, evaluation: Evaluation,
     Parts(run).remove()
 
 
+def job(settings: EvaluateSettings) -> int:
+    """Evaluate, and print the outcome; returns the exit code."""
+    evaluation = evaluate(settings)
+    run = RunDirectory(settings.run.storage, settings.run.name)
+    print(f"\n{as_text(evaluation)}\n\nreport  {run.place(REPORT)}\nMLflow  {how_to_look(tracking_uri(run))}")
+    return ExitCode.OK
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-
-    def job(settings: EvaluateSettings) -> int:
-        try:
-            evaluation = evaluate(settings)
-        except ray.exceptions.RayError as error:
-            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
-            print("Its images so far are kept; once mended, the same command goes on.", file=sys.stderr)
-            return 1
-        finally:
-            ray.shutdown()
-        run = RunDirectory(settings.run.storage, settings.run.name)
-        print(f"\n{as_text(evaluation)}\n\nreport  {run.place(REPORT)}\nMLflow  {how_to_look(tracking_uri(run))}")
-        return 0
-
-    return run_job("evaluate", __doc__ or "", EvaluateSettings, job, arguments)
+    return run_job("evaluate", arguments)
 
 
 if __name__ == "__main__":

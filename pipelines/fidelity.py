@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
-from pipelines.arguments import run_job
-from sdo_ray.cluster import cause_of, connect
+from pipelines.job import run_job
+from sdo_ray.cluster import connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.fidelity.plot import plot
 from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
 from sdo_ray.fidelity.table import as_table
@@ -119,22 +119,17 @@ def _title(settings: FidelityRunSettings) -> str:
     )
 
 
+def job(settings: FidelityRunSettings) -> int:
+    """Compare, and print the numbers; returns the exit code."""
+    print(f"\n{as_table(compare(settings))}")
+    place = f"{settings.run.storage}/{settings.run.name}"
+    print(f"\nnumbers  {place}/{NUMBERS}\nimage  {place}/{IMAGE}")
+    return ExitCode.OK
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-
-    def job(settings: FidelityRunSettings) -> int:
-        try:
-            print(f"\n{as_table(compare(settings))}")
-            place = f"{settings.run.storage}/{settings.run.name}"
-            print(f"\nnumbers  {place}/{NUMBERS}\nimage  {place}/{IMAGE}")
-            return 0
-        except ray.exceptions.RayTaskError as error:
-            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
-            return 1
-        finally:
-            ray.shutdown()
-
-    return run_job("fidelity", __doc__ or "", FidelityRunSettings, job, arguments)
+    return run_job("fidelity", arguments)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray
 
-from pipelines.arguments import run_job
-from sdo_ray.cluster import cause_of, connect
+from pipelines.job import run_job
+from sdo_ray.cluster import connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.input_optimization.optimizer import optimize_rows
 from sdo_ray.input_optimization.records import RowBatch
 from sdo_ray.input_optimization.results import (
@@ -112,21 +112,15 @@ def _finish(
     return Outcome(len(results), tuple(changes(results)), places)
 
 
+def job(settings: OptimizeSettings) -> int:
+    """Optimise, and print the outcome; returns the exit code."""
+    print(f"\n{optimize(settings)}")
+    return ExitCode.OK
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-
-    def job(settings: OptimizeSettings) -> int:
-        try:
-            print(f"\n{optimize(settings)}")
-            return 0
-        except ray.exceptions.RayError as error:
-            print(f"\n{settings.run.name} stopped: {cause_of(error)}", file=sys.stderr)
-            print("Finished rows are kept; once mended, the same command goes on from there.", file=sys.stderr)
-            return 1
-        finally:
-            ray.shutdown()
-
-    return run_job("optimize", __doc__ or "", OptimizeSettings, job, arguments)
+    return run_job("optimize", arguments)
 
 
 if __name__ == "__main__":

@@ -11,21 +11,23 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipelines.arguments import run_job
+from pipelines.job import run_job
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.zoo.settings import PretrainSettings
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; returns 0, or 2 after saying what is wrong with the settings."""
-    return run_job("pretrain", "Make a small text-to-image model.", PretrainSettings, _job, arguments)
-
-
-def _job(settings: PretrainSettings) -> int:
+def job(settings: PretrainSettings) -> int:
+    """Train, a line for every part; returns the exit code."""
     # Torch and diffusers take seconds to import; bad settings are refused without them.
     from sdo_ray.zoo.pretraining import pretrain
 
     pretrain(settings, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
-    return 0
+    return ExitCode.OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_job("pretrain", arguments)
 
 
 if __name__ == "__main__":

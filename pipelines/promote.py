@@ -10,16 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.arguments import BAD_INPUT, run_job
-from sdo_ray.promotion.lock import LeaseOver
+from pipelines.job import run_job
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.promotion.promote import promote, roll_back
 from sdo_ray.promotion.settings import PromoteSettings
-from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.server import check_server, tracking_uri
 
-CODES = {"promoted": 0, "refused": 3, "outdated": BAD_INPUT}
+CODES = {"promoted": ExitCode.OK, "refused": ExitCode.REFUSED, "outdated": ExitCode.BAD_INPUT}
 """Exit codes by decision."""
 
 PROMOTION, ROLLBACK = "promotion.json", "rollback.json"
@@ -34,27 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, _ = flags.parse_known_args(arguments)
 
     def job(settings: PromoteSettings) -> int:
-        from mlflow.exceptions import MlflowException
-
         if given.rollback and not given.why.strip():
             fix = "give one, for those who find the version later"
             raise SettingsError(Problem("--why", "a rollback takes a reason", fix=fix))
         settings.rules()
         run = RunDirectory(settings.evaluation.storage, settings.evaluation.name)
         check_server(uri := tracking_uri(run))
-        try:
-            if given.rollback:
-                rollback = roll_back(settings, given.why, uri)
-                print(rollback, run.write_json(ROLLBACK, rollback.to_dict()), sep="\n")
-                return 0
-            promotion = promote(settings, uri)
-            print(promotion, run.write_json(PROMOTION, promotion.to_dict()), sep="\n")
-            return CODES[promotion.decision]
-        except (MlflowException, LeaseOver) as error:
-            print(f"sdo promote failed: {redact(str(error))}", file=sys.stderr)
-            return 1
+        if given.rollback:
+            rollback = roll_back(settings, given.why, uri)
+            print(rollback, run.write_json(ROLLBACK, rollback.to_dict()), sep="\n")
+            return ExitCode.OK
+        promotion = promote(settings, uri)
+        print(promotion, run.write_json(PROMOTION, promotion.to_dict()), sep="\n")
+        return CODES[promotion.decision]
 
-    return run_job("promote", __doc__ or "", PromoteSettings, job, arguments, [flags])
+    return run_job("promote", arguments, flags, job)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.arguments import BAD_INPUT, quiet
+from pipelines.job import ended, quiet
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
 from sdo_ray.settings import Problem, Problems, SettingsError, at, under
@@ -24,13 +25,14 @@ DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     quiet()
-    try:
-        for path in sample(_parser().parse_args(arguments)):
+    given = _parser().parse_args(arguments)
+
+    def job() -> int:
+        for path in sample(given):
             print(path)
-    except SettingsError as error:
-        print("sdo sample did not start:", *(f"  - {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
-        return BAD_INPUT
-    return 0
+        return ExitCode.OK
+
+    return ended("sample", job)
 
 
 def sample(given: argparse.Namespace) -> list[Path]:

@@ -22,21 +22,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.arguments import BAD_INPUT, quiet
+from pipelines.commands import COMMANDS
+from pipelines.job import add_set, ended, quiet
 from sdo_ray.config.loading import load_settings, read_settings
-from sdo_ray.config.reference import COMMANDS
 from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, Problems, SettingsError, relative_paths
 from sdo_ray.submission.environment import job_environment
 from sdo_ray.submission.identity import JobName
 from sdo_ray.submission.package import pack
-from sdo_ray.submission.server import JobServer, ServerLost, exit_code
+from sdo_ray.submission.server import JobServer, exit_code
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-LOST = 69
-"""Exit code when the cluster stops answering: unavailable, as sysexits.h has it."""
+TAKING_SETTINGS = tuple(name for name, command in COMMANDS.items() if command.settings)
+"""The commands that can be submitted."""
 
 
 def submit(options: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def submit(options: argparse.Namespace) -> int:
         fix = "give the cluster's job server, such as http://HEAD:8265, or set RAY_ADDRESS"
         raise SettingsError(Problem("--address", "", fix=fix))
     if not (options.status or options.stop):
-        load_settings(COMMANDS[options.command], config, options.overrides)
+        load_settings(COMMANDS[options.command].settings_class(), config, options.overrides)
         working, entrypoint, variables = _prepare(options, config, settings)
     server = JobServer(options.address, options.timeout, _say)
     known = server.attempts(run)
@@ -107,7 +107,8 @@ def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]
 
 def _check_storage(command: str, settings: dict[str, Any]) -> None:
     storage = (settings.get("run") or {}).get("storage", "runs")
-    if "run" in COMMANDS[command].model_fields and "://" not in storage and not Path(storage).is_absolute():
+    kind = COMMANDS[command].settings_class()
+    if "run" in kind.model_fields and "://" not in storage and not Path(storage).is_absolute():
         raise SettingsError(
             Problem(
                 "run.storage",
@@ -157,11 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="sdo submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=f"one of {', '.join(COMMANDS)}")
-    parser.add_argument("config", metavar="CONFIG", help="YAML file with the settings")
     parser.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="overrides", help="change one setting; repeatable"
+        "command", metavar="COMMAND", choices=TAKING_SETTINGS, help=f"one of {', '.join(TAKING_SETTINGS)}"
     )
+    parser.add_argument("config", metavar="CONFIG", help="YAML file with the settings")
+    add_set(parser)
     parser.add_argument(
         "--address",
         metavar="URL",
@@ -195,17 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     then.add_argument("--follow", action="store_true", help="print the job's output until it ends")
     then.add_argument("--status", action="store_true", help="submit nothing, say how the job is")
     then.add_argument("--stop", action="store_true", help="submit nothing, stop the job")
-    try:
-        return submit(parser.parse_args(arguments))
-    except SettingsError as error:
-        print("sdo submit did nothing:", *(f"  - {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
-        return BAD_INPUT
-    except ServerLost as error:
-        _say(f"the cluster does not answer any more: {error}")
-        return LOST
-    except KeyboardInterrupt:
-        _say("the job goes on; --follow attaches to it again, --stop stops it")
-        return 130
+    options = parser.parse_args(arguments)
+    return ended("submit", lambda: submit(options))
 
 
 if __name__ == "__main__":

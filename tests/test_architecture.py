@@ -20,12 +20,12 @@ FLOORS = (
     {"rollout"},
     {"models", "cluster", "submission", "prompts", "cycle", "tracking"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
-    {"settings", "seeds"},
+    {"settings", "seeds", "exit_codes"},
 )
 """The rooms from top to bottom: each imports from floors below its own only. A new room needs a place here."""
 
 CLUSTER_PACKAGES = {"ray", "mlflow", "deepspeed"}
-ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage", "secrets", "seeds"}
+ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage", "secrets", "seeds", "exit_codes"}
 """Rooms that never import `CLUSTER_PACKAGES`."""
 
 

@@ -1,35 +1,25 @@
-"""The reference of all settings, made from their declarations.
-
-python -m sdo_ray.config.reference > docs/configuration.md
-"""
+"""The reference of all settings, made from their declarations; `python -m pipelines.reference` prints it."""
 
 from __future__ import annotations
 
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from sdo_ray.config.align import AlignSettings
-from sdo_ray.config.cycle import CycleSettings
-from sdo_ray.config.evaluate import EvaluateSettings
-from sdo_ray.config.fidelity import FidelityRunSettings
-from sdo_ray.config.optimize import OptimizeSettings
-from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.settings import IsPath, Settings
-from sdo_ray.zoo.settings import PretrainSettings
 
 EXAMPLE = "pipelines/configs/emoji.yaml"
 REPOSITORY = Path(__file__).parents[2]
 
 HEAD = """# Configuration
 
-<!-- Change the settings' declarations, then: python -m sdo_ray.config.reference > docs/configuration.md -->
+<!-- Change the settings' declarations, then: python -m pipelines.reference > docs/configuration.md -->
 
 A run is one YAML file. `--set section.key=value` changes one setting on the command line, the value in YAML; lists are
 indexed from 0, as in `--set rewards.terms.0.weight=2`, and `null` takes a section back to its defaults, as in
@@ -47,25 +37,18 @@ join (`ray job submit` sets it; without it, a run starts Ray on its machine), `R
 its token, and `MLFLOW_TRACKING_URI`, the MLflow server (without it, a database file in the run's storage).
 """
 
-COMMANDS: dict[str, type[Settings]] = {
-    "align": AlignSettings,
-    "evaluate": EvaluateSettings,
-    "promote": PromoteSettings,
-    "cycle": CycleSettings,
-    "fidelity": FidelityRunSettings,
-    "optimize": OptimizeSettings,
-    "pretrain": PretrainSettings,
-}
-"""Commands of `sdo` that take a settings file, and what is in it."""
-
 KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 
-def reference() -> str:
-    """All settings as Markdown: name, type, default, what is legal, what it does."""
+def reference(commands: Mapping[str, type[Settings]]) -> str:
+    """All settings as Markdown: name, type, default, what is legal, what it does.
+
+    Args:
+        commands: those of `sdo` that take a settings file, and the class of what is in it.
+    """
     text = (REPOSITORY / EXAMPLE).read_text()
     parts = [HEAD.format(example=EXAMPLE, yaml=text)]
-    for command, kind in COMMANDS.items():
+    for command, kind in commands.items():
         parts.append(f"## `sdo {command}`\n")
         parts += _section(kind, "", "")
     return "\n".join(parts)
@@ -152,7 +135,3 @@ def _legal(field: FieldInfo) -> str:
 def _yaml(value: Any) -> str:
     """A value as one writes it in YAML."""
     return value if isinstance(value, str) and value else json.dumps(value)
-
-
-if __name__ == "__main__":
-    print(reference(), end="")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.secrets import kind_of_secret, redact
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.submission.identity import JobName
@@ -170,16 +171,12 @@ class JobServer:
 
 
 def exit_code(job: JobDetails) -> int:
-    """0 for a job that succeeded, its driver's own code for one that failed, 130 for one that was stopped."""
+    """OK, INTERRUPTED for a job that was stopped, the driver's own for one that failed, UNFINISHED for others."""
     match job.status.value:
         case "SUCCEEDED":
-            return 0
+            return ExitCode.OK
         case "STOPPED":
-            return 130
+            return ExitCode.INTERRUPTED
         case "FAILED":
-            return job.driver_exit_code or 1
-    return UNFINISHED
-
-
-UNFINISHED = 75
-"""The code of a job that has not ended: try again later, as sysexits.h has it."""
+            return job.driver_exit_code or ExitCode.STOPPED
+    return ExitCode.UNFINISHED

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from torch import Tensor
 
+from pipelines.commands import commands_with_settings
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.cycle import CycleSettings
 from sdo_ray.config.evaluate import EvaluateSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.optimize import OptimizeSettings
-from sdo_ray.config.reference import COMMANDS
 from sdo_ray.config.run import FILE, keep_settings, open_run
 from sdo_ray.prompts.prepare import Preparation
 from sdo_ray.settings import IsPath, Settings, SettingsError
@@ -25,6 +25,7 @@ from tests.support.cycles import tiny_cycle
 from tests.support.runs import tiny_settings
 
 STYLE = {"name": "gram_style", "options": {"image": "style.png", "size": 64}}
+SETTINGS = commands_with_settings()
 LEARNED = {"name": "preference", "options": {"weights": "weights/mine.safetensors"}}
 
 
@@ -195,11 +196,11 @@ def marks(field: Any) -> list[Any]:
     return [*field.metadata, *inner]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", SETTINGS)
 def test_settings_that_tell_of_files_are_paths(command: str) -> None:
     """A path that is forgotten here would start at the working directory, in silence."""
     seen = set()
-    for name, field in fields(COMMANDS[command]):
+    for name, field in fields(SETTINGS[command]):
         is_path = any(isinstance(mark, IsPath) for mark in marks(field))
         if not is_path and TELLS_OF_FILES.search(field.description) and not COLUMNS.search(field.description):
             assert name in EXEMPT, f"{name}: a SettingsPath? {field.description}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from pipelines.commands import commands_with_settings
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.reference import reference
 from sdo_ray.tracking.provenance import flatten
@@ -12,13 +13,13 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_the_committed_file_is_what_the_command_prints() -> None:
-    assert (REPOSITORY / "docs/configuration.md").read_text() == reference(), (
-        "run: python -m sdo_ray.config.reference > docs/configuration.md"
+    assert (REPOSITORY / "docs/configuration.md").read_text() == reference(commands_with_settings()), (
+        "run: python -m pipelines.reference > docs/configuration.md"
     )
 
 
 def test_every_setting_is_in_it_and_described() -> None:
-    text = reference()
+    text = reference(commands_with_settings())
     example = AlignSettings.model_validate(yaml.safe_load((REPOSITORY / "pipelines/configs/emoji.yaml").read_text()))
     for name in flatten(example.to_dict()):
         parts = ["N" if part.isdigit() else part for part in name.split(".")]

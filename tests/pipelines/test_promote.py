@@ -85,7 +85,7 @@ def test_a_failure_of_the_server_is_said_in_a_line(tmp_path: Path, capsys, monke
     monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", fails)
     assert main([str(promotion_settings(tmp_path, evaluation(1, **BETTER), "q > 0"))]) == 1
     said = capsys.readouterr().err
-    assert said == "sdo promote failed: disk full at postgresql://***db/x\n"
+    assert said.startswith("\nsdo promote stopped: MLflow: disk full at postgresql://***db/x\nOnce mended, ")
 
 
 def test_the_help_lists_the_flags(capsys) -> None:

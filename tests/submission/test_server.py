@@ -12,9 +12,10 @@ import pytest
 import ray
 from aiohttp import web
 
+from sdo_ray.exit_codes import ExitCode
 from sdo_ray.settings import SettingsError
 from sdo_ray.submission.identity import JobName
-from sdo_ray.submission.server import UNFINISHED, JobServer, ServerLost, exit_code
+from sdo_ray.submission.server import JobServer, ServerLost, exit_code
 from tests.support.ports import free_port
 
 NAME = JobName("align", "tiny", "0123abcd")
@@ -183,7 +184,13 @@ def test_a_secret_in_the_address_is_refused_and_not_shown() -> None:
 
 @pytest.mark.parametrize(
     ("status", "driver", "code"),
-    [("SUCCEEDED", 0, 0), ("FAILED", 2, 2), ("FAILED", None, 1), ("STOPPED", None, 130), ("RUNNING", None, UNFINISHED)],
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 2, 2),
+        ("FAILED", None, 1),
+        ("STOPPED", None, 130),
+        ("RUNNING", None, ExitCode.UNFINISHED),
+    ],
 )
 def test_exit_codes(status: str, driver: int | None, code: int) -> None:
     from ray.job_submission import JobDetails

@@ -1,0 +1,112 @@
+"""The commands of `sdo`: what each is for, its settings, and where its code is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdo_ray.settings import Settings
+
+SAME_COMMAND = "once mended, the same command goes on from there."
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. Everything is named by import path, so that the table imports nothing."""
+
+    summary: str
+    """A line for `sdo --help`."""
+    module: str
+    """Its driver. `job(settings)` does the work and returns the exit code; imported once the settings are read, as
+    torch and Ray take seconds."""
+    settings: str | None = None
+    """`module:Class` of its settings file; None for a command without one."""
+    own_line: bool = False
+    """Whether `main(arguments)` of the module reads a command line with flags of its own."""
+    kept: str = f"What is done is kept; {SAME_COMMAND}"
+    """What is there still after the work was stopped, and what to do; empty for nothing to say."""
+
+    def settings_class(self) -> type[Settings]:
+        """The class of its settings file."""
+        assert self.settings is not None
+        module, _, name = self.settings.partition(":")
+        kind: type[Settings] = getattr(importlib.import_module(module), name)
+        return kind
+
+    def driver(self) -> Any:
+        """The imported module."""
+        return importlib.import_module(self.module)
+
+    def about(self) -> str:
+        """The driver's docstring, without importing it."""
+        spec = importlib.util.find_spec(self.module)
+        assert spec is not None
+        assert spec.origin is not None
+        return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
+
+
+COMMANDS: dict[str, Command] = {
+    "align": Command(
+        "align a model with rewards",
+        "pipelines.align",
+        "sdo_ray.config.align:AlignSettings",
+        kept=f"Its checkpoints are kept; {SAME_COMMAND}",
+    ),
+    "evaluate": Command(
+        "compare models on held-out prompts, and make a page of it",
+        "pipelines.evaluate",
+        "sdo_ray.config.evaluate:EvaluateSettings",
+        kept=f"Its images so far are kept; {SAME_COMMAND}",
+    ),
+    "promote": Command(
+        "make an evaluated model the champion, if it passes the rules; or take it back",
+        "pipelines.promote",
+        "sdo_ray.promotion.settings:PromoteSettings",
+        own_line=True,
+        kept="Once mended, the same command tries again.",
+    ),
+    "cycle": Command(
+        "prepare prompts, align, evaluate and promote, as one job",
+        "pipelines.cycle",
+        "sdo_ray.config.cycle:CycleSettings",
+        kept=f"Its finished stages, and what the last one kept, are there; {SAME_COMMAND}",
+    ),
+    "fidelity": Command(
+        "compare gradient estimators with full backpropagation",
+        "pipelines.fidelity",
+        "sdo_ray.config.fidelity:FidelityRunSettings",
+        kept="Once mended, the same command starts anew.",
+    ),
+    "optimize": Command(
+        "optimise single images against rewards, the model frozen",
+        "pipelines.optimize",
+        "sdo_ray.config.optimize:OptimizeSettings",
+        kept=f"Finished rows are kept; {SAME_COMMAND}",
+    ),
+    "pretrain": Command(
+        "train a small text-to-image model from a parquet of images and captions",
+        "pipelines.pretrain",
+        "sdo_ray.zoo.settings:PretrainSettings",
+    ),
+    "sample": Command("make images with a base or aligned model", "pipelines.sample", own_line=True, kept=""),
+    "submit": Command(
+        "run a command as a job of a Ray cluster",
+        "pipelines.submit",
+        own_line=True,
+        kept="A job that was submitted goes on; --follow attaches to it again, --stop stops it.",
+    ),
+    "doctor": Command(
+        "check this machine and say how to mend what is found", "pipelines.doctor", own_line=True, kept=""
+    ),
+}
+"""By name, in the order of the documentation."""
+
+
+def commands_with_settings() -> dict[str, type[Settings]]:
+    """The commands that take a settings file, and the class of what is in it; imports them all."""
+    return {name: command.settings_class() for name, command in COMMANDS.items() if command.settings}
