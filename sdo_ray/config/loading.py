@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _no_settings(got: str) -> SettingsError:
-    return SettingsError(Problem("settings", got, fix="give the path of a YAML file with settings"))
+    return SettingsError(Problem("", got, fix="give the path of a YAML file with settings"))
 
 
 def _override(data: dict[str, Any], overrides: Iterable[str]) -> None:

@@ -112,8 +112,8 @@ def test_two_cycles_at_once_end_with_one_consistent_registry(
 
 
 CASES = {
-    "no such stage file": (["align.config=none.yaml"], "align: settings: there is no file"),
-    "a stage's own setting": (["evaluate.set={samplers.cuont: 2}"], "evaluate: samplers.cuont: unknown setting"),
+    "no such stage file": (["align.config=none.yaml"], "align: there is no file"),
+    "a stage's own setting": (["evaluate.set={samplers.cuont: 2}"], "evaluate.samplers.cuont: unknown setting"),
     "no rule": (["promote.set={promotion.rules: [better]}"], "promotion.rules.0: 'better'"),
     "another model": (["promote.set={promotion.model: other}"], "the cycle promotes what it registers"),
     "no prompts": (["prompts.source=none.txt"], "prompts.source: 'none.txt' does not exist"),
