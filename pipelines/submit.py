@@ -120,7 +120,7 @@ def _check_storage(command: str, settings: dict[str, Any]) -> None:
 
 def _check_paths(command: str, config: Path, working: Path, settings: dict[str, Any]) -> None:
     with Problems() as problems:
-        for found in relative_paths(COMMANDS[command], settings):
+        for found in relative_paths(COMMANDS[command].settings_class(), settings):
             # A path in the file starts at the file, one given by --set where the job starts: at the working directory.
             places = [(start / found.path).resolve() for start in (config.parent, working)]
             if not any(place.exists() and place.is_relative_to(working) for place in places):
