@@ -22,6 +22,7 @@ from typing import Any
 
 from pipelines.commands import COMMANDS
 from sdo_ray.exit_codes import ExitCode
+from sdo_ray.own_packages import find_modules_beside
 from sdo_ray.secrets import read_secret_files, redact, take_credentials_from_tracking_uri
 from sdo_ray.settings import SettingsError
 
@@ -61,9 +62,11 @@ def run_job(
     given = parser.parse_args(arguments)
 
     def read_and_run() -> int:
-        # Not at the top: both import torch, and Ray takes seconds more.
-        from sdo_ray.config.loading import load_settings
+        # Not at the top: what only prints the help does not wait for it.
+        from sdo_ray.config.loading import load_settings, read_settings
 
+        find_modules_beside(Path(given.config))
+        read_settings(given.config, given.overrides)  # a file that is none is refused before the classes are imported
         settings = load_settings(command.settings_class(), given.config, given.overrides)
         read_secret_files()
         take_credentials_from_tracking_uri()

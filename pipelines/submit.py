@@ -1,6 +1,6 @@
 """Run a command of sdo as a job of a Ray cluster: `sdo submit COMMAND CONFIG --address http://HEAD:8265 [--set a.b=c]`.
 
-    settings checked here -> working directory packed -> Ray's job server -> `python -m pipelines.COMMAND CONFIG`
+    settings checked here -> working directory packed -> Ray's job server -> `python -m sdo_ray COMMAND CONFIG`
 
 The job is named after the run and its settings, so the same command again finds the job: it is attached to while it
 runs, reported if it succeeded, and submitted once more if it failed or was stopped, to go on where the run was.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.commands import COMMANDS
 from pipelines.job import add_set, ended, quiet
 from sdo_ray.config.loading import load_settings, read_settings
+from sdo_ray.own_packages import find_modules_beside
 from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, Problems, SettingsError, relative_paths
 from sdo_ray.submission.environment import job_environment
@@ -52,6 +53,7 @@ def submit(options: argparse.Namespace) -> int:
         fix = "give the cluster's job server, such as http://HEAD:8265, or set RAY_ADDRESS"
         raise SettingsError(Problem("--address", "", fix=fix))
     if not (options.status or options.stop):
+        find_modules_beside(config)
         load_settings(COMMANDS[options.command].settings_class(), config, options.overrides)
         working, entrypoint, variables = _prepare(options, config, settings)
     server = JobServer(options.address, options.timeout, _say)
@@ -99,7 +101,7 @@ def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]
             problems.add(Problem("--working-dir", got, fix="name one that does"))
         with problems.of():
             variables = job_environment(options.env)
-    command = [options.python, "-u", "-m", f"pipelines.{options.command}", str(inside.relative_to(working))]
+    command = [options.python, "-u", "-m", "sdo_ray", options.command, str(inside.relative_to(working))]
     for override in options.overrides:
         command += ["--set", override]
     return working, shlex.join(command), variables

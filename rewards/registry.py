@@ -227,11 +227,11 @@ def reward_class(name: str) -> type:
     except ImportError as error:
         absent = error.name if isinstance(error, ModuleNotFoundError) else None
         if absent is not None and f"{module_name}.".startswith(f"{absent}."):
-            raise RewardError(
-                "name",
-                f"reward {name!r}: no module {absent!r}",
-                fix="is its folder on PYTHONPATH, here and on the workers?",
-            ) from error
+            if module_name.startswith("rewards."):
+                fix = "`rewards` is the package of the built-in ones; give your own folder or file another name"
+            else:
+                fix = "put it beside the settings file, or its folder on PYTHONPATH, here and on the workers"
+            raise RewardError("name", f"reward {name!r}: no module {absent!r}", fix=fix) from error
         raise RewardError(
             "name",
             f"reward {name!r}: its module cannot be imported here: {error}",
@@ -241,10 +241,12 @@ def reward_class(name: str) -> type:
         classes = [
             key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name
         ]
+        fix = "give your own module another name" if module_name == "rewards" else ""
         raise RewardError(
             "name",
             f"reward {name!r}: module {module_name!r} has no {class_name!r}",
             f"its classes are {_listed(classes)}",
+            fix,
         )
     return _checked_class(getattr(module, class_name), name)
 

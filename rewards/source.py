@@ -97,8 +97,10 @@ def _find(module: str, folders: Sequence[str]) -> ModuleSpec:
     """Where a module is. Unlike `importlib.util.find_spec` for a module in a package, this imports no package."""
     top, *rest = module.split(".")
     try:
-        # The second knows packages that are installed for editing, too.
-        found = PathFinder.find_spec(top, [*folders, *sys.path]) or importlib.util.find_spec(top)
+        # This package is the one that runs, whatever else is called so. The last knows packages that are installed for
+        # editing, too.
+        places = [] if top == __package__ else [*folders, *sys.path]
+        found = PathFinder.find_spec(top, places) or importlib.util.find_spec(top)
     except (ImportError, ValueError):
         raise _Unclear from None
     name = top

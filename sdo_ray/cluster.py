@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from sdo_ray.own_packages import WORKER_SETUP
 from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, SettingsError
 
@@ -54,8 +55,9 @@ def connect(demands: list[Demand]) -> str:
     gpus = sum(demand.count * demand.num_gpus for demand in demands)
     joined = bool(os.environ.get("RAY_ADDRESS"))
     if not ray.is_initialized():
+        everywhere = {"worker_process_setup_hook": WORKER_SETUP}
         if joined:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=everywhere)
         else:
             # All parts start at once, and none is reported as one too many.
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(math.ceil(cpus) + 8))
@@ -65,6 +67,7 @@ def connect(demands: list[Demand]) -> str:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                runtime_env=everywhere,
             )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

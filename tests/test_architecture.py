@@ -12,6 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 FLOORS = (
+    {"__main__"},
     {"pipelines"},
     {"config", "doctor"},
     {"promotion"},
@@ -20,12 +21,23 @@ FLOORS = (
     {"rollout"},
     {"models", "cluster", "submission", "prompts", "cycle", "tracking"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
-    {"settings", "seeds", "exit_codes"},
+    {"settings", "seeds", "exit_codes", "own_packages"},
 )
 """The rooms from top to bottom: each imports from floors below its own only. A new room needs a place here."""
 
 CLUSTER_PACKAGES = {"ray", "mlflow", "deepspeed"}
-ALONE = {"backprop", "models", "zoo", "rewards", "settings", "storage", "secrets", "seeds", "exit_codes"}
+ALONE = {
+    "backprop",
+    "models",
+    "zoo",
+    "rewards",
+    "settings",
+    "storage",
+    "secrets",
+    "seeds",
+    "exit_codes",
+    "own_packages",
+}
 """Rooms that never import `CLUSTER_PACKAGES`."""
 
 
