@@ -11,9 +11,7 @@ The same command again resumes the run, or shows the outcome of a complete one.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,19 +23,14 @@ from pipelines.progress import Progress
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import keep_settings, open_run
-from sdo_ray.evaluation.images import ImageConfig, image_blocks, make_images, side_by_side
-from sdo_ray.evaluation.models import ModelSource, PolicyModel, WholeModel
-from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, as_metrics, read_outcome, write_images, write_outcome
-from sdo_ray.evaluation.result import BASE, CANDIDATE, Evaluation
-from sdo_ray.evaluation.summary import summarize
+from sdo_ray.evaluation.closing import closing_evaluation
+from sdo_ray.evaluation.images import ImageConfig
+from sdo_ray.evaluation.models import PolicyModel
+from sdo_ray.evaluation.outcome import Outcome, read_outcome, write_outcome
 from sdo_ray.exit_codes import ExitCode
-from sdo_ray.models.export import export_model, product
-from sdo_ray.models.load import resolve
 from sdo_ray.models.policy import initial_policy
-from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
-from sdo_ray.registry.recipe import Recipe
-from sdo_ray.registry.registration import examples_of, register_model
+from sdo_ray.registry.handing_out import hand_out
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
@@ -45,21 +38,15 @@ from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.provenance import environment, fingerprint
 from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
+from sdo_ray.tracking.server import check_server, tracking_uri
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
 from sdo_ray.training.gauges import RunGauges
-from sdo_ray.training.group import FinalPolicy, RunGivenUp, end_training, final_policy, has_ended, progress, train
+from sdo_ray.training.group import RunGivenUp, end_training, final_policy, has_ended, progress, train
 from sdo_ray.training.update_log import UpdateLog
 from sdo_ray.training.worker import WorkerConfig
-
-Policy = dict[str, torch.Tensor]
-"""Name -> weights of the adapter."""
-Actors = dict[str, Any]
-"""Handles by reward name."""
 
 
 def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcome:
@@ -77,18 +64,31 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
     run = open_run(settings)
     if (outcome := read_outcome(run)) is not None:
-        print(f"{settings.run.name} is complete; its outcome:\n")
+        print(f"{run.name} is complete; its outcome:\n")
         return outcome
     run.check_space(checkpoint_bytes(initial))
     check_server(uri := tracking_uri(run))
 
-    print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
+    print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     policies = Policies.start(settings.training.max_policy_lag)
     keep_settings(run, settings)
-    with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
-        policy = _train(settings, run, initial, policies, rewards, tracked, observers)
-        outcome = _compare(settings, run, policy, policies, rewards, tracked)
+    with TrackedRun(uri, settings.tracking.experiment, run, run.name, settings.to_dict()) as tracked:
+        log = UpdateLog(tracked)
+        log.catch_up(progress(run)[1])
+        if not has_ended(run, settings.training.updates):
+            _train(settings, run, initial, policies, rewards, [log, *observers])
+        policy = final_policy(run, initial)
+        print(f"version {policy.version}: {policy.why}\ncomparing it with the base on held-out prompts", flush=True)
+        policies.publish(policy.version, dump_tensors(policy.weights))
+        evaluators = rewards | start_reward_actors(settings.evaluation.evaluators)
+        made = ImageConfig(settings.run.seed, settings.sampling, settings.samplers)
+        trained = PolicyModel(settings.model, policies, policy.version)
+        comparison = closing_evaluation(settings.evaluation, run, trained, made, evaluators)
+        learned_from = reward_provenance(rewards)
+        outcome = hand_out(
+            run, tracked, settings.model, policy.weights, comparison, made, settings.tracking, learned_from
+        )
         write_outcome(run, outcome)
     return outcome
 
@@ -96,20 +96,14 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
 def _train(
     settings: AlignSettings,
     run: RunDirectory,
-    initial: Policy,
+    initial: dict[str, torch.Tensor],
     policies: Policies,
-    rewards: Actors,
-    tracked: TrackedRun,
+    rewards: dict[str, Any],
     observers: Sequence[Observer],
-) -> FinalPolicy:
+) -> None:
     """Updates from the newest checkpoint, or the first, to the last, or until an observer decides otherwise."""
-    training, prompts = settings.training, read_prompts(settings.prompts.train, settings.prompts.column)
-    (done, reports), log = progress(run), UpdateLog(tracked)
-    log.catch_up(reports)
-    if has_ended(run, training.updates):
-        return final_policy(run, initial)
-    print(f"{len(prompts)} prompts; update {done + 1} of {training.updates} comes next", flush=True)
-    channel, ending = Channel.start(), None
+    training, channel, ending = settings.training, Channel.start(), None
+    prompts = read_prompts(settings.prompts.train, settings.prompts.column)
     parts = settings.contributions_per_update
     worker = WorkerConfig(settings.model, training, settings.trainers, parts, dump_tensors(initial), policies, channel)
 
@@ -125,8 +119,9 @@ def _train(
             reward_actors=rewards,
         )
 
-    with RunGauges(settings.run.name, training.updates) as gauges:
-        everyone: list[Observer] = [log, gauges, Progress(training.updates), *observers]
+    print(f"{len(prompts)} prompts; update {progress(run)[0] + 1} of {training.updates} comes next", flush=True)
+    with RunGauges(run.name, training.updates) as gauges:
+        everyone: list[Observer] = [*observers, gauges, Progress(training.updates)]
         for report in train(worker, stream, run):
             match decide(everyone, report):
                 case Abort(cause):
@@ -135,65 +130,6 @@ def _train(
                     channel.end(ending := decision, report.update + 1)
     if ending is not None:
         end_training(run, ending)
-    return final_policy(run, initial)
-
-
-def _compare(
-    settings: AlignSettings,
-    run: RunDirectory,
-    policy: FinalPolicy,
-    policies: Policies,
-    rewards: Actors,
-    tracked: TrackedRun,
-) -> Outcome:
-    """An evaluation of base and aligned model on held-out prompts; what comes of it to the run and to MLflow."""
-    print(f"version {policy.version}: {policy.why}", flush=True)
-    print("comparing base and aligned model on held-out prompts", flush=True)
-    seed, evaluation = settings.run.seed, settings.evaluation
-    policies.publish(policy.version, dump_tensors(policy.weights))
-    evaluators = rewards | start_reward_actors(evaluation.evaluators)
-    heldout = read_heldout(evaluation.prompts, evaluation.column)
-    questions = draw_questions(heldout, evaluation.num_prompts, seed)
-    models: dict[str, ModelSource] = {
-        BASE: WholeModel(settings.model.base, settings.model.dtype),
-        CANDIDATE: PolicyModel(settings.model, policies, policy.version),
-    }
-    blocks = image_blocks(models, questions, settings.samplers.batch_size)
-    config = ImageConfig(seed, settings.sampling, settings.samplers)
-    images = side_by_side(list(make_images(blocks, config, models, evaluators)), models, questions)
-    comparison = Evaluation(settings.run.name, {BASE: settings.model.base, CANDIDATE: run.uri}, images)
-    lines = summarize(comparison)
-    origin = environment() | reward_provenance(rewards)
-    origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
-    with tempfile.TemporaryDirectory() as temporary:
-        local = Path(temporary)
-        tracked.log_results(as_metrics(lines), write_images(local, comparison))
-        base, trained = export_model(local, settings.model, policy.weights), product(settings.model)
-        places = {
-            "before/after sheet": run.place(SHEET),
-            "all images and scores": run.place(IMAGES),
-            trained: run.place(trained),
-            "base model": run.place(base) if base else settings.model.base,
-            "MLflow": how_to_look(tracked.uri),
-        }
-        run.copy_in(local)
-        recipe = Recipe.of(settings.sampling, settings.model.dtype, settings.samplers.batch_size)
-        examples = examples_of(questions["prompt"].to_pylist(), seed)
-        tracked.set_tags(origin)
-        model = None
-        if settings.tracking.register_as is not None:
-            model = register_model(
-                tracked.client,
-                tracked.run_id,
-                settings.tracking.register_as,
-                local,
-                settings.model.base,
-                recipe,
-                examples=examples,
-                provenance=origin,
-                copy_base=settings.tracking.copy_hub_base,
-            )
-    return Outcome(tuple(lines), places | ({"registered model": model} if model else {}))
 
 
 def job(settings: AlignSettings) -> int:

@@ -47,7 +47,7 @@ def hand_out(
         rewards: provenance of what was learned from.
     """
     lines = summarize(comparison)
-    origin = environment() | rewards
+    origin = environment() | dict(rewards)
     origin |= {"base_model": model.base, "base_model_sha256": fingerprint(resolve(model.base))}
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)
