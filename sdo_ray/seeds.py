@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(run_seed: int, purpose: str, index: int) -> int:
@@ -21,4 +23,6 @@ def derive_seed(run_seed: int, purpose: str, index: int) -> int:
 
 def generator(run_seed: int, purpose: str, index: int) -> torch.Generator:
     """A CPU generator seeded by `derive_seed`; diffusers moves what it draws to the device."""
+    import torch  # here, because processes that only lay out prompts do without it
+
     return torch.Generator("cpu").manual_seed(derive_seed(run_seed, purpose, index))

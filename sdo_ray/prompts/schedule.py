@@ -13,7 +13,7 @@ from sdo_ray.seeds import derive_seed
 def schedule(
     prompts: list[str], *, seed: int, batch_size: int, sampler_batch_size: int, start: int, stop: int
 ) -> Iterator[pa.Table]:
-    """The work of updates [start, stop) as blocks of one sampler batch each.
+    """The work of updates [start, stop), one sampler batch a table.
 
     Row r of the run gets prompt `order_e[r mod P]` of epoch e = r div P, where `order_e` is a permutation of the P
     prompts fixed by (seed, e). Rows, and so prompts and noise, do not depend on how rows are cut into batches.
@@ -22,12 +22,13 @@ def schedule(
         prompts: P prompts.
         seed: the run's seed.
         batch_size: rows of an update.
-        sampler_batch_size: rows of a block; divides batch_size.
+        sampler_batch_size: rows of a batch; divides batch_size.
         start: first update.
         stop: the update after the last.
 
     Yields:
-        Tables with columns `row` int64, `update` int64, `prompt` string; `sampler_batch_size` rows, all of one update.
+        Tables of one row, so that nothing cuts a batch: `update` int64, `rows` and `prompts` lists of int64 and string,
+        `sampler_batch_size` long.
     """
     epoch, order = -1, np.empty(0, dtype=np.int64)
     for first in range(start * batch_size, stop * batch_size, sampler_batch_size):
@@ -40,8 +41,8 @@ def schedule(
             chosen.append(prompts[order[row % len(prompts)]])
         yield pa.table(
             {
-                "row": pa.array(rows, pa.int64()),
-                "update": pa.array([first // batch_size] * len(rows), pa.int64()),
-                "prompt": pa.array(chosen, pa.string()),
+                "update": pa.array([first // batch_size], pa.int64()),
+                "rows": pa.array([rows], pa.list_(pa.int64())),
+                "prompts": pa.array([chosen], pa.list_(pa.string())),
             }
         )

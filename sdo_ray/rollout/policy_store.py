@@ -1,7 +1,7 @@
 """The policy's versions on their way from trainers to samplers.
 
 trainer rank 0 -- publish(version, weights) --> PolicyStore <-- newest(at_most) --- samplers
-                                                            <-- wait_for(version) - gate
+                                                            <-- wait_for(version) - stream's source
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class PolicyStore:
             self._weights = {v: ref for v, ref in self._weights.items() if version - self._keep < v < version}
             self._weights[version] = ray.put(weights)
             self._changed.notify_all()
+
+    async def go_back(self, version: int) -> None:
+        """Forget the versions after `version`."""
+        self._weights = {v: ref for v, ref in self._weights.items() if v <= version}
 
     async def newest(self, at_most: int) -> tuple[int, list[ray.ObjectRef[Any]]]:
         """The newest version up to `at_most`, and a one-element list with the reference to its weights."""
@@ -72,6 +76,11 @@ class Policies:
             weights: safetensors bytes of what is trained.
         """
         ray.get(self.store.publish.remote(version, weights))
+
+    def go_back(self, version: int) -> ray.ObjectRef[None]:
+        """Forget the versions after `version`, which are made again; the reference is there once it is done."""
+        done: ray.ObjectRef[None] = self.store.go_back.remote(version)
+        return done
 
     def newest(self, at_most: int, known: int = -1) -> tuple[int, bytes | None]:
         """The newest version up to `at_most` and its weights; None in their place if it is `known` already.

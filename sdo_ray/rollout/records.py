@@ -46,9 +46,9 @@ class PromptBatch:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> PromptBatch:
-        """Read a block written by `prompts.schedule`."""
-        columns = table.to_pydict()
-        return cls(columns["update"][0], tuple(columns["row"]), tuple(columns["prompt"]))
+        """Read a table written by `prompts.schedule`."""
+        [row] = table.to_pylist()
+        return cls(row["update"], tuple(row["rows"]), tuple(row["prompts"]))
 
 
 @dataclass(frozen=True)

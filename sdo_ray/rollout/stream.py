@@ -1,18 +1,19 @@
 """The stream from prompts to contributions, as a Ray Data pipeline.
 
-schedule --> PolicyGate (one actor, no CPU) --> Sampler (actor pool) --> Ray Train workers
-             waits for the policy version        calls the reward actors   one block, one contribution
+PacedSchedule (one actor, no CPU)          --> Sampler (actor pool) --> Ray Train workers
+makes a batch once its policy version exists   calls the reward actors   one block, one contribution
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray.data
 
 from sdo_ray.prompts.schedule import schedule
-from sdo_ray.rollout.gate import PolicyGate
+from sdo_ray.rollout.paced_schedule import PacedSchedule
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.sampler import Sampler
@@ -28,8 +29,11 @@ def contribution_stream(
     max_policy_lag: int,
     policies: Policies,
     reward_actors: Mapping[str, Any],
+    sampler: type = Sampler,
 ) -> ray.data.Dataset:
     """The contributions to updates [start, stop), one block each, in order if the reader sets `preserve_order`.
+
+    Policy versions after `start` are forgotten: trainers that died after their last checkpoint made them.
 
     Args:
         prompts: the prompts to learn on.
@@ -40,8 +44,10 @@ def contribution_stream(
         max_policy_lag: updates that a sampling policy may be behind.
         policies: where versions are published.
         reward_actors: handles by reward name.
+        sampler: the class of the samplers.
     """
-    blocks = schedule(
+    blocks = partial(
+        schedule,
         list(prompts),
         seed=config.seed,
         batch_size=batch_size,
@@ -49,18 +55,13 @@ def contribution_stream(
         start=start,
         stop=stop,
     )
-    # A map task handles a block whole and hands on its results at the end, so one block is one batch.
-    dataset = ray.data.from_arrow(list(blocks))
-    dataset = dataset.map_batches(
-        PolicyGate,
-        fn_constructor_kwargs={"policies": policies, "max_policy_lag": max_policy_lag},
-        compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=4),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=0,
+    source = PacedSchedule(blocks, max_policy_lag=max_policy_lag, policies=policies, ready=policies.go_back(start))
+    # An actor, and not a task, which Ray Data may fuse with the samplers and gives up on after some crashes.
+    dataset = ray.data.read_datasource(
+        source, compute=ray.data.ActorPoolStrategy(size=1), override_num_blocks=1, num_cpus=0
     )
-    return dataset.map_batches(
-        Sampler,
+    dataset = dataset.map_batches(
+        sampler,
         fn_constructor_kwargs={"config": config, "policies": policies, "reward_actors": reward_actors},
         compute=ray.data.ActorPoolStrategy(size=config.samplers.count, max_tasks_in_flight_per_actor=1),
         batch_size=None,
@@ -68,3 +69,8 @@ def contribution_stream(
         num_cpus=config.samplers.num_cpus,
         num_gpus=config.samplers.num_gpus,
     )
+    # Of this dataset alone. A row goes on when it is made, and is not gathered with others into a block of 128 MiB; and
+    # all batches whose policy exists go to the samplers at once: of two at a time they would get ten a second.
+    dataset.context.target_max_block_size = 1
+    dataset.context._max_num_blocks_in_streaming_gen_buffer = None
+    return dataset

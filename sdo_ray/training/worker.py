@@ -10,11 +10,11 @@ loop over updates u
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,11 @@ from sdo_ray.training.engine import apply_contributions, make_engine, policy_wei
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.records import UpdateReport, summarize
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY = 30.0
+"""Seconds of waiting between two log lines."""
 
 ROLLOUTS = "rollouts"
 """The name of the stream of contributions."""
@@ -63,7 +68,7 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     worker = config["worker"]
     context = ray.train.get_context()
     per_worker = worker.contributions_per_update // context.get_world_size()
-    stream = _contributions(worker.channel)
+    arrived = _contributions(worker.channel)
     weights = load_tensors(worker.initial_policy)
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
@@ -73,7 +78,7 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     _publish(worker.policies, start, engine)
     for update in range(start, worker.training.updates):
         began = time.monotonic()
-        mine = [_next(stream, update) for _ in range(per_worker)]
+        mine = [_next(arrived, update) for _ in range(per_worker)]
         waited = time.monotonic() - began
         norm = apply_contributions(engine, mine)
         report = _report(mine, norm, waited, began)
@@ -90,10 +95,14 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
             return
 
 
-def _contributions(channel: Channel) -> Iterator[Contribution]:
+Arrived = queue.Queue[Contribution | BaseException | None]
+"""Contributions, what the stream raised, and None at its end."""
+
+
+def _contributions(channel: Channel) -> Arrived:
     """This worker's contributions, read by a thread, so that the samplers start while DeepSpeed does."""
     shard = ray.train.get_dataset_shard(ROLLOUTS)
-    arrived: queue.Queue[Contribution | BaseException | None] = queue.Queue(maxsize=2)
+    arrived: Arrived = queue.Queue(maxsize=2)
 
     def read() -> None:
         try:
@@ -110,18 +119,19 @@ def _contributions(channel: Channel) -> Iterator[Contribution]:
             arrived.put(error)
 
     threading.Thread(target=read, name="contributions", daemon=True).start()
-
-    def drain() -> Iterator[Contribution]:
-        while (item := arrived.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    return drain()
+    return arrived
 
 
-def _next(stream: Iterator[Contribution], update: int) -> Contribution:
-    contribution = next(stream, None)
+def _next(arrived: Arrived, update: int) -> Contribution:
+    while True:
+        try:
+            contribution = arrived.get(timeout=LOG_EVERY)
+            break
+        except queue.Empty:
+            # A warning, because processes of Ray write nothing below to their log files.
+            logger.warning("update %d waits for a contribution from the samplers", update)
+    if isinstance(contribution, BaseException):
+        raise contribution
     if contribution is None:
         raise RuntimeError(f"the stream of contributions ended before update {update}")
     if contribution.update != update:

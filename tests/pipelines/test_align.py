@@ -61,13 +61,13 @@ def plain_loop(settings: AlignSettings, prompts: list[str]) -> dict[str, torch.T
     for _ in range(training.updates):
         optimizer.zero_grad()
         for _ in range(training.batch_size // settings.samplers.batch_size):
-            block = next(blocks).to_pydict()
-            rows = block["row"]
+            [batch] = next(blocks).to_pylist()
+            rows = batch["rows"]
             plan = make_plan("sdo", 4, generator=generator(settings.run.seed, "plan", rows[0]), K=1)
             images = differentiable_sample(
                 pipeline,
                 plan,
-                prompt=block["prompt"],
+                prompt=batch["prompts"],
                 generator=[generator(settings.run.seed, "noise", row) for row in rows],
                 num_inference_steps=4,
                 guidance_scale=2.0,

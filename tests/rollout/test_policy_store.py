@@ -1,13 +1,10 @@
 """Policy versions, through a real actor."""
 
-import time
 from collections.abc import Iterator
 
-import pyarrow as pa
 import pytest
 import ray
 
-from sdo_ray.rollout.gate import PolicyGate
 from sdo_ray.rollout.policy_store import Policies
 
 
@@ -40,13 +37,11 @@ def test_going_back_to_a_checkpoint_forgets_what_came_after(policies: Policies) 
     assert policies.newest(at_most=9) == (5, b"after")
 
 
-@pytest.mark.parametrize(("lag", "needed"), [(0, 3), (2, 1)])
-def test_the_gate_lets_a_batch_pass_with_its_policy(policies: Policies, lag: int, needed: int) -> None:
-    gate = ray.remote(PolicyGate).options(num_cpus=0).remote(policies, max_policy_lag=lag)
-    block = pa.table({"row": [12, 13], "update": [3, 3], "prompt": ["a", "b"]})
-    passing = gate.__call__.remote(block)
-    policies.publish(needed - 1, b"")
-    time.sleep(0.5)
-    assert ray.wait([passing], timeout=0)[0] == []
-    policies.publish(needed, b"")
-    assert ray.get(passing).equals(block)
+def test_what_a_new_stream_makes_again_is_forgotten_before_anything_is_published(policies: Policies) -> None:
+    for version in (4, 5):
+        policies.publish(version, b"before")
+    ray.get(policies.go_back(4))
+    assert policies.newest(at_most=9) == (4, b"before")
+    assert policies.wait_for(5, 0.1) == 4
+    ray.get(policies.go_back(1))
+    assert policies.wait_for(1, 0.1) == -1

@@ -1,0 +1,203 @@
+"""Whatever Ray Data does with the batches between prompts and contributions, the stream comes to its end."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import ray.data
+from ray.data._internal.execution import streaming_executor_state
+from ray.data._internal.execution.bundle_queue import HashLinkedQueue
+
+from sdo_ray.prompts.schedule import schedule
+from sdo_ray.rollout.paced_schedule import paced
+from sdo_ray.rollout.stream import contribution_stream
+from sdo_ray.training.policy_store import PolicyStore
+from tests.support.streams import FakeSampler, Meeting, MeetingSampler
+
+PROMPTS = list("abcdefg")
+BATCHES = 4
+"""Batches of an update."""
+SECONDS = 120.0
+"""A stream that takes longer hangs."""
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    before = context.enable_progress_bars
+    context.enable_progress_bars = False
+    yield
+    context.enable_progress_bars = before
+    ray.shutdown()
+
+
+def start_store(lag: int = 0) -> Any:
+    return ray.remote(PolicyStore).options(num_cpus=0, max_concurrency=100).remote(keep=lag + 2)
+
+
+def run_stream(
+    *,
+    updates: int,
+    samplers: int = 1,
+    lag: int = 0,
+    start: int = 0,
+    store: Any = None,
+    sampler: type = FakeSampler,
+    actors: dict[str, Any] | None = None,
+    after_update: Callable[[int], None] = lambda update: None,
+) -> list[dict[str, Any]]:
+    """All contributions of a stream, in the order of arrival, read by one who publishes as a trainer does.
+
+    It publishes version `update + 1` once it has all contributions to `update`, and calls `after_update`.
+    """
+    store = store or start_store(lag)
+    config: Any = SimpleNamespace(
+        seed=3, samplers=SimpleNamespace(count=samplers, batch_size=2, num_cpus=0.0, num_gpus=0.0)
+    )
+    dataset = contribution_stream(
+        PROMPTS,
+        config,
+        start=start,
+        stop=updates,
+        batch_size=2 * BATCHES,
+        max_policy_lag=lag,
+        store=store,
+        reward_actors=actors or {},
+        sampler=sampler,
+    )
+    dataset.context.execution_options.preserve_order = True  # as the train group does
+    result: Future[list[dict[str, Any]]] = Future()
+
+    def read() -> None:
+        try:
+            contributions, arrived, update = [], Counter[int](), start
+            ray.get(store.publish.remote(start, b""))
+            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                [contribution] = block.to_pylist()
+                contributions.append(contribution)
+                arrived[contribution["update"]] += 1
+                while arrived[update] == BATCHES:
+                    update += 1
+                    ray.get(store.publish.remote(update, b""))
+                    after_update(update - 1)
+            result.set_result(contributions)
+        except BaseException as error:
+            result.set_exception(error)
+
+    # A daemon, so that a stream that hangs fails its test and does not keep the tests from ending.
+    threading.Thread(target=read, daemon=True).start()
+    return result.result(SECONDS)
+
+
+def rows_of(contributions: list[dict[str, Any]]) -> list[list[int]]:
+    return [contribution["rows"] for contribution in contributions]
+
+
+def expected_rows(updates: int, start: int = 0) -> list[list[int]]:
+    return [[row, row + 1] for row in range(2 * BATCHES * start, 2 * BATCHES * updates, 2)]
+
+
+class LastComesFirst(HashLinkedQueue):
+    """Hands on what came last, so that every batch is overtaken by all that may overtake it."""
+
+    def _get_next_inner(self) -> Any:
+        if self._tail is None:
+            raise IndexError("You can't pop from an empty queue")
+        return self._remove_inner(self._tail.value)
+
+    def peek_next(self) -> Any:
+        return None if self._tail is None else self._tail.value
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_reversed_between_all_operators_it_ends(local_ray: None, monkeypatch: pytest.MonkeyPatch, lag: int) -> None:
+    monkeypatch.setattr(streaming_executor_state, "create_bundle_queue", LastComesFirst)
+    contributions = run_stream(updates=6, lag=lag)
+    assert rows_of(contributions) != expected_rows(6), "nothing was reversed"
+    assert sorted(rows_of(contributions)) == expected_rows(6)
+    assert all(c["update"] - lag <= c["version"] <= c["update"] for c in contributions)
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [pytest.param(20, id="20"), pytest.param(200, id="200", marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+)
+def test_streams_end_in_order(local_ray: None, streams: int) -> None:
+    failed: list[BaseException] = []
+
+    def some(lags: range) -> None:
+        try:
+            for lag in lags:
+                contributions = run_stream(updates=3, samplers=1, lag=lag % 3)
+                assert rows_of(contributions) == expected_rows(3)
+        except BaseException as error:
+            failed.append(error)
+
+    at_once = 4  # most of a stream's time goes to starting its processes
+    readers = [threading.Thread(target=some, args=(range(i, streams, at_once),), daemon=True) for i in range(at_once)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert not failed, failed
+
+
+@pytest.mark.parametrize("samplers", [2, BATCHES])
+def test_within_an_update_all_samplers_work_at_once(local_ray: None, samplers: int) -> None:
+    """Each batch waits for others in the hands of other samplers, and with lag 0 those can only be of its update."""
+    meeting = ray.remote(Meeting).options(num_cpus=0, max_concurrency=100).remote(samplers)
+    contributions = run_stream(updates=3, samplers=samplers, sampler=MeetingSampler, actors={"meeting": meeting})
+    assert rows_of(contributions) == expected_rows(3)
+    assert all(contribution["version"] == contribution["update"] for contribution in contributions)
+
+
+def test_source_and_sampler_may_die(local_ray: None) -> None:
+    def kill(title: str) -> None:
+        [process] = [p for p in psutil.Process().children(recursive=True) if title in " ".join(p.cmdline())]
+        process.kill()
+
+    def after_update(update: int) -> None:
+        if update == 1:
+            kill("MapWorker(ReadPacedSchedule)")
+        if update == 3:
+            kill("MapWorker(MapBatches(FakeSampler))")
+
+    contributions = run_stream(updates=6, after_update=after_update)
+    assert rows_of(contributions) == expected_rows(6)
+    assert all(contribution["version"] == contribution["update"] for contribution in contributions)
+
+
+def test_a_stream_from_a_checkpoint_on_sees_nothing_of_the_versions_after_it(local_ray: None) -> None:
+    """Version 3 is not kept any more when the group goes back to it: batches wait until it is published again."""
+    store = start_store()
+    for version in range(8):
+        ray.get(store.publish.remote(version, b"before"))
+    contributions = run_stream(updates=5, start=3, store=store)
+    assert rows_of(contributions) == expected_rows(5, start=3)
+    assert all(contribution["version"] == contribution["update"] for contribution in contributions)
+
+
+def test_a_stream_of_no_updates_ends(local_ray: None) -> None:
+    assert run_stream(updates=2, start=2) == []
+
+
+@pytest.mark.parametrize(("lag", "needed"), [(0, 3), (2, 1)])
+def test_a_batch_is_made_once_its_policy_is_there(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lag: int, needed: int
+) -> None:
+    monkeypatch.setattr("sdo_ray.rollout.paced_schedule.LOG_EVERY", 0.2)
+    store = start_store(lag)
+    ray.get(store.publish.remote(needed - 1, b""))
+    blocks = list(schedule(PROMPTS, seed=3, batch_size=4, sampler_batch_size=2, start=3, stop=4))
+    threading.Timer(1.0, lambda: store.publish.remote(needed, b"")).start()
+    assert list(paced(iter(blocks), lag, store)) == blocks
+    assert f"update 3 waits for policy version {needed}; the newest is {needed - 1}" in caplog.text
