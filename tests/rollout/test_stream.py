@@ -136,8 +136,9 @@ def test_streams_end_in_order(local_ray: None, streams: int) -> None:
 
     def some(lags: range) -> None:
         try:
+            store = start_store(lag=2)  # a stream in it forgets the versions of the one before
             for lag in lags:
-                contributions = run_stream(updates=3, samplers=1, lag=lag % 3)
+                contributions = run_stream(updates=3, lag=lag % 3, store=store)
                 assert rows_of(contributions) == expected_rows(3)
         except BaseException as error:
             failed.append(error)
