@@ -17,8 +17,8 @@ from ray.data._internal.execution.bundle_queue import HashLinkedQueue
 
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.paced_schedule import paced
+from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.stream import contribution_stream
-from sdo_ray.training.policy_store import PolicyStore
 from tests.support.streams import FakeSampler, Meeting, MeetingSampler
 
 PROMPTS = list("abcdefg")
@@ -40,17 +40,13 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def start_store(lag: int = 0) -> Any:
-    return ray.remote(PolicyStore).options(num_cpus=0, max_concurrency=100).remote(keep=lag + 2)
-
-
 def run_stream(
     *,
     updates: int,
     samplers: int = 1,
     lag: int = 0,
     start: int = 0,
-    store: Any = None,
+    policies: Policies | None = None,
     sampler: type = FakeSampler,
     actors: dict[str, Any] | None = None,
     after_update: Callable[[int], None] = lambda update: None,
@@ -59,7 +55,7 @@ def run_stream(
 
     It publishes version `update + 1` once it has all contributions to `update`, and calls `after_update`.
     """
-    store = store or start_store(lag)
+    policies = policies or Policies.start(lag)
     config: Any = SimpleNamespace(
         seed=3, samplers=SimpleNamespace(count=samplers, batch_size=2, num_cpus=0.0, num_gpus=0.0)
     )
@@ -70,7 +66,7 @@ def run_stream(
         stop=updates,
         batch_size=2 * BATCHES,
         max_policy_lag=lag,
-        store=store,
+        policies=policies,
         reward_actors=actors or {},
         sampler=sampler,
     )
@@ -80,14 +76,14 @@ def run_stream(
     def read() -> None:
         try:
             contributions, arrived, update = [], Counter[int](), start
-            ray.get(store.publish.remote(start, b""))
+            policies.publish(start, b"")
             for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 [contribution] = block.to_pylist()
                 contributions.append(contribution)
                 arrived[contribution["update"]] += 1
                 while arrived[update] == BATCHES:
                     update += 1
-                    ray.get(store.publish.remote(update, b""))
+                    policies.publish(update, b"")
                     after_update(update - 1)
             result.set_result(contributions)
         except BaseException as error:
@@ -136,9 +132,9 @@ def test_streams_end_in_order(local_ray: None, streams: int) -> None:
 
     def some(lags: range) -> None:
         try:
-            store = start_store(lag=2)  # a stream in it forgets the versions of the one before
+            policies = Policies.start(2)  # a stream with it forgets the versions of the one before
             for lag in lags:
-                contributions = run_stream(updates=3, lag=lag % 3, store=store)
+                contributions = run_stream(updates=3, lag=lag % 3, policies=policies)
                 assert rows_of(contributions) == expected_rows(3)
         except BaseException as error:
             failed.append(error)
@@ -179,10 +175,10 @@ def test_source_and_sampler_may_die(local_ray: None) -> None:
 
 def test_a_stream_from_a_checkpoint_on_sees_nothing_of_the_versions_after_it(local_ray: None) -> None:
     """Version 3 is not kept any more when the group goes back to it: batches wait until it is published again."""
-    store = start_store()
+    policies = Policies.start(0)
     for version in range(8):
-        ray.get(store.publish.remote(version, b"before"))
-    contributions = run_stream(updates=5, start=3, store=store)
+        policies.publish(version, b"before")
+    contributions = run_stream(updates=5, start=3, policies=policies)
     assert rows_of(contributions) == expected_rows(5, start=3)
     assert all(contribution["version"] == contribution["update"] for contribution in contributions)
 
@@ -196,9 +192,9 @@ def test_a_batch_is_made_once_its_policy_is_there(
     local_ray: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lag: int, needed: int
 ) -> None:
     monkeypatch.setattr("sdo_ray.rollout.paced_schedule.LOG_EVERY", 0.2)
-    store = start_store(lag)
-    ray.get(store.publish.remote(needed - 1, b""))
+    policies = Policies.start(lag)
+    policies.publish(needed - 1, b"")
     blocks = list(schedule(PROMPTS, seed=3, batch_size=4, sampler_batch_size=2, start=3, stop=4))
-    threading.Timer(1.0, lambda: store.publish.remote(needed, b"")).start()
-    assert list(paced(iter(blocks), lag, store)) == blocks
+    threading.Timer(1.0, lambda: policies.publish(needed, b"")).start()
+    assert list(paced(iter(blocks), lag, policies)) == blocks
     assert f"update 3 waits for policy version {needed}; the newest is {needed - 1}" in caplog.text

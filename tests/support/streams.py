@@ -7,16 +7,18 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from sdo_ray.rollout.policy_store import Policies
+
 
 class FakeSampler:
     """Answers a batch with its rows and the policy version that a sampler would take."""
 
-    def __init__(self, config: Any, store: Any, reward_actors: Mapping[str, Any]) -> None:
-        self._store = store
+    def __init__(self, config: Any, policies: Policies, reward_actors: Mapping[str, Any]) -> None:
+        self._policies = policies
 
     def __call__(self, table: pa.Table) -> pa.Table:
         [batch] = table.to_pylist()
-        version, _ = ray.get(self._store.newest.remote(batch["update"]))
+        version, _ = self._policies.newest(batch["update"])
         return pa.table({"update": [batch["update"]], "rows": [batch["rows"]], "version": [version]})
 
 
@@ -33,8 +35,8 @@ class Meeting:
 class MeetingSampler(FakeSampler):
     """Answers once as many samplers as the meeting takes have a batch in hand."""
 
-    def __init__(self, config: Any, store: Any, reward_actors: Mapping[str, Any]) -> None:
-        super().__init__(config, store, reward_actors)
+    def __init__(self, config: Any, policies: Policies, reward_actors: Mapping[str, Any]) -> None:
+        super().__init__(config, policies, reward_actors)
         self._meeting = reward_actors["meeting"]
 
     def __call__(self, table: pa.Table) -> pa.Table:
