@@ -9,7 +9,7 @@ from sdo_ray.cluster import cause_of
 def test_the_cause_of_what_a_task_raised() -> None:
     @ray.remote(max_retries=0)
     def task() -> None:
-        raise ValueError("this reward cannot evaluator\nTo change that, give it eyes.")
+        raise ValueError("this reward cannot score\nTo change that, give it eyes.")
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
@@ -18,7 +18,7 @@ def test_the_cause_of_what_a_task_raised() -> None:
     finally:
         ray.shutdown()
     assert "Traceback" in str(raised.value) or "ray::" in str(raised.value)
-    assert cause_of(raised.value) == "ValueError: this reward cannot evaluator"
+    assert cause_of(raised.value) == "ValueError: this reward cannot score"
 
 
 @pytest.mark.parametrize(

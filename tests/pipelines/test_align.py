@@ -289,6 +289,6 @@ def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: 
     terms = {"terms": [{"name": "tests.support.ink:Broken"}]}
     with AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards=terms, trainers={"count": 1}))) as run:
         output = run.finish(code=1)
-    assert "ValueError: this reward cannot evaluator" in output
+    assert "ValueError: this reward cannot score" in output
     assert "the same command goes on" in output
     assert output.count("Traceback") <= 1, output

@@ -183,7 +183,7 @@ def test_a_broken_reward_ends_it_with_its_cause_and_keeps_the_images(tiny_base: 
     settings = str(evaluate_settings(tmp_path, tiny_base, rewards=broken, features=None, reference=None))
     with AlignProcess(settings, command="evaluate") as run:
         output = run.finish(code=1)
-    assert "sdo evaluate stopped: ValueError: this reward cannot evaluator" in output
+    assert "sdo evaluate stopped: ValueError: this reward cannot score" in output
     assert "the same command goes on" in output
     assert output.count("Traceback") <= 1, output
     assert not (tmp_path / "runs/compare/evaluation.json").exists()

@@ -130,7 +130,7 @@ def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: 
     with AlignProcess(str(path), "--set", "rewards.terms.0.name=tests.support.ink:Broken",
                       "--set", "rewards.terms.0.options={}", command="optimize") as run:  # fmt: skip
         said = run.finish(code=1)
-    assert "ValueError: this reward cannot evaluator" in said
+    assert "ValueError: this reward cannot score" in said
     assert "the same command goes on" in said
     assert "Traceback" not in said, said
 

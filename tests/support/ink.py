@@ -50,7 +50,7 @@ class Broken:
     weights_hash = "no weights"
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        raise ValueError("this reward cannot evaluator")
+        raise ValueError("this reward cannot score")
 
 
 class MeanColours:
