@@ -20,9 +20,10 @@ import torch
 
 from pipelines.job import run_job
 from pipelines.progress import Progress
+from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
-from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.config.run import open_run
 from sdo_ray.evaluation.closing import closing_evaluation
 from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel
@@ -38,8 +39,6 @@ from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.server import check_server, tracking_uri
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
@@ -63,17 +62,14 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     with under("model"):
         initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
     run = open_run(settings)
-    if (outcome := read_outcome(run)) is not None:
-        print(f"{run.name} is complete; its outcome:\n")
+    if (outcome := known_outcome(run, read_outcome)) is not None:
         return outcome
-    run.check_space(checkpoint_bytes(initial))
-    check_server(uri := tracking_uri(run))
+    uri = check_run(run, checkpoint_bytes(initial))
 
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     policies = Policies.start(settings.training.max_policy_lag)
-    keep_settings(run, settings)
-    with TrackedRun(uri, settings.tracking.experiment, run, run.name, settings.to_dict()) as tracked:
+    with tracked_run(settings, run, uri) as tracked:
         log = UpdateLog(tracked)
         log.catch_up(progress(run)[1])
         if not has_ended(run, settings.training.updates):

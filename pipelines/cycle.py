@@ -20,8 +20,9 @@ from mlflow import MlflowClient
 from pipelines.align import align
 from pipelines.evaluate import evaluate
 from pipelines.job import run_job
+from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.config.cycle import CycleSettings, check_cycle
-from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.config.run import open_run
 from sdo_ray.cycle.lock import driver_lock
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
 from sdo_ray.exit_codes import ExitCode
@@ -31,7 +32,6 @@ from sdo_ray.prompts.prepare import Preparation, prepare
 from sdo_ray.registry.versions import CHAMPION, SCHEME
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.server import check_server, tracking_uri
 
 ATTEMPTS = 5
 """Evaluations of one candidate at most, each but the first because the champion changed during the one before."""
@@ -54,17 +54,14 @@ def cycle(settings: CycleSettings) -> Summary:
     """
     model = check_cycle(settings)
     run = open_run(settings)
-    if (summary := read_summary(run)) is not None:
-        print(f"{settings.run.name} is complete; its outcome:\n")
+    if (summary := known_outcome(run, read_summary)) is not None:
         return summary
-    run.check_space(0)
-    check_server(uri := tracking_uri(run))
+    uri = check_run(run)
     with driver_lock(run):
         prompts = prepare(settings.prompts, run)
         print(f"{settings.run.name}: {prompts}", flush=True)
-        keep_settings(run, settings)
         record = CycleRecord(run)
-        with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+        with tracked_run(settings, run, uri) as tracked:
             candidate = _align(settings, prompts, record, tracked)
             promotion = _promote(settings, prompts, candidate, model, record, tracked)
             champion = read_aliases(MlflowClient(uri, uri), model).get(CHAMPION)

@@ -23,10 +23,11 @@ import pyarrow as pa
 
 from pipelines.job import run_job
 from pipelines.progress import clock
+from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
-from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.config.run import open_run
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
 from sdo_ray.evaluation.images import ImageConfig, make_images
@@ -41,7 +42,7 @@ from sdo_ray.rollout.reward_client import reward_provenance, reward_specs, start
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment
 from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
+from sdo_ray.tracking.server import how_to_look, tracking_uri
 
 Actors = dict[str, Any]
 """Handles by reward name."""
@@ -55,11 +56,9 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     questions = check_evaluate(settings)
     run = open_run(settings)
-    if (known := read_evaluation(run)) is not None:
-        print(f"{settings.run.name} is complete; its outcome:\n")
+    if (known := known_outcome(run, read_evaluation)) is not None:
         return known
-    run.check_space(0)
-    check_server(uri := tracking_uri(run))
+    uri = check_run(run)
     roles = find_roles(settings.models, settings.sampling, uri)
     check_roles(run, roles)
 
@@ -67,8 +66,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     rewards = start_reward_actors(settings.rewards)
     features = None if settings.features is None else start_features(settings.features)
     keep_roles(run, roles)
-    keep_settings(run, settings)
-    with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+    with tracked_run(settings, run, uri) as tracked:
         parts = _make_missing(settings, questions, run, roles, rewards, features)
         evaluation = _measure(settings, questions, roles, parts, rewards, features)
         _keep(settings, run, evaluation, tracked)

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from pipelines.job import run_job
+from pipelines.run import check_run, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
-from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.config.run import open_run
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.fidelity.plot import plot
 from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
@@ -34,8 +35,6 @@ from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings
 from sdo_ray.settings import under
-from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.server import check_server, tracking_uri
 
 NUMBERS, IMAGE = "fidelity.json", "fidelity.png"
 
@@ -53,13 +52,11 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
     if (known := run.read_json(NUMBERS)) is not None:
         print(f"{settings.run.name} is complete; its numbers:\n")
         return Fidelity.from_dict(known)
-    run.check_space(10_000_000)
-    check_server(uri := tracking_uri(run))
+    uri = check_run(run, 10_000_000)
 
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
-    keep_settings(run, settings)
-    with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+    with tracked_run(settings, run, uri) as tracked:
         fidelity = _measure(settings, rewards)
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary)

@@ -20,9 +20,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.job import run_job
+from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
-from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.config.run import open_run
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.input_optimization.optimizer import optimize_rows
 from sdo_ray.input_optimization.records import RowBatch
@@ -44,7 +45,7 @@ from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment, fingerprint
 from sdo_ray.tracking.run import TrackedRun
-from sdo_ray.tracking.server import check_server, how_to_look, tracking_uri
+from sdo_ray.tracking.server import how_to_look
 
 BYTES_A_ROW = 4_000_000
 """Room for two images and what was optimised."""
@@ -58,18 +59,15 @@ def optimize(settings: OptimizeSettings) -> Outcome:
     """
     check_optimize(settings)
     run, work = open_run(settings), batches(settings.texts(), settings.samplers.batch_size)
-    if (outcome := read_outcome(run)) is not None:
-        print(f"{settings.run.name} is complete; its outcome:\n")
+    if (outcome := known_outcome(run, read_outcome)) is not None:
         return outcome
     parts = Parts(run)
     missing, num_rows = parts.missing(work), sum(len(batch.rows) for batch in work)
-    run.check_space(num_rows * BYTES_A_ROW)
-    check_server(uri := tracking_uri(run))
+    uri = check_run(run, num_rows * BYTES_A_ROW)
 
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
-    keep_settings(run, settings)
-    with TrackedRun(uri, settings.tracking.experiment, run, settings.run.name, settings.to_dict()) as tracked:
+    with tracked_run(settings, run, uri) as tracked:
         _optimize(settings, missing, num_rows, parts, rewards)
         outcome = _finish(settings, run, pa.concat_tables(parts.read()), rewards, tracked)
         write_outcome(run, outcome)
