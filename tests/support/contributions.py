@@ -1,0 +1,66 @@
+"""Contributions to updates as samplers would send them, for trainers without samplers."""
+
+from collections.abc import Callable, Sequence
+
+import ray.data
+import torch
+
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout.records import Contribution, Seconds, dump_tensors
+from sdo_ray.training.channel import Channel
+from sdo_ray.training.settings import TrainerSettings, TrainingSettings
+from sdo_ray.training.worker import WorkerConfig
+
+WEIGHTS = {"a": torch.zeros(3), "b": torch.ones(2, 2)}
+"""Policy version 0."""
+
+PER_UPDATE = 2
+
+
+def contribution(update: int, part: int, reward: float = 1.0, preview: bytes | None = None) -> Contribution:
+    """Part `part` of what arrives for an update: a gradient of its own, two samples with the mixed reward `reward`."""
+    noise = torch.Generator().manual_seed(100 * update + part)
+    gradient = {name: torch.randn(tensor.shape, generator=noise) for name, tensor in WEIGHTS.items()}
+    rewards, first_row = [reward, reward], 2 * (PER_UPDATE * update + part)
+    return Contribution(
+        update,
+        update,
+        first_row,
+        2,
+        0,
+        {"a": rewards},
+        rewards,
+        {0: 1.0},
+        Seconds(1.0, 1.0, 1.0),
+        gradient,
+        (),
+        preview,
+    )
+
+
+def stream_of(rewards: Sequence[float], preview: bytes | None = None) -> Callable[[int], ray.data.Dataset]:
+    """First update -> the contributions from there on, of as many updates as there are rewards.
+
+    Args:
+        rewards: the mixed reward of each update's samples.
+        preview: comes with each update's first contribution.
+    """
+
+    def stream(start: int) -> ray.data.Dataset:
+        made = [
+            contribution(update, part, rewards[update], None if part else preview).to_arrow()
+            for update in range(start, len(rewards))
+            for part in range(PER_UPDATE)
+        ]
+        return ray.data.from_arrow(made)
+
+    return stream
+
+
+def worker_config(policies: Policies, channel: Channel, updates: int, every: int = 2) -> WorkerConfig:
+    """Of one worker on a CPU, with no base model."""
+    training = TrainingSettings(updates=updates, checkpoint_every=every, learning_rate=0.01)
+    trainers = TrainerSettings(num_cpus=0.5, max_failures=0)
+    model = ModelSettings(base="none")
+    return WorkerConfig(model, training, trainers, PER_UPDATE, dump_tensors(WEIGHTS), policies, channel)

@@ -1,0 +1,149 @@
+"""What a trainer does at each update: the real function in this process, fed by hand, with a real engine and actors."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import pytest
+import ray
+import ray.data
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
+
+from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout.records import load_tensors
+from sdo_ray.training import checkpoints
+from sdo_ray.training.channel import Channel
+from sdo_ray.training.decisions import RollBack, Stop
+from sdo_ray.training.engine import apply_contributions, make_engine
+from sdo_ray.training.modules import Policy
+from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
+from tests.support.contributions import PER_UPDATE, WEIGHTS, contribution, stream_of, worker_config
+from tests.support.ports import free_port
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun sets, for Ray Train's local mode."""
+    one = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": free_port()}
+    for name, value in one.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("CXX", "/no/compiler")  # none is needed
+
+
+@pytest.fixture
+def policies() -> Policies:
+    return Policies.start(max_policy_lag=10)
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return Channel.start()
+
+
+def run(
+    config: WorkerConfig, stream: ray.data.Dataset, function: Callable[[dict[str, WorkerConfig]], None] = train_worker
+) -> ray.train.Result:
+    """Train in this process, and leave no process group behind."""
+
+    def work(config: dict[str, WorkerConfig]) -> None:
+        try:
+            function(config)
+        finally:
+            # DeepSpeed keeps groups of its own, which only its own call forgets.
+            deepspeed.comm.destroy_process_group()
+
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"worker": config},
+        datasets={ROLLOUTS: stream},
+        scaling_config=ray.train.ScalingConfig(num_workers=0),
+    )
+    return trainer.fit()
+
+
+def version(policies: Policies, number: int) -> dict[str, torch.Tensor]:
+    found, weights = policies.newest(number)
+    assert found == number
+    assert weights is not None
+    return load_tensors(weights)
+
+
+def test_each_update_publishes_a_version_and_files_a_report(policies: Policies, channel: Channel) -> None:
+    result = run(worker_config(policies, channel, updates=3), stream_of([1.0, 2.0, 3.0], preview=b"png")(0))
+    versions = [version(policies, number) for number in range(4)]
+    assert all(torch.equal(versions[0][name], WEIGHTS[name]) for name in WEIGHTS)
+    for before, after in itertools.pairwise(versions):
+        assert not torch.equal(before["a"], after["a"])
+    for update in range(3):
+        report = channel.next_report(update - 1, 5.0)
+        assert report is not None
+        assert (report.update, report.reward.mean, report.num_samples) == (update, update + 1.0, 4)
+        assert report.preview == b"png"
+    # The last is checkpointed whatever `checkpoint_every`; its score is of the updates since the one before.
+    assert result.metrics == {"update": 3, checkpoints.SCORE: pytest.approx(2.5)}
+
+
+def test_a_stop_ends_training_at_its_version_with_a_checkpoint(policies: Policies, channel: Channel) -> None:
+    channel.end(Stop("enough"), 3)
+    result = run(worker_config(policies, channel, updates=8, every=2), stream_of([1.0] * 8)(0))
+    assert policies.newest(8)[0] == 3
+    assert result.metrics is not None
+    assert result.metrics["update"] == 3  # not one of every second
+
+
+def test_a_roll_back_ends_training_without_one(policies: Policies, channel: Channel) -> None:
+    channel.end(RollBack(2, "worse"), 3)
+    result = run(worker_config(policies, channel, updates=8, every=2), stream_of([1.0] * 8)(0))
+    assert policies.newest(8)[0] == 3
+    assert result.metrics is not None
+    assert result.metrics["update"] == 2
+
+
+def test_from_a_checkpoint_it_goes_on_to_the_same_bits(policies: Policies, channel: Channel, tmp_path: Path) -> None:
+    config = worker_config(policies, channel, updates=4)
+    run(config, stream_of([1.0] * 4)(0))
+    unbroken = version(policies, 4)
+
+    def resumed(given: dict[str, WorkerConfig]) -> None:
+        engine = make_engine(Policy(WEIGHTS), config.training, config.trainers, PER_UPDATE)
+        for update in range(2):
+            apply_contributions(engine, [contribution(update, part) for part in range(PER_UPDATE)])
+        checkpoints.write(engine, tmp_path, 2, [])
+        ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(tmp_path)))
+        train_worker(given)
+
+    again = Policies.start(max_policy_lag=10)
+    run(worker_config(again, Channel.start(), updates=4), stream_of([1.0] * 4)(2), resumed)
+    with pytest.raises(LookupError, match="up to 1 is kept"):
+        again.newest(1)
+    assert all(torch.equal(version(again, 4)[name], unbroken[name]) for name in unbroken)
+
+
+def test_contributions_out_of_turn_or_too_few_end_it(policies: Policies, channel: Channel) -> None:
+    config = worker_config(policies, channel, updates=3)
+    with pytest.raises(RuntimeError, match="to update 1 arrived while update 0 is made"):
+        run(config, stream_of([1.0] * 3)(1))
+    with pytest.raises(RuntimeError, match="ended before update 2"):
+        run(config, stream_of([1.0] * 2)(0))
+
+
+def test_what_raises_while_sampling_is_not_tried_again(policies: Policies, channel: Channel) -> None:
+    def broken(row: Any) -> Any:
+        raise ValueError("the reward is broken")
+
+    with pytest.raises(Exception, match="the reward is broken"):
+        run(worker_config(policies, channel, updates=3), stream_of([1.0] * 3)(0).map(broken))
+    assert "the reward is broken" in (channel.failure() or "")
