@@ -53,7 +53,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
 
     Args:
         settings: of the run.
-        observers: see every update, after MLflow, the gauges and the progress lines have, and may end training.
+        observers: see every update, after MLflow has it, and may end training.
 
     Raises:
         SettingsError: before anything starts, if it cannot work.
