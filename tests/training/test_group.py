@@ -1,0 +1,94 @@
+"""The real Ray Train group, fed by hand: what it keeps, how the driver ends it, what a run then hands out."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.storage import RunDirectory
+from sdo_ray.training.channel import Channel
+from sdo_ray.training.checkpoints import kept
+from sdo_ray.training.decisions import RollBack, Stop
+from sdo_ray.training.group import TRAIN, RunGivenUp, end_training, final_policy, has_ended, progress, train
+from tests.support.contributions import WEIGHTS, stream_of, worker_config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(str(tmp_path), "run")
+
+
+def versions(run: RunDirectory) -> list[int]:
+    return list(kept(f"{run.path}/{TRAIN}"))
+
+
+def test_newest_and_best_are_kept_and_the_driver_decides_which_goes_out(run: RunDirectory) -> None:
+    policies, channel = Policies.start(max_policy_lag=10), Channel.start()
+    # Highest in updates 2 and 3, which end in version 4.
+    rewards = [1.0, 1.0, 5.0, 5.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0]
+    channel.end(ending := RollBack(7, "worse"), 8)
+    config = worker_config(policies, channel, updates=10)
+    assert progress(run) == (0, [])
+    seen = [report.update for report in train(config, stream_of(rewards), run)]
+    assert seen == list(range(8))
+    assert versions(run) == [4, 6]
+    assert not has_ended(run, 10)
+    end_training(run, ending)
+    assert has_ended(run, 10)
+    policy = final_policy(run, WEIGHTS)
+    assert (policy.version, policy.why) == (6, "worse")
+    end_training(run, RollBack(5, "much worse"))
+    assert final_policy(run, WEIGHTS).version == 4
+    end_training(run, RollBack(3, "nothing is left of that"))
+    assert final_policy(run, WEIGHTS).version == 0
+    assert final_policy(run, WEIGHTS).weights is WEIGHTS
+
+
+@pytest.mark.slow
+def test_a_stopped_group_goes_on_from_its_checkpoint_if_asked_again(run: RunDirectory) -> None:
+    policies, channel = Policies.start(max_policy_lag=10), Channel.start()
+    channel.end(stop := Stop("enough"), 3)
+    first = [r.update for r in train(worker_config(policies, channel, updates=5), stream_of([1.0] * 5), run)]
+    assert (first, progress(run)[0], [r.update for r in progress(run)[1]]) == ([0, 1, 2], 3, [0, 1, 2])
+    # The driver died before it wrote down that it had stopped the run.
+    config = worker_config(policies, Channel.start(), updates=5)
+    assert [r.update for r in train(config, stream_of([1.0] * 5), run)] == [3, 4]
+    policy = final_policy(run, WEIGHTS)
+    assert (policy.version, policy.why) == (5, "all updates were made")
+    assert not torch.equal(policy.weights["a"], WEIGHTS["a"])
+    end_training(run, stop)
+    assert final_policy(run, WEIGHTS).why == "enough"
+
+
+@pytest.mark.slow
+def test_a_score_that_is_missing_or_not_a_number_takes_no_best_place(run: RunDirectory) -> None:
+    """An update without a sample that counts has no reward; the one that has stays the best."""
+    policies, channel = Policies.start(max_policy_lag=10), Channel.start()
+    rewards = [-3.0, -3.0, math.inf, math.inf, -4.0, -4.0]
+    list(train(worker_config(policies, channel, updates=6), stream_of(rewards), run))
+    assert versions(run) == [2, 6]
+
+
+@pytest.mark.slow
+def test_a_stream_that_raises_gives_the_run_up(run: RunDirectory) -> None:
+    def stream(start: int) -> ray.data.Dataset:
+        def broken(row: dict[str, object]) -> dict[str, object]:
+            raise ValueError("the reward is broken")
+
+        return stream_of([1.0] * 3)(start).map(broken)
+
+    config = worker_config(Policies.start(max_policy_lag=10), Channel.start(), updates=3)
+    with pytest.raises(RunGivenUp, match="the reward is broken"):
+        list(train(config, stream, run))
+    assert versions(run) == []
