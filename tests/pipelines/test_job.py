@@ -123,6 +123,8 @@ def test_ctrl_c(tmp_path: Path) -> None:
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # What is started in the background, as a whole test run may be, ignores it from its birth.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True,
     ) as process:
         assert process.stdout is not None
