@@ -44,6 +44,7 @@ from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
 from sdo_ray.training.gauges import RunGauges
 from sdo_ray.training.group import RunGivenUp, end_training, final_policy, has_ended, progress, train
+from sdo_ray.training.health import Health
 from sdo_ray.training.update_log import UpdateLog
 from sdo_ray.training.worker import WorkerConfig
 
@@ -117,7 +118,8 @@ def _train(
 
     print(f"{len(prompts)} prompts; update {progress(run)[0] + 1} of {training.updates} comes next", flush=True)
     with RunGauges(run.name, training.updates) as gauges:
-        everyone: list[Observer] = [*observers, gauges, Progress(training.updates)]
+        health = Health(training.max_idle_updates, training.max_skipped_share)
+        everyone: list[Observer] = [*observers, gauges, Progress(training.updates), health]
         for report in train(worker, stream, run):
             match decide(everyone, report):
                 case Abort(cause):

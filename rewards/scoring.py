@@ -6,6 +6,10 @@ from torch import Tensor
 from rewards.registry import Reward
 
 
+class RewardMistake(ValueError):
+    """A reward that does not do what a reward has to: it would not the next time either."""
+
+
 def score(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
     """Scores without a graph.
 
@@ -18,7 +22,8 @@ def score(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
         Scores, float32 [B], on the images' device.
 
     Raises:
-        ValueError: images or prompts of another shape, or a reward that returned something other than [B].
+        ValueError: images or prompts of another shape.
+        RewardMistake: it returned something other than a tensor [B].
     """
     with torch.no_grad():
         return _scores(reward, _inputs(reward, images, prompts), prompts).to(images.device)
@@ -41,7 +46,8 @@ def score_with_gradient(reward: Reward, images: Tensor, prompts: list[str]) -> t
         device and without a graph. Values are passed on as they are, non-finite ones too.
 
     Raises:
-        ValueError: as `score`; or a reward that says it is differentiable and whose scores carry no graph.
+        ValueError: as `score`.
+        RewardMistake: as `score`; or it says that it is differentiable, and its scores carry no graph.
     """
     if not reward.differentiable:
         return score(reward, images, prompts), None
@@ -49,7 +55,7 @@ def score_with_gradient(reward: Reward, images: Tensor, prompts: list[str]) -> t
         leaf = _inputs(reward, images, prompts).requires_grad_()
         scores = _scores(reward, leaf, prompts)
         if not scores.requires_grad:
-            raise ValueError(
+            raise RewardMistake(
                 f"reward {type(reward).__name__} says differentiable = True, but its scores carry no graph back to "
                 "the images; is there a torch.no_grad, .detach() or numpy inside? If it has to be, set "
                 "differentiable = False"
@@ -68,10 +74,11 @@ def _inputs(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
 
 
 def _scores(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
-    scores = reward(images, prompts)
+    # A copy with a graph, as a leaf that requires a gradient cannot be written to, and a reward may do so.
+    scores = reward(images.clone() if images.requires_grad else images, prompts)
+    wanted = f"reward {type(reward).__name__} must return a tensor [{len(images)}], one score per image"
+    if not isinstance(scores, Tensor):
+        raise RewardMistake(f"{wanted}; it returned a {type(scores).__name__}")
     if scores.shape != (len(images),):
-        raise ValueError(
-            f"reward {type(reward).__name__} must return one score per image, [{len(images)}]; "
-            f"it returned {list(scores.shape)}"
-        )
+        raise RewardMistake(f"{wanted}; it returned {list(scores.shape)}")
     return scores.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -77,8 +77,8 @@ class Contribution:
     """Samples whose gradient is in `gradient`."""
     num_skipped: int
     """Samples skipped because a reward or a gradient was not finite."""
-    scores: dict[str, list[float]]
-    """Raw scores of every reward, one a sample of the batch in row order, skipped ones too."""
+    scores: dict[str, Sequence[float | None]]
+    """Raw scores of every reward, one a sample of the batch in row order, skipped ones too; None: there is none."""
     mixed: list[float]
     """Mixed reward of the samples that are in the gradient."""
     step_norms: dict[int, float]
@@ -89,6 +89,8 @@ class Contribution:
     the trainers make it, from `calls`."""
     calls: tuple[ShippedCall, ...] = ()
     """The kept denoiser calls, if their backward pass is left to the trainers."""
+    failure: str | None = None
+    """Why the batch as a whole was skipped; None if it was not."""
     preview: bytes | None = None
     """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
 

@@ -160,4 +160,4 @@ class SamplerSettings(Settings):
     count: int = Field(1, ge=1, description="Number of sampler actors.")
     batch_size: int = Field(8, ge=1, description="Images a sampler makes at once.")
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of each, and its torch threads.")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs of each.")
+    num_gpus: float = Field(0.0, ge=0, le=1, description="GPUs of each; at most 1, as a sampler computes on one.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,7 +61,8 @@ def check_server(uri: str) -> None:
     with impatient():
         try:
             _try_database(uri)
-            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+            with _alone(uri):
+                MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
         except Exception as error:  # besides MLflow's own, whatever a database driver raises, or that it is not there
             cause = " ".join(_redact(str(error), uri).split())[:300]
             raise SettingsError(
@@ -93,6 +95,22 @@ def _try_database(uri: str) -> None:
         engine = sqlalchemy.create_engine(uri)
         engine.connect().close()
         engine.dispose()
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """One process after the other, where the URI names a database file: whoever comes first makes or migrates it.
+
+    Two that migrate one at once fail.
+    """
+    file = urlsplit(uri).path[1:] if uri.startswith("sqlite:///") else ""
+    if not file:
+        yield
+        return
+    with open(f"{file}.lock", "w") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _redact(text: str, uri: str) -> str:

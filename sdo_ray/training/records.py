@@ -18,9 +18,9 @@ class Spread:
     std: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of finite values; the deviation is that of the population."""
-        finite = [value for value in values if abs(value) < float("inf")]
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        """Of those values that are there and finite; the deviation is that of the population."""
+        finite = [value for value in values if value is not None and abs(value) < float("inf")]
         return cls(statistics.fmean(finite), statistics.pstdev(finite)) if finite else cls(None, None)
 
 
@@ -46,6 +46,8 @@ class UpdateReport:
     """Samples skipped for a reward or gradient that was not finite."""
     seconds: dict[str, float]
     """`sampling`, `rewarding`, `backward`: means over batches; `waiting`: the trainer for batches; `update`: all."""
+    failures: tuple[str, ...] = ()
+    """Why whole batches were skipped, one cause a batch; empty for samples that were not finite."""
     preview: bytes | None = None
     """PNG of the preview prompts under the policy that sampled this update, where one was due."""
 
@@ -61,7 +63,8 @@ class UpdateReport:
             data["num_skipped"] = data.pop("num_left_out")
         spreads = {name: Spread(**spread) for name, spread in data["scores"].items()}
         norms = {int(step): norm for step, norm in data["step_norms"].items()}
-        return cls(**data | {"reward": Spread(**data["reward"]), "scores": spreads, "step_norms": norms})
+        data |= {"reward": Spread(**data["reward"]), "scores": spreads, "step_norms": norms}
+        return cls(**data | {"failures": tuple(data.get("failures", ()))})
 
 
 def summarize(
@@ -95,5 +98,6 @@ def summarize(
         num_skipped=sum(c.num_skipped for c in contributions),
         seconds={part: statistics.fmean(getattr(c.seconds, part) for c in contributions) for part in parts}
         | {"waiting": waiting, "update": seconds},
+        failures=tuple(c.failure for c in contributions if c.failure is not None),
         preview=next((c.preview for c in contributions if c.preview is not None), None),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sdo_ray.rollout.settings import Backward
 from sdo_ray.settings import Settings
@@ -15,7 +15,9 @@ class TrainerSettings(Settings):
 
     count: int = Field(1, ge=1, description="Number of workers; DeepSpeed shards the optimizer over them.")
     num_cpus: float = Field(1.0, ge=0, description="CPU cores of each.")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs of each.")
+    num_gpus: float = Field(
+        0.0, ge=0, le=1, description="GPUs of each: 0, or 1; a part of one only where there is one worker."
+    )
     zero_stage: Literal[1, 2, 3] = Field(
         2,
         description="DeepSpeed ZeRO: 1 shards the optimizer's state, 2 the gradients as well, 3 the denoiser's weights "
@@ -24,6 +26,15 @@ class TrainerSettings(Settings):
     max_failures: int = Field(
         3, ge=0, description="How often the group is restarted from the last checkpoint when a worker dies."
     )
+
+    @model_validator(mode="after")
+    def _one_device_each(self) -> Self:
+        if self.count > 1 and 0 < self.num_gpus < 1:
+            raise ValueError(
+                f"trainers.num_gpus is {self.num_gpus:g} of each of {self.count} workers, which may be given one GPU "
+                "together, and NCCL takes one a worker; use 1, or trainers.count: 1"
+            )
+        return self
 
 
 class TrainingSettings(Settings):
@@ -45,5 +56,14 @@ class TrainingSettings(Settings):
         description="Where the denoiser's backward pass runs. `sampler`: where the images are made; gradients of "
         "what is trained travel. `trainer`: the trainers hold the denoiser and run the kept steps again; their inputs "
         "and the gradient there travel, little whatever the size of what is trained.",
+    )
+    max_idle_updates: int = Field(
+        3,
+        ge=1,
+        description="The run ends after so many updates in a row that learn nothing, their gradient being exactly "
+        "0, or of whose samples more than `max_skipped_share` is skipped.",
+    )
+    max_skipped_share: float = Field(
+        0.5, ge=0, le=1, description="Share of an update's samples that may be skipped, see `max_idle_updates`."
     )
     checkpoint_every: int = Field(10, ge=1, description="Updates between checkpoints; the last is always kept.")

@@ -80,6 +80,14 @@ CASES = {
         ["training.learning_rate=-1.0"],
         "training.learning_rate: got -1.0 (float); input should be greater",
     ),
+    "more GPUs than a sampler uses": (
+        ["samplers.num_gpus=2.0"],
+        "samplers.num_gpus: got 2.0 (float); input should be less",
+    ),
+    "two trainers on one GPU": (
+        ["trainers.num_gpus=0.5"],
+        "trainers.num_gpus is 0.5 of each of 2 workers, which may be given one GPU together",
+    ),
     "not one of the choices": (
         ["trainers.zero_stage=4"],
         "trainers.zero_stage: got 4 (int); input should be 1, 2 or 3",
@@ -241,9 +249,9 @@ def test_cluster_too_small(refuse: Refuse) -> None:
 
 
 def test_more_gpus_than_this_machine_has(refuse: Refuse) -> None:
-    said = refuse("samplers.num_gpus=1000.0")
+    said = refuse("rewards.terms.0.num_gpus=1000.0")
     ray.shutdown()
-    assert "needs 7 CPU and 2000 GPU at once" in said
+    assert "needs 7 CPU and 1000 GPU at once" in said
 
 
 def test_a_run_that_began_with_prompts_that_are_held_out_and_trained_on_goes_on(settings: Path) -> None:

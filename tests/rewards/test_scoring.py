@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rewards import create
-from rewards.scoring import score, score_with_gradient
+from rewards.scoring import RewardMistake, score, score_with_gradient
 
 from .conftest import LEARNED
 from .test_registry import Brightness
@@ -90,13 +90,39 @@ def test_wrong_inputs(images, prompts, message):
         score_with_gradient(Brightness(), images, prompts)
 
 
-def test_wrong_shape_of_scores():
-    class Pixels(Brightness):
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda images: images, r"it returned \[2, 3, 8, 8\]"),
+        (lambda images: images.mean(), r"it returned \[\]"),
+        (lambda images: [0.0, 1.0], "it returned a list"),
+        (lambda images: (images.mean((1, 2, 3)), {}), "it returned a tuple"),
+        (lambda images: {"score": images.mean((1, 2, 3))}, "it returned a dict"),
+        (lambda images: None, "it returned a NoneType"),
+    ],
+)
+@pytest.mark.parametrize("scored", [score, score_with_gradient])
+def test_what_is_no_tensor_of_one_score_per_image(returned, said, scored):
+    class Wrong(Brightness):
         def __call__(self, images, prompts):
-            return images
+            return returned(images)
 
-    with pytest.raises(ValueError, match=r"Pixels must return one score per image, \[2\]; it returned \[2, 3, 8, 8\]"):
-        score(Pixels(), torch.rand(2, 3, 8, 8), [""] * 2)
+    with pytest.raises(RewardMistake, match=rf"Wrong must return a tensor \[2\], one score per image; {said}"):
+        scored(Wrong(), torch.rand(2, 3, 8, 8), [""] * 2)
+
+
+def test_a_reward_may_write_to_its_images():
+    class InPlace(Brightness):
+        def __call__(self, images, prompts):
+            return super().__call__(images.sub_(0.5).mul_(2), prompts)
+
+    images = torch.rand(2, 3, 8, 8)
+    before = images.clone()
+    scores, gradient = score_with_gradient(InPlace(), images, [""] * 2)
+    torch.testing.assert_close(scores, 2 * (before - 0.5).mean((1, 2, 3)))
+    torch.testing.assert_close(gradient, torch.full_like(images, 2 / 192))
+    assert torch.equal(score(InPlace(), images, [""] * 2), scores)
+    assert torch.equal(images, before)
 
 
 def test_a_detached_reward_must_not_call_itself_differentiable():
@@ -104,5 +130,5 @@ def test_a_detached_reward_must_not_call_itself_differentiable():
         def __call__(self, images, prompts):
             return super().__call__(images.detach(), prompts)
 
-    with pytest.raises(ValueError, match="Detached says differentiable = True, but its scores carry no graph"):
+    with pytest.raises(RewardMistake, match="Detached says differentiable = True, but its scores carry no graph"):
         score_with_gradient(Detached(), torch.rand(2, 3, 8, 8), [""] * 2)

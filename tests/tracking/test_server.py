@@ -1,6 +1,8 @@
 """Which MLflow server, and whether it answers."""
 
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,17 @@ def test_the_environment_names_it_or_a_file_beside_the_runs_is_used(tmp_path: Pa
 
 def test_a_database_file_answers(uri: str) -> None:
     check_server(uri)
+
+
+def test_a_database_file_is_made_by_one_process_at_a_time(mlflow_database: Path) -> None:
+    answered = threading.Thread(target=check_server, args=(f"sqlite:///{mlflow_database}",))
+    with open(f"{mlflow_database}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answered.start()
+        answered.join(1.5)
+        assert answered.is_alive()
+    answered.join(60)
+    assert not answered.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_spread_in_closed_form() -> None:
     assert Spread.of([1.0, 3.0]) == Spread(2.0, 1.0)
     assert Spread.of([5.0]) == Spread(5.0, 0.0)
     assert Spread.of([math.nan, 1.0, math.inf, 3.0, -math.inf]) == Spread(2.0, 1.0)
+    assert Spread.of([None, 1.0, 3.0]) == Spread(2.0, 1.0)
     assert Spread.of([math.nan]) == Spread(None, None)
     assert Spread.of([]) == Spread(None, None)
 
@@ -44,6 +45,7 @@ def test_a_summary_is_over_samples_and_batches() -> None:
         mixed=[5.0],
         step_norms={1: 4.0, 7: 1.0},
         seconds=Seconds(3.0, 4.0, 5.0),
+        failure="OSError: no answer",
         preview=b"png",
     )
     report = summarize([contribution(), late], gradient_norm=0.5, waiting=6.0, seconds=9.0)
@@ -55,6 +57,7 @@ def test_a_summary_is_over_samples_and_batches() -> None:
     assert report.policy_lag == 1.0  # two samples with lag 0, two with lag 2
     assert (report.num_samples, report.num_skipped) == (3, 1)
     assert report.seconds == {"sampling": 2.0, "rewarding": 3.0, "backward": 4.0, "waiting": 6.0, "update": 9.0}
+    assert report.failures == ("OSError: no answer",)
     assert report.preview == b"png"
 
 
