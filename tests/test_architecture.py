@@ -19,7 +19,7 @@ FLOORS = (
     {"registry", "input_optimization"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
-    {"models", "cluster", "submission", "prompts", "cycle", "tracking"},
+    {"models", "cluster", "submission", "prompts", "cycle", "tracking", "policy_gradient"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
     {"settings", "seeds", "exit_codes", "own_packages"},
 )
@@ -28,6 +28,7 @@ FLOORS = (
 CLUSTER_PACKAGES = {"ray", "mlflow", "deepspeed"}
 ALONE = {
     "backprop",
+    "policy_gradient",
     "models",
     "zoo",
     "rewards",

@@ -19,12 +19,14 @@ class Transition:
         of_output: d(mu - step(z, o)) / do, kappa d ehat / do.
         std: q > 0.
         weight: c = d mu / do.
+        length: sigma - sigma' > 0, by how much the noise level falls; -d for flow matching.
     """
 
     of_sample: float
     of_output: float
     std: float
     weight: float
+    length: float
 
     def mean(self, stepped: torch.Tensor, z: torch.Tensor, o: torch.Tensor) -> torch.Tensor:
         """mu, float32 or more, differentiable in all three.
@@ -60,5 +62,6 @@ def transitions(scheduler: Any, kernel: str, eta: float | None = None) -> list[T
     for k, step in enumerate(steps[:-1]):
         kappa, q = chosen.noise(steps, k, eta)
         of_sample, of_output = kappa * step.noise_of_sample, kappa * step.noise_of_output
-        made.append(Transition(of_sample, of_output, q, step.weight + of_output))
+        length = step.sigma - steps[k + 1].sigma
+        made.append(Transition(of_sample, of_output, q, step.weight + of_output, length))
     return made
