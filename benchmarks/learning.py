@@ -121,7 +121,7 @@ def learn(
     sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
     teachers, evaluators = {name: create(name) for name in LEARNED[reward]}, evaluators_of(reward)
 
-    def rewards(images: torch.Tensor, prompts: Sequence[str]) -> Any:
+    def rewards(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> Any:
         both = {name: score_with_gradient(teacher, images, list(prompts)) for name, teacher in teachers.items()}
         return {name: scores for name, (scores, _) in both.items()}, {name: g for name, (_, g) in both.items()}
 

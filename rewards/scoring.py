@@ -1,5 +1,7 @@
 """Scores of images and their gradients, one image at a time in one backward."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -51,9 +53,16 @@ def score_with_gradient(reward: Reward, images: Tensor, prompts: list[str]) -> t
     """
     if not reward.differentiable:
         return score(reward, images, prompts), None
+    return gradient_of_changed(reward, images, prompts, lambda x: x)
+
+
+def gradient_of_changed(
+    reward: Reward, images: Tensor, prompts: list[str], change: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Scores of what `change` makes of each image, and their gradients at the images; see `score_with_gradient`."""
     with torch.enable_grad():
         leaf = _inputs(reward, images, prompts).requires_grad_()
-        scores = _scores(reward, leaf, prompts)
+        scores = _scores(reward, change(leaf), prompts)
         if not scores.requires_grad:
             raise RewardMistake(
                 f"reward {type(reward).__name__} says differentiable = True, but its scores carry no graph back to "

@@ -9,7 +9,7 @@ A name made with `@register` exists where its module was imported, so give the a
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,9 @@ from ray.util.metrics import Histogram
 
 from rewards.registry import create, reward_class
 from rewards.scoring import score, score_with_gradient
+from rewards.smoothing import score_with_smoothed_gradient
 from rewards.spec import RewardSpec, inspect_spec
+from rewards.terms import Smoothing
 
 LATENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Bounds of the histogram that Prometheus sees, in seconds."""
@@ -33,15 +35,24 @@ class RewardActor:
         options: its options.
         num_threads: torch threads of this process; a worker would otherwise take every core of the machine it shares.
         device: where the reward computes, given to it as its option `device` if it has one.
+        smoothing: of its gradients; None: plain ones.
 
     Raises:
         RewardError: a reward or an option that cannot be.
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], num_threads: int, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        num_threads: int,
+        device: str,
+        smoothing: Smoothing | None = None,
+    ) -> None:
         torch.set_num_threads(num_threads)
         self._name = name
         self._options = dict(options)
+        self._smoothing = smoothing
         self._spec = inspect_spec(reward_class(name))
         placement = {"device": device} if "device" in self._spec.options else {}
         self._reward = create(name, **{**placement, **options})
@@ -50,7 +61,7 @@ class RewardActor:
         ).set_default_tags({"reward": name})
 
     def score(
-        self, images: np.ndarray, prompts: list[str], want_gradient: bool
+        self, images: np.ndarray, prompts: list[str], want_gradient: bool, seeds: Sequence[int] = ()
     ) -> tuple[np.ndarray, np.ndarray | None, float]:
         """Scores of a batch.
 
@@ -59,6 +70,7 @@ class RewardActor:
                 on one node. float16 halves what travels and is finer than the 8 bits of an image file.
             prompts: B prompts.
             want_gradient: whether to compute d score_b / d image_b.
+            seeds: B numbers, each of which fixes what is drawn for its image; needed for a smoothed gradient.
 
         Returns:
             Scores, float32 [B]; gradients, float32 [B, 3, H, W] (float16 would lose small ones), or None if not
@@ -69,10 +81,12 @@ class RewardActor:
         """
         start = time.perf_counter()
         pixels = torch.tensor(images)  # a copy: what Ray hands over is read-only
-        if want_gradient:
+        if not want_gradient:
+            scores, gradient = score(self._reward, pixels, prompts), None
+        elif self._smoothing is None:
             scores, gradient = score_with_gradient(self._reward, pixels, prompts)
         else:
-            scores, gradient = score(self._reward, pixels, prompts), None
+            scores, gradient = score_with_smoothed_gradient(self._reward, pixels, prompts, self._smoothing, seeds)
         seconds = time.perf_counter() - start
         self._latency.observe(seconds)
         return scores.numpy(), None if gradient is None else gradient.numpy(), seconds

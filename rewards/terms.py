@@ -40,6 +40,27 @@ class RewardTerm:
             )
 
 
+@dataclass(frozen=True)
+class Smoothing:
+    """Which copies of an image a reward's gradient is averaged over, see `rewards.smoothing`."""
+
+    shifts: int = 0
+    """Pixels by which a copy is moved at most, up or down and left or right; each whole number is equally likely."""
+
+    noise: float = 0.0
+    """Standard deviation of what is added to a copy's values, which are in 0 .. 1."""
+
+    copies: int = 4
+    """n: images that the mean is over, the image itself among them."""
+
+    def __post_init__(self) -> None:
+        if self.shifts < 0 or self.noise < 0 or self.copies < 2 or not (self.shifts or self.noise):
+            raise ValueError(
+                f"smoothing takes shifts or noise above 0 and at least 2 copies, got shifts {self.shifts}, noise "
+                f"{self.noise}, copies {self.copies}; leave it out for a plain gradient"
+            )
+
+
 def check_terms(terms: Sequence[RewardTerm]) -> None:
     """Check that there is something to learn from, and that each reward is named once.
 

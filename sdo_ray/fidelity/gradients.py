@@ -21,7 +21,7 @@ from sdo_ray.backprop import BackpropPlan, StepGradient
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
 from sdo_ray.rollout.records import PromptBatch
-from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, sample
+from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan,
 
 def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, Cotangents]:
     """Mean mixed reward, and its gradient at the samples; a sample without a finite one counts as none."""
-    scores, gradients = evaluated.rewards(trajectory.seen, batch.prompts)
+    seeds = reward_seeds(evaluated.seed, batch.rows)
+    scores, gradients = evaluated.rewards(trajectory.seen, batch.prompts, seeds)
     objective = reward_objective(scores, gradients, evaluated.terms, evaluated.normalize)
     count = max(1, int(objective.valid.sum()))
     mean = objective.score[objective.valid].sum().item() / count

@@ -25,14 +25,15 @@ from sdo_ray.input_optimization.records import OptimizedRow, OptimizerConfig, Ro
 from sdo_ray.input_optimization.variables import VARIABLES
 from sdo_ray.models.precision import autocast
 from sdo_ray.rollout.objective import ImageGradients, Scores, backpropagate, reward_objective
-from sdo_ray.rollout.sampling import noise, plan_of, sample
+from sdo_ray.rollout.sampling import noise, plan_of, reward_seeds, sample
 from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-TextRewards = Callable[[torch.Tensor, Mapping[str, Sequence[str]]], tuple[Scores, ImageGradients]]
-"""Images [B,3,H,W] float32 in [0,1] on the CPU, and reward key -> the texts it is given -> scores and gradients."""
+TextRewards = Callable[[torch.Tensor, Mapping[str, Sequence[str]], Sequence[int]], tuple[Scores, ImageGradients]]
+"""Images [B,3,H,W] float32 in [0,1] on the CPU, reward key -> the texts it is given, and a seed of each image for what
+a reward draws -> scores and gradients."""
 
 
 @dataclass
@@ -92,7 +93,7 @@ def optimize_batch(
         with variable.given(pipeline) as given:
             trajectory = sample(pipeline, call | given, noise(config.seed, batch.rows), plan)
         seen = trajectory.seen
-        scores, gradients = rewards(seen, texts)
+        scores, gradients = rewards(seen, texts, reward_seeds(config.seed, batch.rows, iteration))
         objective = reward_objective(scores, gradients, terms, config.rewards.normalize)
         rows = rows or [_Row(image, image, value) for image, value in zip(seen, variable.initial, strict=True)]
         for b, row in enumerate(rows):

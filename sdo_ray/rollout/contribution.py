@@ -14,7 +14,7 @@ from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.objective import RewardFunction, backpropagate, reward_objective
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
-from sdo_ray.rollout.sampling import noise, plan_of, sample
+from sdo_ray.rollout.sampling import noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
 from sdo_ray.seeds import generator
 
@@ -66,7 +66,7 @@ def compute_contribution(
         pipeline, sampling.pipeline_call(batch.prompts), noise(seed, batch.rows), steps, backward=backward
     )
     sampled = time.monotonic()
-    scores, gradients = rewards(trajectory.seen, batch.prompts)
+    scores, gradients = rewards(trajectory.seen, batch.prompts, reward_seeds(seed, batch.rows))
     objective = reward_objective(scores, gradients, terms, normalize)
     rewarded = time.monotonic()
     step_norms = backpropagate(trajectory, objective.cotangents)

@@ -28,8 +28,9 @@ Scores = dict[str, torch.Tensor]
 """Reward key -> scores [B], float32."""
 ImageGradients = Mapping[str, torch.Tensor | None]
 """Reward key -> d score_b / d image_b [B,3,H,W], or None for a reward that has no gradient."""
-RewardFunction = Callable[[torch.Tensor, Sequence[str]], tuple[Scores, ImageGradients]]
-"""Images [B,3,H,W] float32 in [0,1] on the CPU, and prompts -> scores and gradients of every reward."""
+RewardFunction = Callable[[torch.Tensor, Sequence[str], Sequence[int]], tuple[Scores, ImageGradients]]
+"""Images [B,3,H,W] float32 in [0,1] on the CPU, prompts, and a seed of each image for what a reward draws
+-> scores and gradients of every reward."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,7 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Any
             reward.options,
             num_threads=max(1, int(reward.num_cpus)),
             device="cuda" if reward.num_gpus else "cpu",
+            smoothing=reward.smoothing,
         )
         for reward in rewards
     }
@@ -81,15 +82,19 @@ class RewardClient:
         self._actors = actors
         self._learned = frozenset(learned)
 
-    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> tuple[Scores, ImageGradients]:
-        """See `RewardFunction`."""
-        return self.ask(images, dict.fromkeys(self._actors, prompts))
+    def __call__(
+        self, images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int] = ()
+    ) -> tuple[Scores, ImageGradients]:
+        """See `RewardFunction`; without a gradient that is wanted, there is nothing to draw."""
+        return self.ask(images, dict.fromkeys(self._actors, prompts), seeds)
 
-    def ask(self, images: torch.Tensor, texts: Mapping[str, Sequence[str]]) -> tuple[Scores, ImageGradients]:
+    def ask(
+        self, images: torch.Tensor, texts: Mapping[str, Sequence[str]], seeds: Sequence[int] = ()
+    ) -> tuple[Scores, ImageGradients]:
         """The same with texts for each reward key of its own."""
         shared = ray.put(np.ascontiguousarray(images.numpy()))
         calls = {
-            name: actor.score.remote(shared, list(texts[name]), name in self._learned)
+            name: actor.score.remote(shared, list(texts[name]), name in self._learned, list(seeds))
             for name, actor in self._actors.items()
         }
         scores, gradients = {}, {}

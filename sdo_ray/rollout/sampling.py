@@ -1,7 +1,7 @@
 """The one place that calls a pipeline: with a plan's graph to learn from its samples, or plainly to look at them.
 
 plan_of   settings -> the plan of one call
-noise     run seed and rows -> the call's generators
+noise     run seed and rows -> the call's generators;  reward_seeds  likewise, for what rewards draw
 sample    pipeline, call, generators, plan -> Trajectory, from which `sdo_ray.rollout.objective` goes on
 draw      pipeline, call, generators -> samples without a graph
 """
@@ -18,7 +18,7 @@ import torch
 from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
 from sdo_ray.models.precision import autocast
 from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
-from sdo_ray.seeds import generator
+from sdo_ray.seeds import derive_seed, generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -75,6 +75,11 @@ def plan_of(
 def noise(seed: int, rows: Sequence[int]) -> list[torch.Generator]:
     """Each row's generator, on the CPU: (run seed, row) fixes its noise, in whatever batch and on whatever device."""
     return [generator(seed, "noise", row) for row in rows]
+
+
+def reward_seeds(seed: int, rows: Sequence[int], iteration: int = 0) -> list[int]:
+    """Each row's seed of what a reward draws for it, another at each iteration over the same rows."""
+    return [derive_seed(seed, f"reward {iteration}", row) for row in rows]
 
 
 def sample(

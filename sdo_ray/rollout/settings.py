@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
-from rewards.terms import RewardTerm, check_weight
+from rewards.terms import RewardTerm, Smoothing, check_weight
 from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
@@ -64,6 +64,26 @@ class PlanSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict, description="The plan's own options, such as `K: 1`.")
 
 
+class SmoothSettings(Settings):
+    """Averages a reward's image gradients over changed copies of each image, see docs/rewards.md."""
+
+    shifts: int = Field(0, ge=0, description="Pixels by which a copy is moved at most, in each direction.")
+    noise: float = Field(
+        0.0, ge=0, description="Standard deviation of the noise on a copy, whose values are in 0 .. 1."
+    )
+    copies: int = Field(4, ge=2, description="Images that the mean is over, the image itself among them.")
+
+    @property
+    def smoothing(self) -> Smoothing:
+        """What the actor is given."""
+        return Smoothing(self.shifts, self.noise, self.copies)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.smoothing  # noqa: B018 - says what cannot be
+        return self
+
+
 class RewardActorSettings(Settings):
     """A reward, and the actor that computes it."""
 
@@ -82,6 +102,11 @@ class RewardActorSettings(Settings):
     def key(self) -> str:
         """What its actor and its scores are called."""
         return self.name
+
+    @property
+    def smoothing(self) -> Smoothing | None:
+        """How its gradients are smoothed; nothing is learned from an evaluator."""
+        return None
 
     def check(self, prompts: Sequence[str] = ()) -> None:
         """Refuse a reward that cannot be, or not so, without loading its weights or importing one with a `runtime_env`.
@@ -124,6 +149,16 @@ class RewardSettings(RewardActorSettings):
         description="Scores above this, or below it where the weight is negative, count as this and give no gradient: "
         "a guard against over-optimisation.",
     )
+    smooth: SmoothSettings | None = Field(
+        None,
+        description="Learn from the mean of its image gradients over copies of each image, moved or noisy; none: from "
+        "the plain gradient.",
+    )
+
+    @property
+    def smoothing(self) -> Smoothing | None:
+        """How its gradients are smoothed."""
+        return None if self.smooth is None else self.smooth.smoothing
 
     @property
     def key(self) -> str:

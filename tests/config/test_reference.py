@@ -25,6 +25,8 @@ def test_every_setting_is_in_it_and_described() -> None:
         parts = ["N" if part.isdigit() else part for part in name.split(".")]
         row = ".".join(parts[:-1] if parts[-1] == "N" else parts)  # the elements of a list of values are no settings
         row = row.replace("plan.options.K", "plan.options")
-        assert f"| `{row}` |" in text, row
+        assert f"| `{row}` |" in text or f"### `{row}`" in text, (
+            row
+        )  # a section that is left out has no rows of its own
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert all(line.split(" | ")[4].rstrip("| ") for line in rows), "a setting without a description"

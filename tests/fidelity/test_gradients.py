@@ -25,7 +25,7 @@ SAMPLING = SamplingSettings(num_inference_steps=N, guidance_scale=2.0)
 TERMS = [RewardTerm("redness", 1.0)]
 
 
-def rewards(images: torch.Tensor, prompts: Sequence[str]) -> Any:
+def rewards(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> Any:
     scores, gradient = score_with_gradient(Redness(), images, list(prompts))
     return {"redness": scores}, {"redness": gradient}
 
@@ -105,8 +105,8 @@ def test_saved_bytes_are_those_of_the_kept_steps() -> None:
 def test_a_reward_that_is_not_finite_counts_as_none() -> None:
     pipeline, trained = parts()
 
-    def broken(images: torch.Tensor, prompts: Sequence[str]) -> Any:
-        scores, gradients = rewards(images, prompts)
+    def broken(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> Any:
+        scores, gradients = rewards(images, prompts, seeds)
         return {"redness": scores["redness"] * torch.tensor([1.0, float("nan")])}, gradients
 
     first = PromptBatch(0, BATCH.rows[:1], BATCH.prompts[:1])

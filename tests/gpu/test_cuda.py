@@ -32,7 +32,7 @@ def exact_products() -> Any:
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def ink(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def ink(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     weight = torch.linspace(-1, 1, images[0].numel()).view(images[0].shape)
     return {"ink": (images * weight).sum(dim=(1, 2, 3))}, {"ink": weight.expand_as(images)}
 

@@ -34,6 +34,8 @@ from tests.support.ink import Ink
 
 SEED, N, LR = 3, 4, 0.05
 
+Texts = Mapping[str, Sequence[str]]
+
 
 class Recorder:
     """`Ink` by key, and what it was asked."""
@@ -42,7 +44,7 @@ class Recorder:
         self.asked: list[Mapping[str, Sequence[str]]] = []
         self.keys = keys
 
-    def __call__(self, images: torch.Tensor, texts: Mapping[str, Sequence[str]]) -> tuple[dict, dict]:
+    def __call__(self, images: torch.Tensor, texts: Texts, seeds: Sequence[int]) -> tuple[dict, dict]:
         self.asked.append(texts)
         scores, gradient = score_with_gradient(Ink(), images, list(texts[self.keys[0]]))
         return dict.fromkeys(self.keys, scores), dict.fromkeys(self.keys, gradient)
@@ -167,8 +169,8 @@ def test_rewards_are_given_their_own_texts(pipeline: Any) -> None:
 
 def test_a_row_that_is_not_finite_stays_and_the_others_go_on(pipeline: Any) -> None:
     class Flaw(Recorder):
-        def __call__(self, images: torch.Tensor, texts: Mapping[str, Sequence[str]]) -> tuple[dict, dict]:
-            scores, gradients = super().__call__(images, texts)
+        def __call__(self, images: torch.Tensor, texts: Texts, seeds: Sequence[int]) -> tuple[dict, dict]:
+            scores, gradients = super().__call__(images, texts, seeds)
             scores["ink"][0] = torch.nan
             return scores, gradients
 
@@ -191,8 +193,8 @@ def test_patience(pipeline: Any) -> None:
     class Falling(Recorder):
         """Row 0 is best at its start, row 1 gets better all the time."""
 
-        def __call__(self, images: torch.Tensor, texts: Mapping[str, Sequence[str]]) -> tuple[dict, dict]:
-            scores, gradients = super().__call__(images, texts)
+        def __call__(self, images: torch.Tensor, texts: Texts, seeds: Sequence[int]) -> tuple[dict, dict]:
+            scores, gradients = super().__call__(images, texts, seeds)
             scores["ink"] = torch.tensor([-float(len(self.asked)), float(len(self.asked))])
             return scores, gradients
 
@@ -209,8 +211,8 @@ def test_patience(pipeline: Any) -> None:
 
 def test_a_batch_whose_rows_have_all_stopped_ends(pipeline: Any) -> None:
     class Constant(Recorder):
-        def __call__(self, images: torch.Tensor, texts: Mapping[str, Sequence[str]]) -> tuple[dict, dict]:
-            scores, gradients = super().__call__(images, texts)
+        def __call__(self, images: torch.Tensor, texts: Texts, seeds: Sequence[int]) -> tuple[dict, dict]:
+            scores, gradients = super().__call__(images, texts, seeds)
             return {"ink": torch.zeros_like(scores["ink"])}, gradients
 
     recorder = Constant()

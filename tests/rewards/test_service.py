@@ -3,9 +3,11 @@ import pytest
 import ray
 import torch
 
-from rewards.registry import import_path
+from rewards.registry import create, import_path
 from rewards.scoring import score_with_gradient
 from rewards.service import RewardActor
+from rewards.smoothing import score_with_smoothed_gradient
+from rewards.terms import Smoothing
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,19 @@ def test_provenance_of_a_reward_without_weights():
     name = "tests.rewards.test_registry:Brightness"
     dim, bright = (RewardActor(name, {"gain": gain}, num_threads=1, device="cpu").provenance() for gain in (1.0, 2.0))
     assert dim["weights_hash"] != bright["weights_hash"]
+
+
+def test_a_smoothed_actor():
+    """Its gradient is smoothed, by the seeds that it is given; its scores are not."""
+    name, images = "preference", np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
+    smoothing = Smoothing(shifts=2, copies=2)
+    plain, smooth = (RewardActor(name, {}, num_threads=1, device="cpu", smoothing=s) for s in (None, smoothing))
+    expected = score_with_smoothed_gradient(create(name), torch.tensor(images), ["", ""], smoothing, [4, 5])
+    scores, gradient, _ = smooth.score(images, ["", ""], True, [4, 5])
+    for got, wanted in zip((scores, gradient), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(scores, plain.score(images, ["", ""], True, [4, 5])[0])
+    np.testing.assert_array_equal(
+        plain.score(images, ["", ""], True)[1], plain.score(images, ["", ""], True, [4, 5])[1]
+    )
+    assert smooth.score(images, ["", ""], False)[1] is None

@@ -18,7 +18,7 @@ from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.training.modules import Denoisers
 
 
-def ink(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+def ink(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
     weight = torch.linspace(-1, 1, images[0].numel()).view(images[0].shape)
     return {"ink": (images * weight).sum(dim=(1, 2, 3))}, {"ink": weight.expand_as(images)}
 

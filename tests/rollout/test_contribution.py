@@ -50,7 +50,7 @@ def contribution(
     return compute_contribution(pipeline, PromptBatch(0, tuple(rows), prompts), 0, **settings | changes)
 
 
-def good(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+def good(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
     scores, gradient = ink(images)
     return {"ink": scores}, {"ink": gradient}
 
@@ -73,6 +73,21 @@ def test_the_same_batch_again_is_the_same(pipeline: Any) -> None:
     assert all(torch.equal(first.gradient[name], second.gradient[name]) for name in first.gradient)
 
 
+def test_rewards_draw_by_the_rows(pipeline: Any) -> None:
+    """What a reward draws for a row is the same in whatever batch, and another for another run."""
+    asked: list[list[int]] = []
+
+    def recording(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
+        asked.append(list(seeds))
+        return good(images, prompts, seeds)
+
+    for rows, seed in (((0, 1, 2), 5), ((1,), 5), ((1,), 6)):
+        contribution(pipeline, recording, rows=rows, seed=seed)
+    whole, one, other = asked
+    assert len(set(whole)) == 3
+    assert one == whole[1:2] != other
+
+
 def test_the_kept_step_and_its_gradient_are_reported(pipeline: Any) -> None:
     norms = contribution(pipeline, good).step_norms
     assert list(norms) == [2]
@@ -81,7 +96,7 @@ def test_the_kept_step_and_its_gradient_are_reported(pipeline: Any) -> None:
 
 @pytest.mark.parametrize("where", ["score", "gradient"])
 def test_a_sample_that_is_not_finite_is_skipped(pipeline: Any, where: str) -> None:
-    def bad(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+    def bad(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
         scores, gradient = ink(images)
         if where == "score":
             scores[1] = torch.nan
@@ -99,7 +114,7 @@ def test_a_sample_that_is_not_finite_is_skipped(pipeline: Any, where: str) -> No
 
 
 def test_a_batch_whose_adapter_gradient_is_not_finite_is_skipped(pipeline: Any) -> None:
-    def huge(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
+    def huge(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
         scores, gradient = ink(images)
         return {"ink": scores}, {"ink": gradient * 1e38}
 
@@ -109,8 +124,8 @@ def test_a_batch_whose_adapter_gradient_is_not_finite_is_skipped(pipeline: Any) 
 
 
 def test_watching_changes_nothing(pipeline: Any) -> None:
-    def watched(images: torch.Tensor, prompts: Sequence[str]) -> tuple[dict, dict]:
-        scores, gradients = good(images, prompts)
+    def watched(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
+        scores, gradients = good(images, prompts, seeds)
         return scores | {"other": images.sum(dim=(1, 2, 3))}, gradients | {"other": None}
 
     terms = [RewardTerm("ink", 1.0), RewardTerm("other", 0.0)]

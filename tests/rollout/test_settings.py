@@ -4,9 +4,11 @@ import ast
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import pytest
 import torch
+from pydantic import ValidationError
 
-from rewards.terms import RewardTerm
+from rewards.terms import RewardTerm, Smoothing
 from sdo_ray.input_optimization.settings import TextRewardSettings
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.rollout.settings import RewardSettings, SamplingSettings
@@ -53,3 +55,10 @@ def test_terms_are_made_from_settings_in_one_place() -> None:
         if isinstance(node, ast.Call) and "RewardTerm" in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))
     }
     assert made == {"sdo_ray/rollout/settings.py"}
+
+
+def test_smoothing_is_refused_where_it_would_not_smooth() -> None:
+    assert RewardSettings(name="ink").smoothing is None
+    assert RewardSettings.model_validate({"name": "ink", "smooth": {"shifts": 2}}).smoothing == Smoothing(shifts=2)
+    with pytest.raises(ValidationError, match="takes shifts or noise above 0"):
+        RewardSettings.model_validate({"name": "ink", "smooth": {"copies": 8}})
