@@ -31,7 +31,7 @@ from sdo_ray.config.run import open_run
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
 from sdo_ray.evaluation.images import ImageConfig, make_images
-from sdo_ray.evaluation.metrics import frechet_between_halves, image_metrics, set_metrics
+from sdo_ray.evaluation.metrics import frechet_yardsticks, image_metrics, set_metrics
 from sdo_ray.evaluation.parts import Parts
 from sdo_ray.evaluation.reference import reference_features
 from sdo_ray.evaluation.report import REPORT, render_report
@@ -124,10 +124,10 @@ def _measure(
         models={name: role.where for name, role in roles.items()},
         images=image_metrics(parts, list(roles), questions),
         set_metrics=set_metrics(parts, list(roles), reference),
-        details={
+        details=frechet_yardsticks(parts, list(roles))
+        | {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "sha256": {name: role.sha256 for name, role in roles.items()},
-            "frechet_between_halves_of_base": frechet_between_halves(parts),
             "reference_images": 0 if reference is None else len(reference),
             "history": {} if history is None else dict(history.curves),
             "settings": settings.to_dict(),

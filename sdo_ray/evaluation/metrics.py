@@ -27,6 +27,9 @@ FRECHET_BASE, FRECHET_REFERENCE, SECONDS = "frechet_to_base", "frechet_to_refere
 """Metrics of sets: Frechet distance of the features to those of the base's and of the reference's images; median
 seconds of the pipeline call for an image."""
 
+SWAPS = 19
+"""Permutations of a Frechet distance's yardstick: the largest is exceeded by chance in 5 %."""
+
 ABOUT: Mapping[str, str] = {
     DIVERSITY: "Mean feature distance (1 - cosine) between images of one prompt with different noise.",
     DISTANCE: "Feature distance (1 - cosine) from the base's image of the same prompt and noise.",
@@ -88,11 +91,32 @@ def set_metrics(
     return metrics
 
 
-def frechet_between_halves(parts: Sequence[pa.Table]) -> float | None:
-    """Frechet distance between every other image of the base and the rest: what two samples of one model, each half
-    as large, are apart by the bias of small samples alone. None without features or with fewer than four images."""
-    vectors = features_of(parts, BASE)
-    return None if vectors is None else _frechet(vectors[::2], vectors[1::2])
+def frechet_yardsticks(parts: Sequence[pa.Table], roles: Sequence[str]) -> dict[str, Any]:
+    """What Frechet distances come to by chance, to compare those of `set_metrics` with; empty without features.
+
+    Returns:
+        `frechet_between_halves_of_base`, for distances to the reference: between every other image of the base and the
+        rest, what two samples of one model, each half as large, are apart by the bias of small samples alone.
+        `frechet_to_base_by_chance`, role -> the largest of `SWAPS` distances after the role and the base swapped images
+        in half of all pairs of one prompt and noise, at random: a distance to the base above it comes about in one of
+        `SWAPS` + 1 cases if the two models draw alike (permutation test of pairs).
+    """
+    base = features_of(parts, BASE)
+    if base is None or len(base) < 4:
+        return {}
+    draw, chance = np.random.default_rng(0), {}
+    for role in roles:
+        if role != BASE and (own := features_of(parts, role)) is not None:
+            pairs = np.stack([own, base])
+            pairs = pairs[:, np.isfinite(pairs).all(axis=(0, 2))]
+            chance[role] = max(_swapped(pairs, swap) for swap in draw.random((SWAPS, pairs.shape[1])) < 0.5)
+    return {"frechet_between_halves_of_base": _frechet(base[::2], base[1::2]), "frechet_to_base_by_chance": chance}
+
+
+def _swapped(pairs: Array, swap: np.ndarray) -> float:
+    """Frechet distance of the two sets `pairs` [2, n, d] with the members of some pairs, [n], changed."""
+    a, b = np.where(swap[:, None], pairs[::-1], pairs)
+    return _frechet(a, b) or 0.0
 
 
 def features_of(parts: Sequence[pa.Table], role: str) -> Array | None:

@@ -101,6 +101,7 @@ def _record(line: Line) -> dict[str, Any]:
         "low": pair.low,
         "high": pair.high,
         "win_rate": pair.win_rate,
+        "num_prompts": pair.num_clusters,
     }
 
 
@@ -109,6 +110,8 @@ def _line(record: Mapping[str, Any]) -> Line:
     pairs = {}
     if "num_pairs" in record:
         numbers = {name: record[name] for name in ("num_pairs", "difference", "low", "high", "win_rate")}
-        pairs[CANDIDATE, BASE] = Paired(before=before, after=after, **numbers)
+        # Earlier versions did not say how many prompts the pairs were of, and there was one each.
+        clusters = record.get("num_prompts", record["num_pairs"])
+        pairs[CANDIDATE, BASE] = Paired(before=before, after=after, num_clusters=clusters, **numbers)
     # Earlier versions wrote `judge`.
     return Line(record.get("evaluator") or record["judge"], {BASE: before, CANDIDATE: after}, pairs)

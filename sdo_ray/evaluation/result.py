@@ -33,7 +33,7 @@ class Evaluation:
         details: anything else worth keeping; JSON. `sdo evaluate` keeps `created` (ISO time), `sha256` (role -> of its
             files), `settings`, `provenance`, `metrics` (metric -> `about`, `trained_on`, `heldout`), `comparisons` (see
             `summary.as_records`), `history` (reward -> [update, mean, deviation] of the candidate's training),
-            `reference_images` and `frechet_between_halves_of_base`.
+            `reference_images` and what `metrics.frechet_yardsticks` returns.
     """
 
     name: str

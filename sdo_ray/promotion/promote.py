@@ -17,6 +17,7 @@ from sdo_ray.evaluation.result import CANDIDATE, IMAGES, NUMBERS, Evaluation, re
 from sdo_ray.evaluation.result import CHAMPION as CHAMPION_ROLE
 from sdo_ray.promotion.aliases import crown, read_aliases, step_back
 from sdo_ray.promotion.lock import lease
+from sdo_ray.promotion.measured import Measured, check_rules
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.promotion.verdict import Verdict, apply_rule
 from sdo_ray.registry.versions import CHAMPION, PREVIOUS, SCHEME, RegisteredVersion, find_version
@@ -94,7 +95,8 @@ def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], N
         say: gets a line for everything that is waited for.
 
     Raises:
-        SettingsError: before anything is changed: no such model, no complete evaluation, or one of something else.
+        SettingsError: before anything is changed: no such model, no complete evaluation, one of something else, or
+            rules that it cannot judge, see `check_rules`.
         LeaseOver: the model's lock was not to be had, or lost.
     """
     from mlflow import MlflowClient
@@ -113,6 +115,7 @@ def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], N
         before = f"{SCHEME}{model}/{aliases[CHAMPION]}" if CHAMPION in aliases else None
         return Promotion(decision, reason, candidate.reference, before, run.uri, verdicts, by, when)
 
+    check_rules(rules, Measured.of(evaluation), CHAMPION_ROLE in evaluation.models)
     verdicts = tuple(apply_rule(rule, evaluation) for rule in rules)
     tags = {RULES: "\n".join(map(str, verdicts)), EVALUATION: run.uri, EVALUATION_SHA256: sha256}
     if aliases.get(CHAMPION) == candidate.version and candidate.tags.get(EVALUATION_SHA256) == sha256:

@@ -2,26 +2,30 @@
 
 RULE       = METRIC ["rate above" NUMBER] OPERATOR REFERENCE ["," PERCENT ("% confidence" | "% sure")]
 OPERATOR   = ">" | ">=" | "<" | "<="
-REFERENCE  = NUMBER | [FACTOR "*"] ("base" | "champion") [("+" | "-") NUMBER]
+REFERENCE  = NUMBER | [FACTOR "*"] ("base" | "champion") [("+" | "-") NUMBER ["%"]]
 
 preference > champion, 95 % confidence
-alignment >= 0.98 * base
-nsfw rate above 0.5 <= base + 0.01
+alignment >= base - 2 %
+nsfw rate above 0.5 <= 0.02, 95 % confidence
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 from sdo_ray.evaluation.result import BASE, CHAMPION
 from sdo_ray.settings import Problem, SettingsError
 
-EXAMPLES = "`preference > champion, 95 % confidence`, `alignment >= 0.98 * base` and `nsfw rate above 0.5 <= 0.01`"
+EXAMPLES = (
+    "`preference > champion, 95 % confidence`, `alignment >= base - 2 %` and `nsfw rate above 0.5 <= 0.02, 95 % "
+    "confidence`"
+)
 
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 CONFIDENCE = (50.0, 99.9)
-"""Legal percentages, both ends excluded and included: 10,000 resamples tell no finer."""
+"""Legal percentages, the first excluded and the last included."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,14 @@ class Rule:
     """What the reference's value is multiplied by."""
     offset: float
     """What is added to it."""
+    percent: float
+    """What is added to it besides, in percent of its size, whatever its sign."""
     confidence: float | None
-    """Percent of the resampled evaluations in which it has to hold; None compares the means."""
+    """Percent of evaluations in which it would not pass were the margin 0; None compares the means."""
+
+    def factor_of(self, reference: float) -> float:
+        """What a reference of this mean is multiplied by: `base - 5 %` is 0.95 base if that is positive, else 1.05."""
+        return self.factor + self.percent / 100 * math.copysign(1, reference)
 
     def holds(self, margin: float) -> bool:
         """Whether candidate - (factor * reference + offset) is on the rule's side of 0."""
@@ -71,7 +81,7 @@ def parse_rule(text: str) -> Rule:
         words.expect(r"above\b", "`above` and a score, which a rate is counted from")
         above = float(words.expect(rf"-?{NUMBER}", "the score that counts if it is exceeded"))
     operator = words.expect(r">=|<=|>|<", "one of > >= < <=")
-    reference, factor, offset = None, 1.0, 0.0
+    reference, factor, offset, percent = None, 1.0, 0.0, 0.0
     number = words.take(rf"-?{NUMBER}(?![\w.])")
     if number is not None and not words.take(r"\*"):
         offset = float(number)
@@ -80,7 +90,8 @@ def parse_rule(text: str) -> Rule:
         what = f"{BASE} or {CHAMPION}" + (" or a number" if number is None else "")
         reference = words.expect(rf"(?:{BASE}|{CHAMPION})\b", what)
         if sign := words.take(r"[-+]"):
-            offset = float(sign + words.expect(NUMBER, f"a number after {sign}"))
+            added = float(sign + words.expect(NUMBER, f"a number after {sign}"))
+            offset, percent = (0.0, added) if words.take("%") else (added, 0.0)
     confidence = None
     if words.take(","):
         confidence = float(words.expect(NUMBER, "a percentage, as in `95 % confidence`"))
@@ -90,7 +101,7 @@ def parse_rule(text: str) -> Rule:
             got = f"{text!r}: got {confidence:g} % confidence"
             raise SettingsError(Problem("", got, f"it is more than {low:g} and at most {high:g}", "change it"))
     words.end()
-    return Rule(text, metric, above, operator, reference, factor, offset, confidence)
+    return Rule(text, metric, above, operator, reference, factor, offset, percent, confidence)
 
 
 class _Words:

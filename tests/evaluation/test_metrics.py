@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from sdo_ray.evaluation.distances import frechet_distance, mean_pairwise_distance
-from sdo_ray.evaluation.metrics import frechet_between_halves, image_metrics, set_metrics
+from sdo_ray.evaluation.metrics import frechet_yardsticks, image_metrics, set_metrics
 from tests.support.evaluations import image
 
 ROLES = ["base", "candidate"]
@@ -76,7 +76,7 @@ def test_without_features_and_with_one_image_a_prompt() -> None:
     table = image_metrics(parts, ROLES, QUESTIONS.slice(0, 2))
     assert not [name for name in table.column_names if "diversity" in name or name.endswith(".distance_from_base")]
     assert set_metrics(parts, ROLES, None) == {"seconds_per_image": {"base": 0.5, "candidate": 0.5}}
-    assert frechet_between_halves(parts) is None
+    assert frechet_yardsticks(parts, ROLES) == {}
     with_features = [part(role, [0, 1]) for role in ROLES]
     assert "base.diversity" not in image_metrics(with_features, ROLES, QUESTIONS.slice(0, 2)).column_names
 
@@ -92,8 +92,28 @@ def test_set_metrics() -> None:
         role: pytest.approx(frechet_distance(vectors[role], reference)) for role in ROLES
     }
     assert metrics["seconds_per_image"] == {"base": 1.5, "candidate": 1.5}
-    halves = frechet_between_halves(PARTS)
-    assert halves == pytest.approx(frechet_distance(vectors["base"][::2], vectors["base"][1::2]))
+    yardsticks = frechet_yardsticks(PARTS, ROLES)
+    assert yardsticks["frechet_between_halves_of_base"] == pytest.approx(
+        frechet_distance(vectors["base"][::2], vectors["base"][1::2])
+    )
+
+
+@pytest.mark.parametrize(("shift", "clear"), [(0.0, False), (0.3, True)])
+def test_a_small_change_is_told_from_chance(monkeypatch: pytest.MonkeyPatch, shift: float, clear: bool) -> None:
+    """Same prompts and noise: two halves of the base are further apart than a real change, swapped pairs are not."""
+    draw = np.random.default_rng(5)
+    common = draw.normal(size=(64, 96))
+    base, candidate = (common + draw.normal(scale=0.3, size=(64, 96)) for _ in ROLES)
+    monkeypatch.setattr("tests.evaluation.test_metrics.PROMPTS", [str(i) for i in range(64)])
+    for role, vectors in zip(ROLES, (base, candidate + shift), strict=True):
+        monkeypatch.setitem(VECTORS, role, vectors)
+    parts = [part(role, list(range(64))) for role in ROLES]
+    found, yardsticks = (
+        set_metrics(parts, ROLES, None)["frechet_to_base"]["candidate"],
+        frechet_yardsticks(parts, ROLES),
+    )
+    assert yardsticks["frechet_between_halves_of_base"] > found
+    assert (found > yardsticks["frechet_to_base_by_chance"]["candidate"]) == clear
 
 
 def test_a_broken_image_spoils_its_own_row_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What a finished alignment run leaves is an evaluation of two models, in files that keep their shape."""
 
+import json
 import math
 from pathlib import Path
 
@@ -54,7 +55,7 @@ OLD = """{
     "MLflow": "mlflow ui"
   }
 }"""
-"""The file that version 0.1.0 wrote, and the numbers that it found, of `comparison()`."""
+"""The file that version 0.1.0 wrote of `comparison()`."""
 
 PLACES = {"before/after sheet": "runs/x/before_after.png", "MLflow": "mlflow ui"}
 
@@ -86,9 +87,15 @@ def outcome(evaluation: Evaluation | None = None) -> Outcome:
     return Outcome(tuple(summarize(evaluation or comparison())), PLACES)
 
 
-def test_the_numbers_and_the_file_are_those_of_version_0_1_0(run: RunDirectory) -> None:
+def test_the_file_is_that_of_version_0_1_0_with_other_intervals(run: RunDirectory) -> None:
     write_outcome(run, outcome())
-    assert Path(run.place(FILE)).read_text() == OLD.replace('"judge"', '"evaluator"')
+    kept, old = (
+        json.loads(text.replace('"judge"', '"evaluator"')) for text in (Path(run.place(FILE)).read_text(), OLD)
+    )
+    for row in (*kept["comparisons"], *old["comparisons"]):
+        del row["low"], row["high"]
+    assert kept["comparisons"] == [row | {"num_prompts": 7} for row in old["comparisons"]]
+    assert kept["places"] == old["places"]
     assert read_outcome(run) == outcome()
 
 
@@ -96,14 +103,18 @@ def test_the_numbers_and_the_file_are_those_of_version_0_1_0(run: RunDirectory) 
 def test_an_earlier_version_s_file_is_read(run: RunDirectory, word: str) -> None:
     assert read_outcome(run) is None
     run.write(FILE, OLD.replace('"judge"', f'"{word}"').encode())
-    assert read_outcome(run) == outcome()
+    read = read_outcome(run)
+    assert read is not None
+    pair = read.lines[0].pairs["candidate", "base"]
+    assert (read.lines[0].metric, pair.low, pair.high) == ("a", 0.09112499999999997, 0.8158571428571427)
+    assert (pair.num_pairs, pair.num_clusters, read.places) == (7, 7, PLACES)
 
 
 def test_it_is_readable(run: RunDirectory) -> None:
     head, a, mixed, _, sheet, server = str(outcome()).splitlines()
     assert head.split()[:3] == ["metric", "base", "candidate"]
-    assert a.split() == ["a", "0.265", "0.726", "+0.461", "[+0.091,", "+0.816]", "86%"]
-    assert mixed.split() == ["m:B", "3.000", "3.429", "+0.429", "[-2.143,", "+3.000]", "50%"]
+    assert a.split() == ["a", "0.265", "0.726", "+0.461", "[-0.302,", "+0.954]", "86%"]
+    assert mixed.split() == ["m:B", "3.000", "3.429", "+0.429", "[-3.148,", "+4.101]", "50%"]
     assert (sheet.split()[-1], server.split()[-2:]) == ("runs/x/before_after.png", ["mlflow", "ui"])
 
 
@@ -126,12 +137,12 @@ def test_numbers_for_mlflow() -> None:
     assert as_metrics(outcome().lines) == {
         "heldout/a/base": 0.2648571428571428,
         "heldout/a/aligned": 0.726,
-        "heldout/a/low": 0.09112499999999997,
-        "heldout/a/high": 0.8158571428571427,
+        "heldout/a/low": pytest.approx(-0.302, abs=1e-3),
+        "heldout/a/high": pytest.approx(0.954, abs=1e-3),
         "heldout/m:B/base": 3.0,
         "heldout/m:B/aligned": 3.4285714285714284,
-        "heldout/m:B/low": -2.142857142857143,
-        "heldout/m:B/high": 3.0,
+        "heldout/m:B/low": pytest.approx(-3.148, abs=1e-3),
+        "heldout/m:B/high": pytest.approx(4.101, abs=1e-3),
     }
 
 

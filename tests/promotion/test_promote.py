@@ -17,7 +17,7 @@ from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.settings import SettingsError
 from tests.support.registry import MODEL, evaluation, promotion_settings
 
-BETTER = {"candidate_q": [2.0, 2.0, 3.0, 3.0], "base_q": [0.0] * 4, "champion_q": [1.0] * 4}
+BETTER = {"candidate_q": [2.0, 2.0, 3.0, 3.0] * 2, "base_q": [0.0] * 8, "champion_q": [1.0] * 8}
 RULES = ("q > champion, 95 % sure", "q >= 0.9 * base")
 
 
@@ -63,7 +63,7 @@ def test_the_first_champion_and_the_next(tmp_path: Path, uri: str, client: mlflo
 def test_refused_by_the_rules_it_says_why(tmp_path: Path, uri: str, client: mlflow.MlflowClient) -> None:
     attempt(tmp_path, uri, evaluation(1, **BETTER))
     worse = evaluation(2, 1, candidate_q=[1.0, 1.0, 1.0, 0.0], champion_q=[1.0] * 4)
-    refused = attempt(tmp_path, uri, worse, "q > champion", "q >= 0.7 * champion", "gone > base")
+    refused = attempt(tmp_path, uri, worse, "q > champion", "q >= 0.7 * champion", "q >= base + 1")
     assert refused.decision == "refused"
     assert [verdict.passed for verdict in refused.verdicts] == [False, True, False]
     assert refused.reason == f"models:/{MODEL}/2 fails 2 of 3 rules"
@@ -71,7 +71,7 @@ def test_refused_by_the_rules_it_says_why(tmp_path: Path, uri: str, client: mlfl
     said = tags(client, 2)["sdo.refused"].splitlines()
     assert said[0] == f"{refused.when} by {refused.by}, {tmp_path}/runs/evaluated:"
     assert said[1] == "FAIL  q > champion: 0.75 against 1; difference -0.25"
-    assert said[2] == "FAIL  gone > base: there is no gone of the candidate; there are q"
+    assert said[2] == "FAIL  q >= base + 1: 0.75 against 1; difference -0.25"
     assert "sdo.promoted" not in tags(client, 2)
     # A later evaluation that it passes takes the refusal away.
     assert attempt(tmp_path, uri, evaluation(2, 1, **BETTER)).decision == "promoted"

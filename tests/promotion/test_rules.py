@@ -25,6 +25,13 @@ def test_what_is_a_rule(text: str, parts: tuple[object, ...]) -> None:
     rule = parse_rule(text)
     assert (rule.text, rule.metric, rule.above, rule.operator) == (text, metric, above, operator)
     assert (rule.reference, rule.factor, rule.offset, rule.confidence) == (reference, factor, offset, confidence)
+    assert rule.percent == 0
+
+
+def test_percent_of_the_reference_s_size() -> None:
+    rule = parse_rule("a >= base - 5 %, 95 % confidence")
+    assert (rule.percent, rule.offset, rule.confidence) == (-5.0, 0.0, 95.0)
+    assert (rule.factor_of(2.0), rule.factor_of(-2.0)) == (0.95, 1.05)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +74,7 @@ def test_what_is_none_and_where_reading_stopped(text: str, said: str) -> None:
 
 def test_sides_of_the_bound() -> None:
     def holds(operator: str) -> list[bool]:
-        rule = Rule("", "a", None, operator, "base", 1.0, 0.0, None)
+        rule = Rule("", "a", None, operator, "base", 1.0, 0.0, 0.0, None)
         return [rule.holds(margin) for margin in (-1e-9, 0.0, 1e-9)]
 
     assert holds(">") == [False, False, True]

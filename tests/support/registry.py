@@ -34,12 +34,14 @@ def evaluation(
     champion: int | None = None,
     *,
     model: str = MODEL,
-    prompts: Sequence[str] = ("a", "b", "c", "d"),
+    prompts: Sequence[str] | None = None,
     set_metrics: Mapping[str, Mapping[str, float]] | None = None,
     details: Mapping[str, Any] | None = None,
     **scores: Sequence[float | None],
 ) -> Evaluation:
-    """An evaluation of version `candidate`; scores are given as `base_quality=[...]`, and are 0 for other roles."""
+    """An evaluation of version `candidate`; scores are given as `base_quality=[...]`, and are 0 for other roles.
+    Without `prompts`, there are as many as scores."""
+    prompts = prompts or [str(i) for i in range(len(next(iter(scores.values()), "four")))]
     models = {"base": "zoo://emoji", "candidate": f"models:/{model}/{candidate}"}
     if champion is not None:
         models["champion"] = f"models:/{model}/{champion}"

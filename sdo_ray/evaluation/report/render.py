@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sdo_ray.evaluation.images import open_image
+from sdo_ray.evaluation.intervals import FEWEST
 from sdo_ray.evaluation.metrics import ABOUT, FRECHET_BASE, FRECHET_REFERENCE
 from sdo_ray.evaluation.report.numbers import number, signed
 from sdo_ray.evaluation.report.plots import curve_plot, histogram_plot, interval_plot
@@ -59,6 +60,7 @@ def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
         frechet_note=_frechet_note(evaluation),
         cards=_cards(evaluation, shown, settings.image_size),
         num_pairs=len(evaluation.images),
+        fewest=FEWEST,
         num_prompts=len(set(evaluation.images["prompt"].to_pylist())),
         histograms=[(name, histogram_plot(name, _columns(evaluation, name))) for name in evaluation.metrics],
         curves=[(name, curve_plot(name, curve)) for name, curve in evaluation.details.get("history", {}).items()],
@@ -102,7 +104,7 @@ def _headlines(evaluation: Evaluation) -> Iterator[str]:
             members = [line for line in lines if _told(evaluation, line.metric)["trained_on"] is trained_on]
             pairs = [line.pairs[CANDIDATE, other] for line in members if (CANDIDATE, other) in line.pairs]
             if pairs:
-                higher, lower = sum(p.low > 0 for p in pairs), sum(p.high < 0 for p in pairs)
+                higher, lower = (sum(p.says == says for p in pairs) for says in ("higher", "lower"))
                 counts = {"higher": higher, "lower": lower, "no clear difference": len(pairs) - higher - lower}
                 said = ", ".join(f"{what} on {count}" for what, count in counts.items() if count)
                 rewards = " ".join((f"{len(pairs)} reward{'s' * (len(pairs) > 1)}", group)).rstrip()
@@ -128,7 +130,7 @@ def _row(evaluation: Evaluation, line: Line) -> dict[str, Any]:
         pair = line.pairs.get((CANDIDATE, other))
         if other not in evaluation.models:
             continue
-        says = "none" if pair is None or line.metric in NO_WINNER else _says(pair.low, pair.high)
+        says = "none" if pair is None or line.metric in NO_WINNER else pair.says
         plot = None if pair is None else interval_plot(pair.difference, pair.low, pair.high, says)
         pairs.append({"other": other, "pair": pair, "says": says, "plot": plot})
     return {
@@ -140,10 +142,6 @@ def _row(evaluation: Evaluation, line: Line) -> dict[str, Any]:
     }
 
 
-def _says(low: float, high: float) -> str:
-    return "higher" if low > 0 else "lower" if high < 0 else "unclear"
-
-
 def _frechet_note(evaluation: Evaluation) -> str:
     """What to know before a Frechet distance is read, with its numbers."""
     if not {FRECHET_BASE, FRECHET_REFERENCE} & evaluation.set_metrics.keys():
@@ -152,8 +150,11 @@ def _frechet_note(evaluation: Evaluation) -> str:
         f"Fréchet distances from {len(evaluation.images)} images of each model are biased upwards, the more the "
         "fewer images; compare only distances from equal numbers."
     )
-    if (halves := evaluation.details.get("frechet_between_halves_of_base")) is not None:
-        note += f" Two halves of the base's own images are {number(halves)} apart."
+    for role, chance in evaluation.details.get("frechet_to_base_by_chance", {}).items():
+        note += f" A {FRECHET_BASE} of the {role} below {number(chance)} may be chance (pairs swapped, 95 %)."
+    halves = evaluation.details.get("frechet_between_halves_of_base")
+    if halves is not None and FRECHET_REFERENCE in evaluation.set_metrics:
+        note += f" Two halves of the base's own images are {number(halves)} apart, for {FRECHET_REFERENCE}."
     if count := evaluation.details.get("reference_images"):
         note += f" The reference has {count} images."
     return note
