@@ -6,7 +6,7 @@ Imports torch and diffusers only, so that it can be used alone, in a notebook or
 from sdo_ray.backprop import estimators
 from sdo_ray.backprop.conditions import given_prompt_embeds, initial_latents, initial_prompt_embeds
 from sdo_ray.backprop.errors import BackpropError, PlanError, TraceError
-from sdo_ray.backprop.kept import KeptCall, surrogate
+from sdo_ray.backprop.kept import KeptCall, backward_kept, surrogate
 from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.record import GradientRecord, OutputHook
 from sdo_ray.backprop.registry import available, check_plan, estimator, make_plan, needs_weights, option_names
@@ -30,6 +30,7 @@ __all__ = [
     "StepRunner",
     "TraceError",
     "available",
+    "backward_kept",
     "called_scheduler",
     "check_plan",
     "check_sampler_plan",

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from sdo_ray.backprop.caches import bypassed, cache_hooks
+from sdo_ray.backprop.pieces import Call, gradients_of, inputs_of, sample_of
+from sdo_ray.backprop.surroundings import Surroundings
 from sdo_ray.backprop.tensors import floating, map_floating, own_lists
 
 
@@ -24,6 +26,7 @@ class KeptCall:
         kwargs: likewise.
         output: what came back; the gradient of its floating-point tensors starts there.
         scale: the plan's s.
+        surroundings: what the call depended on besides.
     """
 
     denoiser: str
@@ -31,6 +34,7 @@ class KeptCall:
     kwargs: dict[str, Any]
     output: Any
     scale: float
+    surroundings: Surroundings
 
     def gradients(self) -> list[torch.Tensor]:
         """g, one for each floating-point tensor of the output; zeros before the backward pass of the images."""
@@ -43,11 +47,39 @@ def keep_call(denoiser: str, forward: Any, args: tuple[Any, ...], kwargs: dict[s
     # Copies, because some pipelines go on to update their latents in place.
     kept_args, kept_kwargs = map_floating(lambda x: x.detach().clone(), (args, kwargs))
     args, kwargs = own_lists((kept_args, kept_kwargs))
+    surroundings = Surroundings((args, kwargs))
     with torch.no_grad():
         output = forward(*args, **kwargs)
     for o in floating(output):
         o.requires_grad_()
-    return KeptCall(denoiser, kept_args, kept_kwargs, output, scale)
+    return KeptCall(denoiser, kept_args, kept_kwargs, output, scale, surroundings)
+
+
+def backward_kept(denoiser: torch.nn.Module, call: KeptCall, pieces: int) -> None:
+    """Make a kept call again and add (do/dtheta)^T g to `.grad` of the denoiser's parameters that require it.
+
+    Args:
+        denoiser: with the parameters that sampled.
+        call: after the backward pass of the images.
+        pieces: parts of its batch that it is made in, one after another; more where they do not fit the memory.
+
+    Raises:
+        torch.OutOfMemoryError: not even a single row fits.
+    """
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = own_lists((args, kwargs))
+        with bypassed(cache_hooks(denoiser)):
+            return denoiser(*args, **kwargs)
+
+    g, parameters = call.gradients(), [p for p in denoiser.parameters() if p.requires_grad]
+    rows = -(-max((x.shape[0] for x in g if x.dim()), default=1) // pieces)
+    again = Call(forward, call.args, call.kwargs, call.surroundings, sample_of(call.output))
+    wanted = [False] * len(inputs_of(call.args, call.kwargs))
+    found = gradients_of(again, g, parameters, wanted, rows)
+    for parameter, gradient in zip(parameters, found.parameters, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def surrogate(

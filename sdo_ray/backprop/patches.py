@@ -40,6 +40,24 @@ def replaced_call(module: torch.nn.Module, around: Callable[..., Any]) -> Iterat
 
 
 @contextmanager
+def replaced_method(thing: Any, name: str, around: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, `thing.name(...)` goes to `around(method, args, kwargs)`, with `method` what it was."""
+    before, method = vars(thing).get(name), getattr(thing, name)
+
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        return around(method, args, kwargs)
+
+    vars(thing)[name] = replacement
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(thing)[name]
+        else:
+            vars(thing)[name] = before
+
+
+@contextmanager
 def replaced_step(scheduler: Any, around: Callable[..., Any]) -> Iterator[None]:
     """Within the block, `scheduler.step` goes to `around(scheduler, step, bound arguments)`.
 

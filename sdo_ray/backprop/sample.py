@@ -22,6 +22,7 @@ def differentiable_sample(
     shifts: Mapping[int, torch.Tensor] | None = None,
     elsewhere: list[KeptCall] | None = None,
     runner: StepRunner | None = None,
+    decode_again: bool = False,
     **pipeline_call: Any,
 ) -> torch.Tensor:
     """Call `pipeline` and return its images with the graph that `plan` keeps attached.
@@ -43,6 +44,9 @@ def differentiable_sample(
             `sdo_ray.backprop.kept`. Parameters outside the denoiser get no gradient then.
         runner: runs the denoiser at steps without a graph, if given; the kept step is exact with any. See
             `sdo_ray.backprop.steps`.
+        decode_again: whether the decoder's activations are made again during the backward pass, image by image, in
+            place of being kept: the same images, and the same gradient but for rounding. See
+            `sdo_ray.backprop.decoder`.
         pipeline_call: the call's own keyword arguments (`prompt`, `num_inference_steps`, `generator`, ...).
 
     Returns:
@@ -59,7 +63,7 @@ def differentiable_sample(
         raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
     if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
         pipeline_call["output_type"] = output_type
-    with trace(pipeline, plan, output_hook, shifts, elsewhere, runner):
+    with trace(pipeline, plan, output_hook, shifts, elsewhere, runner, decode_again):
         try:
             images = _stacked(pipeline(**pipeline_call)[0])
         except RuntimeError as error:

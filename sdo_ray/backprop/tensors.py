@@ -24,14 +24,36 @@ def floating(tree: Any) -> Iterator[torch.Tensor]:
     return (leaf for leaf in leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point())
 
 
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """`tree` with `function` applied to what is in it; plain lists, tuples and dicts are rebuilt."""
+    if type(tree) is dict:
+        return {key: map_leaves(function, value) for key, value in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(map_leaves(function, value) for value in tree)
+    return function(tree)
+
+
 def map_floating(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:
     """`tree` with `function` applied to its floating-point tensors; plain lists, tuples and dicts are rebuilt."""
+
+    def on_floating(leaf: Any) -> Any:
+        return function(leaf) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+    return map_leaves(on_floating, tree)
+
+
+def replace_floating(tree: Any, values: Iterator[torch.Tensor]) -> Any:
+    """`tree` with the next of `values` for each of its `floating` tensors; diffusers' outputs are changed in place."""
     if isinstance(tree, torch.Tensor):
-        return function(tree) if tree.is_floating_point() else tree
-    if type(tree) is dict:
-        return {key: map_floating(function, value) for key, value in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(map_floating(function, value) for value in tree)
+        return next(values) if tree.is_floating_point() else tree
+    if isinstance(tree, list | tuple):
+        return type(tree)(replace_floating(entry, values) for entry in tree)
+    if isinstance(tree, Mapping):
+        replaced = {key: replace_floating(value, values) for key, value in tree.items()}
+        if type(tree) is dict:
+            return replaced
+        for key, value in replaced.items():
+            tree[key] = value  # type: ignore[index]
     return tree
 
 

@@ -25,6 +25,7 @@ from sdo_ray.backprop.bypass import converted_anew, without_checks
 from sdo_ray.backprop.caches import bypassed, cache_hooks, filled, forget
 from sdo_ray.backprop.compatibility import check_networks
 from sdo_ray.backprop.copies import SavedCopies
+from sdo_ray.backprop.decoder import decoded_again
 from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
 from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.kept import KeptCall, keep_call
@@ -52,6 +53,7 @@ def trace(
     shifts: Mapping[int, torch.Tensor] | None = None,
     elsewhere: list[KeptCall] | None = None,
     runner: StepRunner | None = None,
+    decode_again: bool = False,
 ) -> Iterator["Trace"]:
     """Within the block, calls of `pipeline` build the graph of `plan`; one call per block.
 
@@ -63,6 +65,7 @@ def trace(
             The gradient at a shift of zeros is dR/dz_k. (z_0 is the call's own argument `latents`.)
         elsewhere: if given, kept denoiser calls get no graph and are appended here instead.
         runner: runs the denoiser at steps without a graph; by default exactly, as the pipeline does.
+        decode_again: whether decoders keep their inputs alone, see `sdo_ray.backprop.decoder`.
 
     Raises:
         TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps;
@@ -101,6 +104,8 @@ def trace(
             stack.enter_context(replaced_call(module, state.aside))
             if not any(p.requires_grad for p in module.parameters()):
                 stack.enter_context(converted_anew(module))
+                if decode_again and callable(getattr(module, "decode", None)):
+                    stack.enter_context(decoded_again(module))
             for part in module.children():  # An autoencoder is called by `decode`.
                 stack.enter_context(replaced_call(part, state.inside))
         stack.callback(setattr, pipeline, "scheduler", scheduler)  # Some pipelines go on with a copy of it.

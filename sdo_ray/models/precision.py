@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdo_ray.backprop.patches import replaced_call
+from sdo_ray.backprop.patches import replaced_call, replaced_method
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -30,8 +30,9 @@ def autocast(pipeline: DiffusionPipeline) -> Iterator[None]:
         stack.enter_context(mixed_precision(parts, pipeline.device.type))
         for part in parts:
             if not any(parameter.requires_grad for parameter in part.parameters()):
-                for module in (part, *part.children()):  # an autoencoder is called by `decode`
-                    stack.enter_context(replaced_call(module, functools.partial(_in_its_own, module)))
+                stack.enter_context(replaced_call(part, functools.partial(_in_its_own, part)))
+                if hasattr(part, "decode"):
+                    stack.enter_context(replaced_method(part, "decode", functools.partial(_in_its_own, part)))
         yield
 
 

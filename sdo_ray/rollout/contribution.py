@@ -1,9 +1,16 @@
-"""The mathematics of one sampler batch: sample, reward, and the adapter's gradient. No Ray in here."""
+"""The mathematics of one sampler batch: sample, reward, and the adapter's gradient. No Ray in here.
+
+sample_batch          phase A: prompts -> samples, and what the backward pass needs
+  (the rewards are asked; other batches may be sampled meanwhile)
+learn_from            phase B: scores and image gradients -> the contribution
+compute_contribution  one after the other
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,14 +19,124 @@ from rewards.terms import RewardTerm
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
-from sdo_ray.rollout.objective import RewardFunction, backpropagate, reward_objective
+from sdo_ray.rollout.objective import ImageGradients, RewardFunction, Scores, backpropagate, reward_objective
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
-from sdo_ray.rollout.sampling import noise, plan_of, reward_seeds, sample
-from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
+from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
+from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, eq=False)
+class SampledBatch:
+    """A batch that waits for its rewards. How much memory it holds meanwhile is for `kept_graph` of `sample_batch`."""
+
+    batch: PromptBatch
+    policy_version: int
+    """The version that sampled it, whose weights `learn_from` has to find in the pipeline."""
+    trajectory: Trajectory
+    backward: Backward
+    began: float
+    """`time.monotonic()`; likewise the next."""
+    sampled: float
+
+
+def sample_batch(
+    pipeline: DiffusionPipeline,
+    batch: PromptBatch,
+    policy_version: int,
+    *,
+    seed: int,
+    sampling: SamplingSettings,
+    plan: PlanSettings,
+    backward: Backward = "sampler",
+    kept_graph: KeptGraph = "retain",
+) -> SampledBatch:
+    """Phase A: the batch's samples, `trajectory.seen` of which is for the rewards, and what `learn_from` needs.
+
+    Row r's noise comes from the seed (run seed, r) and the batch's kept steps from (run seed, its first row), so the
+    result depends on the policy and the batch alone. Another batch may be sampled before this one is learned from,
+    with the same policy.
+
+    Args:
+        pipeline: in which only what is trained requires gradients, on any device.
+        batch: what to sample.
+        policy_version: the version in the pipeline.
+        seed: the run's seed.
+        sampling: how to call the pipeline.
+        plan: the estimator.
+        backward: where the denoiser's backward pass runs. With "trainer" the contribution holds the kept denoiser calls
+            with the gradient at their outputs instead of the gradient of the parameters.
+        kept_graph: see `sdo_ray.rollout.sampling.sample`.
+
+    Raises:
+        TraceError: see `sdo_ray.backprop.differentiable_sample`.
+    """
+    began = time.monotonic()
+    steps = plan_of(pipeline, sampling, plan, generator(seed, "plan", batch.rows[0]))
+    call, generators = sampling.pipeline_call(batch.prompts), noise(seed, batch.rows)
+    trajectory = sample(pipeline, call, generators, steps, backward=backward, kept_graph=kept_graph)
+    return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic())
+
+
+def learn_from(
+    pipeline: DiffusionPipeline,
+    waiting: SampledBatch,
+    scores: Scores,
+    gradients: ImageGradients,
+    *,
+    terms: Sequence[RewardTerm],
+    normalize: bool,
+) -> Contribution:
+    """Phase B: take the mixed reward's gradient back to what is trained.
+
+    Args:
+        pipeline: with the policy that sampled the batch.
+        waiting: the batch; it can be learned from once.
+        scores: the rewards' of its samples.
+        gradients: likewise.
+        terms: weights and caps.
+        normalize: see `rewards.mix`.
+
+    Returns:
+        The contribution. A sample with a reward or image gradient that is not finite is skipped; if a gradient further
+        back is not finite, the whole batch is.
+    """
+    rewarded = time.monotonic()
+    batch, trajectory, here = waiting.batch, waiting.trajectory, waiting.backward == "sampler"
+    denoisers = find_denoisers(pipeline)
+    parameters = trained_parameters(denoisers | find_text_encoders(pipeline))
+    for parameter in parameters.values():
+        parameter.grad = None
+    objective = reward_objective(scores, gradients, terms, normalize)
+    step_norms = backpropagate(trajectory, objective.cotangents, denoisers if here else None)
+    calls = [] if here else [ShippedCall.of(call) for call in trajectory.calls]
+    gradient = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in parameters.items()
+        if here
+    }
+    valid = objective.valid
+    everything = [*gradient.values(), *(g for call in calls for g in call.gradients)]
+    if not all(tensor.isfinite().all() for tensor in everything):
+        for tensor in everything:
+            tensor.zero_()
+        valid = torch.zeros_like(valid)
+    return Contribution(
+        update=batch.update,
+        policy_version=waiting.policy_version,
+        first_row=batch.rows[0],
+        num_samples=int(valid.sum()),
+        num_skipped=int((~valid).sum()),
+        scores={name: values.tolist() for name, values in scores.items()},
+        mixed=objective.score[valid].tolist(),
+        step_norms=step_norms,
+        seconds=Seconds(waiting.sampled - waiting.began, rewarded - waiting.sampled, time.monotonic() - rewarded),
+        gradient={name: tensor.detach().float().cpu() for name, tensor in gradient.items()},
+        calls=tuple(calls),
+    )
 
 
 def compute_contribution(
@@ -34,64 +151,22 @@ def compute_contribution(
     terms: Sequence[RewardTerm],
     normalize: bool,
     backward: Backward = "sampler",
+    kept_graph: KeptGraph = "retain",
 ) -> Contribution:
-    """Sample a batch with the plan's graph, and take the mixed reward's gradient back to what is trained.
-
-    Row r's noise comes from the seed (run seed, r) and the batch's kept steps from (run seed, its first row), so the
-    result depends on the policy and the batch alone.
+    """Both phases, with the rewards asked between them; see `sample_batch` and `learn_from`.
 
     Args:
-        pipeline: in which only what is trained requires gradients, on any device.
-        batch: what to sample.
-        policy_version: the version in the pipeline.
-        seed: the run's seed.
-        sampling: how to call the pipeline.
-        plan: the estimator.
         rewards: computes the rewards.
-        terms: weights and caps.
-        normalize: see `rewards.mix`.
-        backward: where the denoiser's backward pass runs. With "trainer" the contribution holds the kept denoiser calls
-            with the gradient at their outputs instead of the gradient of the parameters.
-
-    Returns:
-        The contribution. A sample with a reward or image gradient that is not finite is skipped; if a gradient further
-        back is not finite, the whole batch is.
     """
-    began = time.monotonic()
-    parameters = trained_parameters(find_denoisers(pipeline) | find_text_encoders(pipeline))
-    for parameter in parameters.values():
-        parameter.grad = None
-    steps = plan_of(pipeline, sampling, plan, generator(seed, "plan", batch.rows[0]))
-    trajectory = sample(
-        pipeline, sampling.pipeline_call(batch.prompts), noise(seed, batch.rows), steps, backward=backward
+    waiting = sample_batch(
+        pipeline,
+        batch,
+        policy_version,
+        seed=seed,
+        sampling=sampling,
+        plan=plan,
+        backward=backward,
+        kept_graph=kept_graph,
     )
-    sampled = time.monotonic()
-    scores, gradients = rewards(trajectory.seen, batch.prompts, reward_seeds(seed, batch.rows))
-    objective = reward_objective(scores, gradients, terms, normalize)
-    rewarded = time.monotonic()
-    step_norms = backpropagate(trajectory, objective.cotangents)
-    calls = [ShippedCall.of(call) for call in trajectory.calls]
-    gradient = {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        for name, parameter in parameters.items()
-        if backward == "sampler"
-    }
-    valid = objective.valid
-    everything = [*gradient.values(), *(g for call in calls for g in call.gradients)]
-    if not all(tensor.isfinite().all() for tensor in everything):
-        for tensor in everything:
-            tensor.zero_()
-        valid = torch.zeros_like(valid)
-    return Contribution(
-        update=batch.update,
-        policy_version=policy_version,
-        first_row=batch.rows[0],
-        num_samples=int(valid.sum()),
-        num_skipped=int((~valid).sum()),
-        scores={name: values.tolist() for name, values in scores.items()},
-        mixed=objective.score[valid].tolist(),
-        step_norms=step_norms,
-        seconds=Seconds(sampled - began, rewarded - sampled, time.monotonic() - rewarded),
-        gradient={name: tensor.detach().float().cpu() for name, tensor in gradient.items()},
-        calls=tuple(calls),
-    )
+    scores, gradients = rewards(waiting.trajectory.seen, batch.prompts, reward_seeds(seed, batch.rows))
+    return learn_from(pipeline, waiting, scores, gradients, terms=terms, normalize=normalize)

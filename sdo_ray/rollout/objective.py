@@ -21,7 +21,7 @@ import torch
 
 from rewards.mix import combine_gradients, combine_scores, usable
 from rewards.terms import RewardTerm, no_gradient
-from sdo_ray.backprop import GradientRecord
+from sdo_ray.backprop import GradientRecord, backward_kept
 from sdo_ray.rollout.sampling import KeptOutput, Trajectory
 
 Scores = dict[str, torch.Tensor]
@@ -77,14 +77,17 @@ def reward_objective(
     return Objective(score, valid, Cotangents(combine_gradients(scores, gradients, terms, valid, normalize)))
 
 
-def backpropagate(trajectory: Trajectory, cotangents: Cotangents) -> dict[int, float]:
+def backpropagate(
+    trajectory: Trajectory, cotangents: Cotangents, denoisers: Mapping[str, torch.nn.Module] | None = None
+) -> dict[int, float]:
     """Take all cotangents back in one pass; gradients add up in `.grad` of whatever requires them.
-
-    With kept calls whose backward pass is left to the trainers, it ends at their outputs, see `KeptCall.gradients`.
 
     Args:
         trajectory: its graph is freed.
         cotangents: what to start with.
+        denoisers: by component name, for a trajectory with kept calls without a graph: they are made again, an image
+            at a time, with the weights that sampled. None leaves that to the trainers: the pass ends at the calls'
+            outputs, see `KeptCall.gradients`.
 
     Returns:
         Kept step -> norm of the gradient that it learns from, over the batch; see `GradientRecord.norms`.
@@ -99,4 +102,7 @@ def backpropagate(trajectory: Trajectory, cotangents: Cotangents) -> dict[int, f
     # Behind o_k comes the plan's scale.
     roots += [(kept.o, u / kept.scale) for kept, u in cotangents.outputs]
     torch.autograd.backward([root for root, _ in roots], [u.to(root.device, root.dtype) for root, u in roots])
+    if denoisers is not None:
+        for call in trajectory.calls:
+            backward_kept(denoisers[call.denoiser], call, pieces=len(trajectory.samples))
     return dict(record.norms)

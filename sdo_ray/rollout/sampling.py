@@ -17,7 +17,7 @@ import torch
 
 from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
 from sdo_ray.models.precision import autocast
-from sdo_ray.rollout.settings import Backward, PlanSettings, SamplingSettings
+from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Trajectory:
     outputs: tuple[KeptOutput, ...]
     """Of the kept steps, in the order of sampling: where cotangents go in besides those of the samples."""
     calls: tuple[KeptCall, ...]
-    """The kept denoiser calls, made without a graph, if their backward pass is left to the trainers; else none."""
+    """The kept denoiser calls that were made without a graph: all of them, or none."""
 
     @property
     def seen(self) -> torch.Tensor:
@@ -89,9 +89,10 @@ def sample(
     plan: BackpropPlan,
     *,
     backward: Backward = "sampler",
+    kept_graph: KeptGraph = "retain",
     runner: StepRunner | None = None,
 ) -> Trajectory:
-    """Call the pipeline once and keep the graph that `plan` asks for.
+    """Call the pipeline once and keep the graph that `plan` asks for, or what makes it again.
 
     Args:
         pipeline: in which only what is trained requires gradients, on any device.
@@ -99,19 +100,24 @@ def sample(
         generators: of the samples' noise, one each.
         plan: from `plan_of`.
         backward: where the denoiser's backward pass runs. With "trainer" kept calls have no graph and are in `calls`.
+        kept_graph: "retain" keeps the activations of kept steps and of the decoder. "recompute" keeps none of any
+            network: the decoder's are made again by the backward pass, and kept calls, where the plan is of single
+            calls, have no graph and are in `calls`. What is left of the graph is the scheduler's arithmetic.
         runner: how the denoiser's steps without a graph are made; by default exactly.
 
     Raises:
         TraceError: see `sdo_ray.backprop.differentiable_sample`.
     """
     outputs, calls = list[KeptOutput](), list[KeptCall]()
+    again = kept_graph == "recompute"
     with autocast(pipeline):
         samples = differentiable_sample(
             pipeline,
             plan,
             output_hook=lambda step, scale, o: outputs.append(KeptOutput(step, scale, o)),
-            elsewhere=calls if backward == "trainer" else None,
+            elsewhere=calls if backward == "trainer" or (again and plan.is_of_single_calls) else None,
             runner=runner,
+            decode_again=again,
             generator=list(generators),
             **call,
         )

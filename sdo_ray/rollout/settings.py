@@ -15,6 +15,8 @@ from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
 """Where the denoiser's backward pass runs."""
+KeptGraph = Literal["retain", "recompute"]
+"""Whether a batch that waits for its rewards holds the networks' activations, or has them made again."""
 
 
 def _path_options(reward: Mapping[str, Any]) -> set[str]:

@@ -12,7 +12,7 @@ from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach, initial_policy
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.contribution import SampledBatch, compute_contribution, learn_from, sample_batch
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.training.modules import Denoisers
@@ -28,7 +28,14 @@ def policy(model: ModelSettings) -> dict[str, torch.Tensor]:
     return {n: w + 0.05 * torch.randn(w.shape, generator=noise) for n, w in initial_policy(model, 0).items()}
 
 
-def contribution(model: ModelSettings, backward: str, plan: str, options: dict, guidance: float = 2.0) -> Contribution:
+def contribution(
+    model: ModelSettings,
+    backward: str,
+    plan: str,
+    options: dict,
+    guidance: float = 2.0,
+    kept_graph: str = "retain",
+) -> Contribution:
     pipeline = load_pipeline(model.base, model.dtype)
     set_parameters(attach(pipeline.components, model), policy(model))
     made = compute_contribution(
@@ -42,6 +49,7 @@ def contribution(model: ModelSettings, backward: str, plan: str, options: dict, 
         terms=[RewardTerm("ink", 1.0)],
         normalize=False,
         backward=backward,
+        kept_graph=kept_graph,
     )
     [row] = made.to_arrow().to_pylist()
     return Contribution.from_arrow(row)
@@ -106,3 +114,52 @@ def test_what_travels_does_not_grow_with_the_model(tiny_base: Path) -> None:
 def test_plans_of_coupled_steps_are_refused(tiny_base: Path, plan: str, options: dict) -> None:
     with pytest.raises(TraceError, match="elsewhere"):
         contribution(ModelSettings(base=str(tiny_base)), "trainer", plan, options)
+
+
+@pytest.mark.parametrize(
+    ("plan", "backward", "dtype"),
+    [
+        ("sdo", "sampler", "float32"),
+        ("leapalign", "sampler", "float32"),
+        ("sdo", "trainer", "float32"),
+        ("sdo", "sampler", "bfloat16"),
+    ],
+)
+def test_the_same_contribution_in_two_phases(tiny_base: Path, plan: str, backward: str, dtype: str) -> None:
+    model = ModelSettings(base=str(tiny_base), dtype=dtype)
+    retained, again = (
+        contribution(model, backward, plan, {}, kept_graph=kept_graph) for kept_graph in ("retain", "recompute")
+    )
+    assert again.scores == retained.scores
+    assert again.step_norms == pytest.approx(retained.step_norms, rel=1e-4 if dtype == "float32" else 0.05)
+    ours, theirs = (
+        torch.cat(
+            [g.flatten() for g in (made.gradient if backward == "sampler" else on_the_trainer(model, made)).values()]
+        )
+        for made in (again, retained)
+    )
+    assert theirs.norm() > 1e-3
+    assert (ours - theirs).norm() <= (1e-4 if dtype == "float32" else 0.05) * theirs.norm()
+
+
+def test_batches_can_wait_side_by_side(tiny_base: Path) -> None:
+    """Both are sampled before either is learned from: what overlap is built on."""
+    model = ModelSettings(base=str(tiny_base))
+    pipeline = load_pipeline(model.base, model.dtype)
+    set_parameters(attach(pipeline.components, model), policy(model))
+    how = {
+        "seed": 5,
+        "sampling": SamplingSettings(num_inference_steps=4, guidance_scale=2.0),
+        "plan": PlanSettings(name="sdo"),
+        "kept_graph": "recompute",
+    }
+    batches = [PromptBatch(0, (row,), ("ab"[row],)) for row in (0, 1)]
+
+    def learned(waiting: SampledBatch) -> Contribution:
+        scores, gradients = ink(waiting.trajectory.seen, waiting.batch.prompts, [])
+        return learn_from(pipeline, waiting, scores, gradients, terms=[RewardTerm("ink", 1.0)], normalize=False)
+
+    in_turn = [learned(sample_batch(pipeline, batch, 0, **how)) for batch in batches]
+    waiting = [sample_batch(pipeline, batch, 0, **how) for batch in batches]
+    for ours, theirs in zip(map(learned, waiting), in_turn, strict=True):
+        assert all(torch.equal(ours.gradient[name], theirs.gradient[name]) for name in theirs.gradient)
