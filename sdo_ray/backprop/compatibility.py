@@ -12,6 +12,8 @@ import torch
 
 from sdo_ray.backprop.caches import hooks_of, is_cache
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.plan import BackpropPlan
+from sdo_ray.backprop.transitions import StochasticSteps
 
 OTHER_CACHES = frozenset({"DeepCache", "cache_dit", "para_attn"})
 """Packages that put a cache of their own into a denoiser, by its forwards or its blocks."""
@@ -44,6 +46,25 @@ def check_networks(pipeline: Any, denoisers: Mapping[str, torch.nn.Module], else
     for name, network in pipeline.components.items():
         if isinstance(network, torch.nn.Module) and name not in denoisers and not _is_frozen_text_encoder(network):
             _check_keeps_weights(f"pipeline.{name}", network)
+
+
+def check_stochastic(plan: BackpropPlan, denoisers: Mapping[str, torch.nn.Module], stochastic: StochasticSteps) -> None:
+    """Refuse what does not go with stochastic steps and groups.
+
+    Raises:
+        TraceError: the plan couples steps, has copies or ends before the last step; a stochastic step is not in
+            0 .. N-2; a denoiser has a cache, which rows would leave behind where they part.
+    """
+    if not plan.is_of_single_calls or plan.reward_at is not None:
+        legal = "a plan of single calls whose reward sees the sample"
+        raise TraceError("stochastic", plan.describe(), legal, "use sdo, flowbp-sparse, or draft with K = 1")
+    if outside := sorted(k for k in stochastic.transitions if not 0 <= k < plan.num_steps - 1):
+        raise TraceError("stochastic", outside, f"steps 0 .. {plan.num_steps - 2}", "leave the last step as it is")
+    for name, denoiser in denoisers.items():
+        cache = next((hook for _, hook in hooks_of(denoiser) if is_cache(hook)), None)
+        if cache is not None and stochastic.branching.splits:
+            got = f"groups, and a cache in the denoiser ({type(cache).__name__})"
+            raise TraceError(f"pipeline.{name}", got, "one of them", "disable_cache()")
 
 
 def _check_runs_itself(field: str, denoiser: torch.nn.Module) -> None:

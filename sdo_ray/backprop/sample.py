@@ -12,6 +12,7 @@ from sdo_ray.backprop.plan import BackpropPlan
 from sdo_ray.backprop.record import OutputHook
 from sdo_ray.backprop.steps import StepRunner
 from sdo_ray.backprop.trace import trace
+from sdo_ray.backprop.transitions import StochasticSteps
 
 
 def differentiable_sample(
@@ -23,6 +24,7 @@ def differentiable_sample(
     elsewhere: list[KeptCall] | None = None,
     runner: StepRunner | None = None,
     decode_again: bool = False,
+    stochastic: StochasticSteps | None = None,
     **pipeline_call: Any,
 ) -> torch.Tensor:
     """Call `pipeline` and return its images with the graph that `plan` keeps attached.
@@ -47,6 +49,9 @@ def differentiable_sample(
         decode_again: whether the decoder's activations are made again during the backward pass, image by image, in
             place of being kept: the same images, and the same gradient but for rounding. See
             `sdo_ray.backprop.decoder`.
+        stochastic: steps with fresh noise after them, if given, and rows that are denoised once until they part. The
+            images are then not the plain call's, and have no gradient unless `stochastic.differentiable`; the steps'
+            outputs, which `output_hook` sees, have theirs.
         pipeline_call: the call's own keyword arguments (`prompt`, `num_inference_steps`, `generator`, ...).
 
     Returns:
@@ -63,7 +68,7 @@ def differentiable_sample(
         raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
     if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
         pipeline_call["output_type"] = output_type
-    with trace(pipeline, plan, output_hook, shifts, elsewhere, runner, decode_again):
+    with trace(pipeline, plan, output_hook, shifts, elsewhere, runner, decode_again, stochastic):
         try:
             images = _stacked(pipeline(**pipeline_call)[0])
         except RuntimeError as error:
@@ -72,7 +77,8 @@ def differentiable_sample(
             raise _no_tensors(pipeline, output_type) from error
     if images is None:
         raise _no_tensors(pipeline, output_type)
-    if plan.steps and not images.requires_grad:
+    detached = stochastic is not None and not stochastic.differentiable
+    if plan.steps and not images.requires_grad and not detached:
         raise TraceError(
             "pipeline",
             f"{type(pipeline).__name__} without a gradient at its images",

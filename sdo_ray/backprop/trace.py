@@ -23,7 +23,7 @@ from torch.autograd.graph import Node
 
 from sdo_ray.backprop.bypass import converted_anew, without_checks
 from sdo_ray.backprop.caches import bypassed, cache_hooks, filled, forget
-from sdo_ray.backprop.compatibility import check_networks
+from sdo_ray.backprop.compatibility import check_networks, check_stochastic
 from sdo_ray.backprop.copies import SavedCopies
 from sdo_ray.backprop.decoder import decoded_again
 from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
@@ -41,8 +41,10 @@ from sdo_ray.backprop.posterior import posterior_mean
 from sdo_ray.backprop.record import OutputHook
 from sdo_ray.backprop.renoise import DenoiserCall, with_renoised
 from sdo_ray.backprop.repeated import check_can_be_repeated, checkpointed
+from sdo_ray.backprop.same_rows import check_once, once
 from sdo_ray.backprop.steps import ExactRunner, StepRunner
 from sdo_ray.backprop.tensors import depends_on, detach_held, floating, map_floating, own_lists
+from sdo_ray.backprop.transitions import StochasticSteps
 
 
 @contextmanager
@@ -54,6 +56,7 @@ def trace(
     elsewhere: list[KeptCall] | None = None,
     runner: StepRunner | None = None,
     decode_again: bool = False,
+    stochastic: StochasticSteps | None = None,
 ) -> Iterator["Trace"]:
     """Within the block, calls of `pipeline` build the graph of `plan`; one call per block.
 
@@ -66,13 +69,14 @@ def trace(
         elsewhere: if given, kept denoiser calls get no graph and are appended here instead.
         runner: runs the denoiser at steps without a graph; by default exactly, as the pipeline does.
         decode_again: whether decoders keep their inputs alone, see `sdo_ray.backprop.decoder`.
+        stochastic: steps with fresh noise after them, and rows that are the same until then, if given.
 
     Raises:
         TraceError: no denoiser or scheduler, a shift outside 1 .. N, the call did not take the plan's number of steps;
             what is switched on would falsify a gradient (see `sdo_ray.backprop.compatibility`);
             with `elsewhere`, the plan has coupling or copies, whose backward pass is of more than single calls; with
             `elsewhere` or checkpointing, the pipeline puts other attention processors into its denoiser for its call,
-            or calls it with a cache.
+            or calls it with a cache; with `stochastic`, see `check_stochastic`.
     """
     denoisers = denoisers_of(pipeline)
     scheduler = getattr(pipeline, "scheduler", None)
@@ -90,9 +94,11 @@ def trace(
         raise TraceError("elsewhere", plan.describe(), "a plan of single calls, without coupling or copies", fix)
     if plan.steps:
         check_networks(pipeline, denoisers, elsewhere is not None)
+    if stochastic is not None:
+        check_stochastic(plan, denoisers, stochastic)
     parts = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
     others = [module for module in parts if module not in denoisers.values()]
-    state = Trace(plan, output_hook, shifts or {}, elsewhere, denoisers, runner or ExactRunner())
+    state = Trace(plan, output_hook, shifts or {}, elsewhere, denoisers, runner or ExactRunner(), stochastic)
     state.runner.begin(plan.num_steps)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
@@ -130,12 +136,14 @@ class Trace:
         elsewhere: list[KeptCall] | None,
         denoisers: Mapping[str, torch.nn.Module],
         runner: StepRunner,
+        stochastic: StochasticSteps | None,
     ) -> None:
         self.plan = plan
         self.output_hook = output_hook
         self.shifts = dict(shifts)
         self.elsewhere = elsewhere
         self.runner = runner
+        self.stochastic = stochastic
         self.copies = SavedCopies()
         self.caches = {name: cache_hooks(module) for name, module in denoisers.items()}
         self._denoisers = denoisers
@@ -173,7 +181,7 @@ class Trace:
         if self.kept is not None:
             forward = self._exactly(name, forward)
         with self.copies.paused():
-            output = self._denoise(name, forward, args, kwargs)
+            output = self._by_groups(name, forward, args, kwargs)
         if self.step in (self.plan.reward_at, self.plan.renoised_at):
             self._calls.append(DenoiserCall(forward, given_args, given_kwargs, output))
         return output
@@ -212,14 +220,34 @@ class Trace:
         self._stepped = True
         if xhat is not None:
             return _prev_sample(bound, xhat)
+        if self.stochastic is not None and given.get("eta"):
+            legal = "0: the noise of its steps is that of the estimator's kernel"
+            raise TraceError("eta", given["eta"], legal, "leave the pipeline's eta out")
         result = step(*bound.args, **bound.kwargs)
-        shift = self.shifts.pop(self.steps_taken, None)
-        return result if shift is None else _shifted(result, shift)
+        stochastic, shift = self.stochastic, self.shifts.pop(self.steps_taken, None)
+        if stochastic is not None:
+            result = _changed(result, lambda stepped: stochastic.after(self.step, stepped, z, o))
+        return result if shift is None else _changed(result, lambda stepped: stepped + shift)
 
     def _next_step(self) -> None:
         self.step, self._stepped = self.step + 1, False
         if self.step >= self.plan.num_steps:
             raise _wrong_count(self.plan, f"more than {self.plan.num_steps}")
+
+    def _by_groups(self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Rows that are the same until a later step are denoised once."""
+        if self.stochastic is None:
+            return self._denoise(name, forward, args, kwargs)
+        width, rows = self.stochastic.branching.same_before(self.step), len(self.stochastic.generators)
+        check_once(self._denoisers[name], forward, args, kwargs, width, rows)
+        if self.kept is not None:
+            return once(functools.partial(self._denoise, name, forward), args, kwargs, width, rows)
+
+        # A runner sees all rows at every step: what it remembers of one fits the next.
+        def shared(*args: Any, **kwargs: Any) -> Any:
+            return once(lambda args, kwargs: forward(*args, **kwargs), args, kwargs, width, rows)
+
+        return self._denoise(name, shared, args, kwargs)
 
     def _denoise(self, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kept = self.kept
@@ -300,11 +328,11 @@ def _prev_sample(bound: inspect.BoundArguments, z: torch.Tensor) -> Any:
     return SchedulerOutput(prev_sample=z)
 
 
-def _shifted(result: Any, shift: torch.Tensor) -> Any:
-    """What `step` returned, with the shift added to its latents."""
+def _changed(result: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """What `step` returned, with its latents changed."""
     if isinstance(result, tuple):
-        return (result[0] + shift, *result[1:])
-    result.prev_sample = result.prev_sample + shift
+        return (change(result[0]), *result[1:])
+    result.prev_sample = change(result.prev_sample)
     return result
 
 

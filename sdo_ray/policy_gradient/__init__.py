@@ -10,14 +10,13 @@ from sdo_ray.policy_gradient.advantages import ADVANTAGES, advantages
 from sdo_ray.policy_gradient.gates import LEAST_GROUP, GroupStatistics, group_statistics, sign_agreement
 from sdo_ray.policy_gradient.losses import LOSSES, Drift, gaussian_kl, output_distance
 from sdo_ray.policy_gradient.step_weights import STEP_WEIGHTS, step_weight
-from sdo_ray.policy_gradient.trees import Branching, edge_advantages
+from sdo_ray.policy_gradient.trees import edge_advantages
 
 __all__ = [
     "ADVANTAGES",
     "LEAST_GROUP",
     "LOSSES",
     "STEP_WEIGHTS",
-    "Branching",
     "Drift",
     "GroupStatistics",
     "advantages",

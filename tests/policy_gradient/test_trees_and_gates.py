@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from sdo_ray.policy_gradient import Branching, edge_advantages, group_statistics, sign_agreement
+from sdo_ray.backprop.transitions import Branching
+from sdo_ray.policy_gradient import edge_advantages, group_statistics, sign_agreement
 from tests.backprop.tiny import seeded
 
 

@@ -11,8 +11,19 @@ Every published kernel is the solver's own step with some predicted noise taken 
     z' = mu + q eps,   mu = step(z, o) + kappa ehat,   kappa <= 0
 """
 
+from sdo_ray.backprop.transitions.branching import Branching
 from sdo_ray.backprop.transitions.kernels import KERNELS, Kernel
 from sdo_ray.backprop.transitions.linear_steps import LinearStep, linear_steps
+from sdo_ray.backprop.transitions.stochastic_steps import StochasticSteps
 from sdo_ray.backprop.transitions.transition import Transition, transitions
 
-__all__ = ["KERNELS", "Kernel", "LinearStep", "Transition", "linear_steps", "transitions"]
+__all__ = [
+    "KERNELS",
+    "Branching",
+    "Kernel",
+    "LinearStep",
+    "StochasticSteps",
+    "Transition",
+    "linear_steps",
+    "transitions",
+]
