@@ -1,30 +1,48 @@
 """What rewards are: those that come with the package, or those named. None is imported.
 
-python -m rewards [NAME or package.module:Class ...]
+python -m rewards [--table] [NAME or package.module:Class ...]
+
+`--table` prints the table of docs/rewards.md.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rewards.registry import built_in
 from rewards.source import read_spec
 from rewards.spec import RewardSpec
 
 
-def main(names: Sequence[str]) -> int:
-    """Print a paragraph for each; returns the exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Print a paragraph or a row for each; returns the exit code."""
+    names = [argument for argument in arguments if argument != "--table"]
     specs = {name: read_spec(built_in().get(name, name)) for name in names or built_in()}
-    for name, spec in specs.items():
-        print(f"{name}\n  {'not found, or its source does not tell' if spec is None else _paragraph(spec)}")
+    if "--table" in arguments:
+        print(table({name: spec for name, spec in specs.items() if spec is not None}))
+    else:
+        for name, spec in specs.items():
+            print(f"{name}\n  {'not found, or its source does not tell' if spec is None else _paragraph(spec)}")
     return int(None in specs.values())
+
+
+def table(specs: Mapping[str, RewardSpec]) -> str:
+    """Rewards as a table in Markdown, in the order of their names."""
+    rows = [("name", "what its score is", "options", "use", "licence"), ("---",) * 5]
+    for name, spec in sorted(specs.items()):
+        options = ", ".join(f"`{key}`" for key in spec.options if key != "device")
+        rows.append((f"`{name}`", spec.about.replace("|", "\\|"), options, _use(spec), spec.licence or "not said"))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _use(spec: RewardSpec) -> str:
+    return "held out: evaluates" if spec.heldout else "teaches" if spec.differentiable else "no gradient: is watched"
 
 
 def _paragraph(spec: RewardSpec) -> str:
     options = (name if option.default is None else f"{name}={option.default}" for name, option in spec.options.items())
-    use = "held out: evaluates" if spec.heldout else "teaches" if spec.differentiable else "no gradient: is watched"
     lines = {
         "": spec.about,
-        "use": use,
+        "use": _use(spec),
         "options": ", ".join(options),
         "packages": str(spec.packages or ""),
         "licence": spec.licence or "not said",

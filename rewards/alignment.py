@@ -15,15 +15,14 @@ Plain cosine similarity to e hardly tells prompts apart, because captions share 
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from rewards import captions, features
 from rewards.captions import CaptionEmbeddings
 from rewards.features import FeatureSettings, ImageFeatures
-from rewards.heads import WEIGHTS, load_head, sha256
-
-_MAX_CACHED_PROMPTS = 100_000
+from rewards.heads import WEIGHTS, load_head
+from rewards.towers.checkpoint import sha256
+from rewards.towers.prompts import PromptEmbeddings
 
 
 class Alignment:
@@ -53,7 +52,7 @@ class Alignment:
         self._caption_mean, self._caption_projection = head["caption_mean"], head["caption_projection"]
         self._features = ImageFeatures(self.feature_settings, device)
         self._embed = CaptionEmbeddings(device)
-        self._cache: dict[str, Tensor] = {}
+        self._targets = PromptEmbeddings(self._target)
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores, float32 [B], of images, float32 [B, 3, H, W] in [0, 1], for B prompts."""
@@ -67,14 +66,7 @@ class Alignment:
         """(W f + b) / |W f + b|, [B, k]."""
         return nn.functional.normalize(self._features(images) @ self._weight + self._bias, dim=-1)
 
-    @torch.no_grad()
-    def _targets(self, prompts: list[str]) -> Tensor:
-        """q / |q| of each prompt, [B, k]; each prompt is embedded once."""
-        if len(self._cache) > _MAX_CACHED_PROMPTS:
-            self._cache.clear()
-        # One at a time: padding to the longest of a batch would change the last bits, and with them the scores, with
-        # the company kept.
-        for prompt in {*prompts} - self._cache.keys():
-            target = (self._embed([prompt])[0] - self._caption_mean) @ self._caption_projection
-            self._cache[prompt] = nn.functional.normalize(target, dim=-1)
-        return torch.stack([self._cache[prompt] for prompt in prompts])
+    def _target(self, prompt: str) -> Tensor:
+        """q / |q|, [k]."""
+        target = (self._embed([prompt])[0] - self._caption_mean) @ self._caption_projection
+        return nn.functional.normalize(target, dim=-1)

@@ -1,6 +1,5 @@
 """The small trained part of a learned reward: a file of tensors in `weights/`, made by a script in `training/`."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -23,11 +22,3 @@ def load_head(path: Path, device: str) -> dict[str, Tensor]:
         )
     with safe_open(path, framework="pt", device=device) as file:
         return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118, not a mapping
-
-
-def sha256(*paths: Path) -> str:
-    """sha256 of the contents of files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rewards import features
 from rewards.features import FeatureSettings, ImageFeatures
-from rewards.heads import WEIGHTS, load_head, sha256
+from rewards.heads import WEIGHTS, load_head
+from rewards.towers.checkpoint import sha256
 
 
 class Preference:

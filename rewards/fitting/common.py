@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rewards.features import ImageFeatures
 from rewards.fitting.variants import Variant
-from rewards.heads import sha256
+from rewards.towers.checkpoint import sha256
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -3,11 +3,12 @@ import sys
 
 import pytest
 import torch
-from PIL import Image
 
 import rewards.registry
 from rewards import available, check, create, import_path, register, spec_of
 from rewards.registry import Reward, RewardError, built_in, path_options, rename_options
+
+from .tiny.cases import CASES
 
 
 class Brightness:
@@ -45,10 +46,8 @@ def test_only_the_service_may_know_ray():
 
 @pytest.mark.parametrize("name", built_in())
 def test_built_in_rewards_are_there_and_check_with_what_they_need(name, tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "style.png")
-    needed = {"gram_style": {"image": str(tmp_path / "style.png")}, "classification": {"classes": ["cat", "dog"]}}
     assert name in available()
-    check(name, needed.get(name, {}))
+    check(name, CASES[name].options(tmp_path), CASES[name].prompts)
     assert import_path(name) == built_in()[name]
 
 
@@ -78,12 +77,12 @@ def test_checking_loads_no_weights(monkeypatch):
 
 
 def test_own_reward_by_decorator():
-    register("brightness")(Brightness)
-    assert "brightness" in available()
-    reward = create("brightness", gain=2)  # a whole number is a float
+    register("own_brightness")(Brightness)
+    assert "own_brightness" in available()
+    reward = create("own_brightness", gain=2)  # a whole number is a float
     assert isinstance(reward, Reward)
     assert reward(torch.ones(2, 3, 4, 4), ["", ""]).tolist() == [2, 2]
-    assert vars(create(import_path("brightness"), channel=1))["channel"] == 1
+    assert vars(create(import_path("own_brightness"), channel=1))["channel"] == 1
 
 
 def test_classes_that_other_processes_cannot_import():
@@ -95,9 +94,9 @@ def test_classes_that_other_processes_cannot_import():
 
 
 def test_registering_twice():
-    register("brightness")(Brightness)
-    register("brightness")(Brightness)  # the module was loaded again
-    for name in ("brightness", "preference"):
+    register("own_brightness")(Brightness)
+    register("own_brightness")(Brightness)  # the module was loaded again
+    for name in ("own_brightness", "preference"):
         with pytest.raises(RewardError, match="is taken by"):
             register(name)(type("Other", (Brightness,), {}))
 

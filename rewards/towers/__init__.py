@@ -1,0 +1,1 @@
+"""Networks that rewards look through, and what those have in common: preprocessing, checkpoints, key maps."""

@@ -1,0 +1,81 @@
+"""Every reward with what it takes to make a tiny one of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import clip
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a tiny instance of a reward is made."""
+
+    options: Callable[[Path], Mapping[str, Any]] = lambda folder: {}
+    """Writes what it needs into an empty folder, and returns its options."""
+
+    path: str | None = None
+    """Import path of the tiny version of its class; None: its own class is small enough, or as large as its files."""
+
+    prompts: tuple[str, str] = ("a cat", "two dogs and a bird")
+
+
+def _tiny_clip(folder: Path) -> dict[str, Any]:
+    return {"source": str(clip.save_clip_model(folder))}
+
+
+def _image(folder: Path) -> Path:
+    path = folder / "image.png"
+    pixels = np.sin(np.arange(48 * 40 * 3)).reshape(48, 40, 3) * 127 + 128
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+CASES: dict[str, Case] = {
+    "brightness": Case(),
+    "saturation": Case(),
+    "sharpness": Case(),
+    "symmetry": Case(),
+    "layout": Case(),
+    "colour_target": Case(lambda _: {"colour": "#3366ff", "box": [0, 0, 1, 0.5]}),
+    "jpeg_compressibility": Case(),
+    "jpeg_incompressibility": Case(),
+    "preference": Case(),
+    "heldout_preference": Case(),
+    "alignment": Case(),
+    "heldout_alignment": Case(),
+    "classification": Case(lambda _: {"classes": ["cat", "dog"]}, prompts=("cat", "dog")),
+    "gram_style": Case(lambda folder: {"image": _image(folder), "size": 64}),
+    "clip_score": Case(_tiny_clip),
+    "pick_score": Case(lambda folder: _tiny_clip(folder) | {"tokenizer": str(folder)}),
+    "siglip_score": Case(lambda folder: {"source": str(clip.save_siglip_model(folder))}),
+    "hpsv2": Case(
+        lambda folder: {"version": "v2.1", "source": str(clip.save_hpsv2(folder)), "tokenizer": str(folder)},
+        path="tests.rewards.tiny.clip:TinyHpsv2",
+    ),
+    "aesthetic_v1": Case(
+        lambda folder: _tiny_clip(folder) | {"weights": clip.save_head(folder / "head.pth", [""], [clip.WIDTH, 1])}
+    ),
+    "aesthetic_v2": Case(
+        lambda folder: (
+            _tiny_clip(folder)
+            | {
+                "weights": clip.save_head(
+                    folder / "head.pth", [f"layers.{i}" for i in (0, 2, 4, 6, 7)], [clip.WIDTH, 16, 8, 6, 4, 1]
+                )
+            }
+        )
+    ),
+    "aesthetic_v25": Case(
+        lambda folder: {
+            "source": str(clip.save_siglip_model(folder)),
+            "weights": clip.save_head(
+                folder / "head.pth", [f"scoring_head.{i}" for i in (0, 2, 4, 6, 8)], [clip.WIDTH, 16, 8, 6, 4, 1]
+            ),
+        }
+    ),
+}
