@@ -6,10 +6,8 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
 import ray
 import ray.data
 
@@ -93,19 +91,6 @@ def connect(demands: list[Demand]) -> str:
     return (
         f"Ray cluster of {nodes} node{'s' * (nodes > 1)}" if joined else f"Ray on this machine, {os.cpu_count()} cores"
     )
-
-
-def stream_blocks(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
-    """A dataset's blocks as they are made."""
-    # In a task, so that what Ray Data says of its actors goes to Ray's log files and not to the driver's screen.
-    task = ray.remote(num_cpus=0, num_returns="streaming", max_retries=0)(_blocks)
-    for block in task.remote(dataset, ray.data.DataContext.get_current()):
-        yield ray.get(block)
-
-
-def _blocks(dataset: ray.data.Dataset, context: ray.data.DataContext) -> Iterator[pa.Table]:
-    ray.data.DataContext._set_current(context)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def cause_of(error: BaseException) -> str:

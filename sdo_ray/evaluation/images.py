@@ -16,7 +16,7 @@ import ray.data
 import torch
 from PIL import Image
 
-from sdo_ray.cluster import stream_blocks
+from sdo_ray.blocks import map_blocks
 from sdo_ray.evaluation.models import ModelSource
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw
@@ -150,16 +150,13 @@ def make_images(
         Tables: the columns of a block, `picture` PNG bytes, `seconds` of the pipeline call for each image,
         `score.NAME` float64 of every evaluator and, if asked for, `features` list<float32>.
     """
-    dataset = ray.data.from_arrow(list(blocks)).map_batches(
+    yield from map_blocks(
+        blocks,
         ImageMaker,
-        fn_constructor_kwargs={"config": config, "models": models, "evaluators": evaluators, "features": features},
-        compute=ray.data.ActorPoolStrategy(size=min(config.samplers.count, len(blocks))),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=config.samplers.num_cpus,
-        num_gpus=config.samplers.num_gpus,
+        {"config": config, "models": models, "evaluators": evaluators, "features": features},
+        count=config.samplers.count,
+        resources=config.samplers,
     )
-    yield from stream_blocks(dataset)
 
 
 def side_by_side(parts: Sequence[pa.Table], roles: Iterable[str], questions: pa.Table) -> pa.Table:

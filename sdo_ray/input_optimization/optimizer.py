@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import ray.data
 import torch
 
-from sdo_ray.cluster import stream_blocks
+from sdo_ray.blocks import map_blocks
 from sdo_ray.input_optimization.loop import optimize_batch
 from sdo_ray.input_optimization.records import OptimizerConfig, RowBatch, results_table
 from sdo_ray.models.load import load_pipeline
@@ -45,15 +44,10 @@ def optimize_rows(
     batches: Sequence[RowBatch], config: OptimizerConfig, reward_actors: Mapping[str, Any]
 ) -> Iterator[pa.Table]:
     """Optimise batches in parallel; yields the results of each as it is done, in any order."""
-    dataset = ray.data.from_arrow([batch.to_arrow() for batch in batches]).map_batches(
+    yield from map_blocks(
+        [batch.to_arrow() for batch in batches],
         RowOptimizer,
-        fn_constructor_kwargs={"config": config, "reward_actors": reward_actors},
-        compute=ray.data.ActorPoolStrategy(
-            size=min(config.samplers.count, len(batches)), max_tasks_in_flight_per_actor=1
-        ),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=config.samplers.num_cpus,
-        num_gpus=config.samplers.num_gpus,
+        {"config": config, "reward_actors": reward_actors},
+        count=config.samplers.count,
+        resources=config.samplers,
     )
-    yield from stream_blocks(dataset)

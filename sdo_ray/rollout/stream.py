@@ -64,7 +64,7 @@ def contribution_stream(
         sampler,
         fn_constructor_kwargs={"config": config, "policies": policies, "reward_actors": reward_actors},
         compute=ray.data.ActorPoolStrategy(size=config.samplers.count, max_tasks_in_flight_per_actor=1),
-        batch_size=None,
+        batch_size=1,  # a sampler batch is one row; with GPUs Ray Data refuses None
         batch_format="pyarrow",
         num_cpus=config.samplers.num_cpus,
         num_gpus=config.samplers.num_gpus,

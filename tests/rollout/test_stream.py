@@ -30,7 +30,8 @@ SECONDS = 120.0
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # A GPU that Ray counts and nobody uses.
+    ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars
@@ -46,6 +47,7 @@ def run_stream(
     samplers: int = 1,
     lag: int = 0,
     start: int = 0,
+    gpus: float = 0.0,
     policies: Policies | None = None,
     sampler: type = FakeSampler,
     actors: dict[str, Any] | None = None,
@@ -57,7 +59,7 @@ def run_stream(
     """
     policies = policies or Policies.start(lag)
     config: Any = SimpleNamespace(
-        seed=3, samplers=SimpleNamespace(count=samplers, batch_size=2, num_cpus=0.0, num_gpus=0.0)
+        seed=3, samplers=SimpleNamespace(count=samplers, batch_size=2, num_cpus=0.0, num_gpus=gpus)
     )
     dataset = contribution_stream(
         PROMPTS,
@@ -155,6 +157,10 @@ def test_within_an_update_all_samplers_work_at_once(local_ray: None, samplers: i
     contributions = run_stream(updates=3, samplers=samplers, sampler=MeetingSampler, actors={"meeting": meeting})
     assert rows_of(contributions) == expected_rows(3)
     assert all(contribution["version"] == contribution["update"] for contribution in contributions)
+
+
+def test_samplers_may_have_gpus(local_ray: None) -> None:
+    assert rows_of(run_stream(updates=2, samplers=2, gpus=0.5)) == expected_rows(2)
 
 
 def test_source_and_sampler_may_die(local_ray: None) -> None:

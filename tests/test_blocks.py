@@ -1,0 +1,40 @@
+"""Blocks through a pool of actors: each whole, by one actor, on GPUs too."""
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+import ray
+
+from sdo_ray.blocks import map_blocks, packed, unpacked
+
+
+class Sizes:
+    """Says how many rows a call was given, and adds."""
+
+    def __init__(self, add: int) -> None:
+        self._add = add
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return pa.table({"x": [x + self._add for x in block["x"].to_pylist()], "rows": [block.num_rows] * len(block)})
+
+
+@pytest.mark.parametrize("num_gpus", [0.0, 0.5])
+def test_each_block_is_one_call(num_gpus: float) -> None:
+    blocks = [pa.table({"x": [0, 1]}), pa.table({"x": [2]}), pa.table({"x": [3, 4, 5]}), pa.table({"x": [6]})]
+    ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        made = map_blocks(
+            blocks, Sizes, {"add": 10}, count=2, resources=SimpleNamespace(num_cpus=0.5, num_gpus=num_gpus)
+        )
+        rows = sorted(row for table in made for row in zip(*table.to_pydict().values(), strict=True))
+    finally:
+        ray.shutdown()
+    assert rows == [(10, 2), (11, 2), (12, 1), (13, 3), (14, 3), (15, 3), (16, 1)]
+
+
+def test_a_packed_block_keeps_its_types() -> None:
+    block = pa.table({"a": pa.array([1, None], pa.int16()), "b": pa.array([["x"], []], pa.list_(pa.string()))})
+    row = packed(block)
+    assert row.num_rows == 1
+    assert unpacked(row).equals(block)
