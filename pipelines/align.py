@@ -24,6 +24,7 @@ from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.run import open_run
+from sdo_ray.dry_batch.batch import check_by_dry_batch
 from sdo_ray.evaluation.closing import closing_evaluation
 from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel
@@ -66,6 +67,8 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     if (outcome := known_outcome(run, read_outcome)) is not None:
         return outcome
     uri = check_run(run, checkpoint_bytes(initial))
+    if not progress(run)[0]:
+        check_by_dry_batch(settings)
 
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)

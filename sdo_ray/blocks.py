@@ -15,8 +15,13 @@ BLOCK = "block"
 class Resources(Protocol):
     """What each actor of a pool takes."""
 
-    num_cpus: float
-    num_gpus: float
+    @property
+    def num_cpus(self) -> float:
+        """CPU cores."""
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs."""
 
 
 def map_blocks(

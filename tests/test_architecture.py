@@ -14,12 +14,13 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = (
     {"__main__"},
     {"pipelines"},
+    {"dry_batch"},
     {"config", "doctor"},
     {"promotion"},
     {"registry", "input_optimization"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
-    {"models", "cluster", "submission", "prompts", "cycle", "tracking", "policy_gradient"},
+    {"models", "cluster", "blocks", "submission", "prompts", "cycle", "tracking", "policy_gradient"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
     {"settings", "seeds", "exit_codes", "own_packages"},
 )

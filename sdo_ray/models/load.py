@@ -117,7 +117,7 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
     from diffusers import DiffusionPipeline
 
     pipeline_class(base)
-    _refuse_own_components(base)
+    check_components(base)
     torch_dtype = getattr(torch, dtype)
     with quiet_libraries(), reading(base):
         if base.startswith(ZOO):
@@ -125,7 +125,11 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
             if torch_dtype != torch.float32:
                 pipeline.to(torch_dtype)
         else:
-            pipeline = DiffusionPipeline.from_pretrained(resolve(base), dtype=torch_dtype, use_safetensors=True)
+            location = resolve(base)
+            # Saved as there being none, such as SD3's T5, which diffusers alone would miss.
+            index = DiffusionPipeline.load_config(location)
+            absent = {name: None for name, entry in index.items() if entry == [None, None]}
+            pipeline = DiffusionPipeline.from_pretrained(location, dtype=torch_dtype, use_safetensors=True, **absent)
     pipeline.set_progress_bar_config(disable=True)
     for name, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
@@ -141,7 +145,7 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
     return pipeline.to(device)
 
 
-def _refuse_own_components(base: str) -> None:
+def check_components(base: str) -> None:
     """Refuse a model one of whose components is code that comes with it."""
     import diffusers
 

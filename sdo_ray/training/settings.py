@@ -67,3 +67,8 @@ class TrainingSettings(Settings):
         0.5, ge=0, le=1, description="Share of an update's samples that may be skipped, see `max_idle_updates`."
     )
     checkpoint_every: int = Field(10, ge=1, description="Updates between checkpoints; the last is always kept.")
+    dry_batch: bool = Field(
+        True,
+        description="Before a cluster is started, try a tiny batch on the driver's CPU, so that what would make "
+        "batches fail is said then. A large model is tried with few layers and random weights.",
+    )

@@ -286,8 +286,9 @@ def test_a_whole_denoiser_is_trained_on_the_trainers(tiny_base: Path, tmp_path: 
 
 
 def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: Path) -> None:
-    terms = {"terms": [{"name": "tests.support.ink:Broken"}]}
-    with AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards=terms, trainers={"count": 1}))) as run:
+    terms, untried = {"terms": [{"name": "tests.support.ink:Broken"}]}, {"dry_batch": False}
+    path = tiny_settings(tmp_path, tiny_base, rewards=terms, trainers={"count": 1}, training=untried)
+    with AlignProcess(str(path)) as run:
         output = run.finish(code=1)
     assert "ValueError: this reward cannot score" in output
     assert "the same command goes on" in output

@@ -31,7 +31,14 @@ SECONDS = 120.0
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     # A GPU that Ray counts and nobody uses.
-    ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars

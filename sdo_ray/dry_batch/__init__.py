@@ -1,0 +1,1 @@
+"""One tiny batch, tried on the driver before a cluster is paid for."""

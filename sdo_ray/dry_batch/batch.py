@@ -1,0 +1,153 @@
+"""One tiny batch on the driver's CPU, through all that a batch goes through, before a cluster is paid for.
+
+    as asked    the pipeline is called with the run's own settings, and left at its first denoiser call
+    tiny        two prompts, few steps, a small image: plan, sampling, rewards, backward pass, contribution,
+                a trainer's step, evaluators
+
+The classes are the model's own; a large one's have few layers and random weights. What fails is a problem of a setting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.dry_batch.calls import blamed, check_call, stand_in, tiny
+from sdo_ray.dry_batch.problems import OFF, problem
+from sdo_ray.dry_batch.process import Died, apart
+from sdo_ray.dry_batch.rewards import DryRewards
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters
+from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.small import is_large
+from sdo_ray.prompts.read import read_prompts
+from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.records import Contribution, PromptBatch
+from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.settings import Problem, SettingsError, under
+from sdo_ray.training.modules import Denoisers, Policy
+
+TIMEOUT = 600.0
+"""Seconds for each part of it."""
+
+Say = Callable[[str], None]
+
+
+def check_by_dry_batch(settings: AlignSettings) -> None:
+    """Refuse settings with which a batch fails, by trying one in a process of its own.
+
+    Args:
+        settings: that `check_align` finds nothing wrong with.
+
+    Raises:
+        SettingsError: what failed, by the setting that it depends on where that can be told.
+    """
+    if not settings.training.dry_batch:
+        return
+    print("trying a tiny batch", flush=True)
+    try:
+        untried = apart(lambda say: dry_batch(settings, say), TIMEOUT)
+    except Died as error:
+        raise SettingsError(Problem(error.doing, f"a first tiny batch ended: {error.how}", fix=OFF)) from None
+    if untried:
+        print(f"no batch was tried beforehand: {untried}", flush=True)
+
+
+def dry_batch(settings: AlignSettings, say: Say = lambda _: None) -> str | None:
+    """The batch itself.
+
+    Args:
+        settings: of the run.
+        say: given the setting whose part comes next.
+
+    Returns:
+        Why none could be tried, where that is not for anything in the settings; else None.
+
+    Raises:
+        SettingsError: as `check_by_dry_batch`.
+    """
+    say("model.base")
+    base = settings.model.base
+    with TemporaryDirectory(prefix="sdo-dry-batch-") as directory:
+        if is_large(base):
+            try:
+                base = stand_in(base, Path(directory))
+            except SettingsError as error:
+                raise error.under("model") from None
+            except ValueError as error:
+                return f"{base!r} has no small stand-in: {error}"
+        _try(settings, settings.model.model_copy(update={"base": base}), say)
+    return None
+
+
+def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
+    with under("model"):
+        pipeline = load_pipeline(model.base, model.dtype)
+    trained, weights = attach(pipeline.components, model), initial_policy(model, seed=0)
+    prompts = read_prompts(settings.prompts.train, settings.prompts.column)
+    say("sampling")
+    check_call(pipeline, settings.sampling, _some(prompts, settings.samplers.batch_size))
+    rewards = DryRewards(settings, say)
+
+    def contribution(how: SamplingSettings) -> Contribution:
+        return compute_contribution(
+            pipeline,
+            PromptBatch(0, (0, 1), _some(prompts, 2)),
+            0,
+            seed=settings.run.seed,
+            sampling=how,
+            plan=settings.plan,
+            rewards=rewards,
+            terms=[term.term for term in settings.rewards.terms],
+            normalize=settings.rewards.normalize,
+            backward=settings.training.backward,
+        )
+
+    small = tiny(pipeline, settings.sampling, settings.plan, model.base)
+    try:
+        made = contribution(small)
+    except SettingsError:
+        raise
+    except Exception as error:
+        if not rewards.asked:
+            raise blamed(error, small, contribution) from None
+        raise SettingsError(problem("model", "the backward pass of a first tiny batch failed", error)) from None
+    if not made.num_samples and model.base == settings.model.base:  # random weights may have made anything
+        raise SettingsError(_nothing_counts(made))
+    say("training")
+    try:
+        module = Policy(weights) if settings.training.backward == "sampler" else Denoisers(model, weights)
+        _train(module, made)
+        set_parameters(trained, {name: parameter.detach() for name, parameter in module.named().items()})
+    except Exception as error:
+        raise SettingsError(problem("training", "a trainer's step of a first tiny batch failed", error)) from None
+
+
+def _some(prompts: Sequence[str], count: int) -> tuple[str, ...]:
+    """`count` prompts, repeated where there are fewer."""
+    return tuple(prompts[i % len(prompts)] for i in range(count))
+
+
+def _train(module: Policy | Denoisers, contribution: Contribution) -> None:
+    """What a trainer does with a contribution that arrives, without a group."""
+    [row] = contribution.to_arrow().to_pylist()
+    arrived = Contribution.from_arrow(row)
+    if arrived.num_samples:
+        optimizer = torch.optim.AdamW([parameter for parameter in module.parameters() if parameter.requires_grad])
+        module(arrived).backward()
+        optimizer.step()
+
+
+def _nothing_counts(contribution: Contribution) -> Problem:
+    for key, scores in contribution.scores.items():
+        if not all(score is not None and math.isfinite(score) for score in scores):
+            got = f"reward {key!r} gives scores that are not finite, such as {scores[0]}"
+            return Problem("rewards.terms", f"{got}, for every image of a first tiny batch", fix=f"change it, {OFF}")
+    got = "the gradients of a first tiny batch are not finite"
+    return Problem("model.dtype", got, fix=f"choose float32, or bfloat16 for float16, {OFF}")

@@ -1,0 +1,112 @@
+"""How the pipeline is called in a dry batch: as the run will call it, up to its first denoiser call; and tiny."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdo_ray.backprop import called_scheduler
+from sdo_ray.config.calls import check_estimator
+from sdo_ray.dry_batch.problems import line, problem
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.precision import autocast
+from sdo_ray.models.small import save_small
+from sdo_ray.rollout.sampling import draw, noise
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.settings import SettingsError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+LIMITS = {"height": 64, "width": 64, "num_frames": 9}
+"""Sizes of the tiny call: pixels, and frames of a video."""
+HEADS = 2
+"""Of a stand-in's attention."""
+
+
+def check_call(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str]) -> None:
+    """Refuse a call that does not come to its first denoiser call.
+
+    Raises:
+        SettingsError: see `blamed`.
+    """
+    try:
+        _begin(pipeline, sampling, prompts)
+    except Exception as error:
+        raise blamed(error, sampling, lambda how: _begin(pipeline, how, prompts)) from None
+
+
+def blamed(error: Exception, sampling: SamplingSettings, call: Callable[[SamplingSettings], Any]) -> SettingsError:
+    """What a call raised, said of the option without which it raises nothing."""
+    for option, value in sampling.options.items():
+        others = {name: other for name, other in sampling.options.items() if name != option}
+        try:
+            call(sampling.model_copy(update={"options": others}))
+        except Exception:
+            continue
+        return SettingsError(problem(f"sampling.options.{option}", f"got {value!r}, with which it fails", error))
+    return SettingsError(problem("sampling", "the pipeline cannot be called like this", error))
+
+
+def tiny(pipeline: DiffusionPipeline, sampling: SamplingSettings, plan: PlanSettings, base: str) -> SamplingSettings:
+    """The same sampling of small images, in as few steps as the plan takes.
+
+    Args:
+        pipeline: which is called.
+        sampling: as of the run.
+        plan: the estimator.
+        base: the model whose scheduler it is.
+    """
+    small = sampling.model_copy(update={"options": sampling.options | _sizes(pipeline, sampling.options)})
+    try:
+        _begin(pipeline, small, ["a"])
+    except Exception:
+        small = sampling  # sizes that the model does not take
+    for steps in range(min(2, sampling.num_inference_steps), sampling.num_inference_steps):
+        fewer = small.model_copy(update={"num_inference_steps": steps})
+        try:
+            check_estimator(plan, fewer, "plan", base)
+        except SettingsError:
+            continue
+        return fewer
+    return small
+
+
+def stand_in(base: str, directory: Path) -> str:
+    """A small model in place of a large one, of which a plain call works.
+
+    Args:
+        base: the large one.
+        directory: where to.
+
+    Raises:
+        SettingsError: the base cannot be read.
+        ValueError: there is none; why.
+    """
+    for heads in (HEADS, None):
+        place = directory / f"heads-{heads}"
+        try:
+            save_small(base, place, heads=heads)
+            pipeline = load_pipeline(str(place))
+            how = SamplingSettings(num_inference_steps=2, options=_sizes(pipeline, {}))
+            draw(pipeline, how.pipeline_call(["a"]), noise(0, [0]), "latent")
+        except SettingsError:
+            raise
+        except Exception as error:  # of a configuration that was made here
+            cause = error
+        else:
+            return str(place)
+    raise ValueError(line(cause))
+
+
+def _begin(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str]) -> None:
+    """Call the pipeline up to its first denoiser call."""
+    with autocast(pipeline):
+        called_scheduler(pipeline, generator=noise(0, range(len(prompts))), **sampling.pipeline_call(prompts))
+
+
+def _sizes(pipeline: DiffusionPipeline, options: Mapping[str, Any]) -> dict[str, int]:
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    return {name: min(options.get(name, most), most) for name, most in LIMITS.items() if name in taken}

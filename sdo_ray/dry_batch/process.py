@@ -1,0 +1,82 @@
+"""Work in a process of its own, which may die of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Died(RuntimeError):
+    """The process ended without a result.
+
+    Attributes:
+        doing: what it had said last that it does.
+        how: how it ended.
+    """
+
+    def __init__(self, doing: str, how: str) -> None:
+        super().__init__(f"{doing}: {how}")
+        self.doing, self.how = doing, how
+
+
+def apart(work: Callable[[Callable[[str], None]], T], timeout: float) -> T:
+    """Call `work` in a copy of this process, which leaves nothing behind.
+
+    Args:
+        work: given a function by which it says what it does next. Its result is pickled.
+        timeout: seconds that each of the things it does may take.
+
+    Raises:
+        Died: the process died, or took longer.
+        Exception: what `work` raised.
+    """
+    context = multiprocessing.get_context("fork")  # imports alone would take longer than the work
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(work, sender), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child does not use
+        process.start()
+    sender.close()
+    doing = "starting"
+    try:
+        while receiver.poll(timeout):
+            said, value = receiver.recv()
+            if said == "result":
+                return value
+            if said == "error":
+                raise value
+            doing = value
+    except EOFError:
+        process.join()
+        raise Died(doing, _ending(process.exitcode)) from None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+    raise Died(doing, f"it took longer than {timeout:g} s")
+
+
+def _child(work: Callable[[Callable[[str], None]], T], sender: Connection) -> None:
+    import torch
+
+    # The threads of this process's pools are not in the copy, and would be waited for.
+    torch.set_num_threads(1)
+    try:
+        sender.send(("result", work(lambda doing: sender.send(("doing", doing)))))
+    except KeyboardInterrupt:
+        os._exit(1)
+    except Exception as error:
+        sender.send(("error", error))
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"the process died of {signal.Signals(-code).name}"
+    return f"the process ended itself with exit code {code}"

@@ -1,0 +1,137 @@
+"""A small stand-in for a large model: its own classes, few and narrow layers, random weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdo_ray.backprop.bypass import CHECKS
+from sdo_ray.models.load import ZOO, check_components, pipeline_class, reading, resolve
+from sdo_ray.models.quiet import quiet_libraries
+
+LARGE = 2**30
+"""Bytes of weights above which a model is large."""
+MOST = 2 * 10**9
+"""Parameters that a stand-in may have: vocabularies, and the widths that its parts share, stay as they are."""
+
+FEW = frozenset(
+    {
+        "depth",
+        "layers_per_block",
+        "n_layers",
+        "n_refiner_layers",
+        "num_cond_layers",
+        "num_decoder_layers",
+        "num_hidden_layers",
+        "num_joint_layers",
+        "num_layers",
+        "num_refiner_layers",
+        "num_single_layers",
+    }
+)
+"""What configurations call numbers of layers. Two stay, because some pipelines read the last layer but one."""
+NARROW = frozenset({"d_ff", "ffn_dim", "intermediate_size", "mlp_dim"})
+"""What they call widths that no other part sees."""
+
+
+def is_large(base: str) -> bool:
+    """Whether a base model is too large to be tried as it is; one on the hub is taken to be."""
+    if base.startswith(ZOO):
+        return False
+    directory = Path(resolve(base))
+    return not directory.is_dir() or sum(file.stat().st_size for file in directory.rglob("*.safetensors")) > LARGE
+
+
+def save_small(base: str, directory: Path, *, heads: int | None) -> None:
+    """Write a stand-in in diffusers format; of the base only configurations and vocabularies are read.
+
+    Args:
+        base: the base model.
+        directory: where to.
+        heads: attention heads of its transformers, where these alone make the width; None keeps them, for a width that
+            another setting repeats.
+
+    Raises:
+        SettingsError: the base cannot be read, or has code of its own.
+        ValueError: it would still be too large.
+    """
+    import diffusers
+    from accelerate import init_empty_weights
+
+    check_components(base)
+    kind, location = pipeline_class(base), resolve(base)
+    with quiet_libraries(), reading(base):
+        index = diffusers.DiffusionPipeline.load_config(location)
+        given = {name: index.get(name) for name in inspect.signature(kind.__init__).parameters if name != "self"}
+        named = {name: entry for name, entry in given.items() if isinstance(entry, list)}
+        kinds = {name: _kind(*entry) for name, entry in named.items() if entry[1] is not None and name not in CHECKS}
+        parts: dict[str, Any] = dict.fromkeys(named)
+        networks = {name: _config(part, location, name, heads) for name, part in kinds.items() if _is_network(part)}
+        with init_empty_weights():
+            skeletons = [_network(kinds[name], config) for name, config in networks.items()]
+        if (size := sum(p.numel() for skeleton in skeletons for p in skeleton.parameters())) > MOST:
+            raise ValueError(f"even with two layers a part it has {size / 1e9:.1f} billion parameters")
+        for name, part in kinds.items():
+            parts[name] = (
+                _network(part, networks[name]) if name in networks else part.from_pretrained(location, subfolder=name)
+            )
+        kind(**given | parts).save_pretrained(directory)
+
+
+def _kind(library: str, name: str) -> Any:
+    import diffusers
+    import transformers
+
+    found = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    return getattr(found or getattr(diffusers.pipelines, library), name)
+
+
+def _is_network(kind: Any) -> bool:
+    return issubclass(kind, torch.nn.Module)
+
+
+def _config(kind: Any, location: str, name: str, heads: int | None) -> dict[str, Any]:
+    import transformers
+
+    if issubclass(kind, transformers.PreTrainedModel):
+        return _smaller(kind.config_class.from_pretrained(location, subfolder=name).to_dict(), None)
+    return _smaller(kind.load_config(location, subfolder=name), heads)
+
+
+def _network(kind: Any, config: Mapping[str, Any]) -> Any:
+    import transformers
+
+    if issubclass(kind, transformers.PreTrainedModel):
+        return kind(kind.config_class.from_dict(dict(config)))
+    return kind.from_config(config)
+
+
+def _smaller(config: Mapping[str, Any], heads: int | None) -> dict[str, Any]:
+    """A configuration with two layers for many and, where a width is made of groups, one group."""
+    groups, channels = config.get("norm_num_groups") or 32, "block_out_channels" in config
+
+    def smaller(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _smaller(value, None)
+        if isinstance(value, list | tuple):
+            if key == "layer_types":
+                return value[:2]
+            return [smaller(key, entry) for entry in value]
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if key in FEW:
+            return min(value, 2)
+        if key in NARROW:
+            return min(value, 64)
+        if channels:
+            of_unet = {"block_out_channels": groups, "attention_head_dim": 4, "num_attention_heads": 4}
+            return min(value, of_unet.get(key, 1 if key == "transformer_layers_per_block" else value))
+        if heads and key == "num_attention_heads" and "attention_head_dim" in config:
+            return min(value, heads)
+        return value
+
+    return {key: smaller(key, value) for key, value in config.items()}
