@@ -30,6 +30,7 @@ from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel
 from sdo_ray.evaluation.outcome import Outcome, read_outcome, write_outcome
 from sdo_ray.exit_codes import ExitCode
+from sdo_ray.models.load import checks_of
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.handing_out import hand_out
@@ -70,6 +71,8 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     if not progress(run)[0]:
         check_by_dry_batch(settings)
 
+    if checks := checks_of(settings.model.base):
+        print(f"{run.name}: learns without the model's {' and '.join(checks)}; the exported model has it", flush=True)
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     policies = Policies.start(settings.training.max_policy_lag)

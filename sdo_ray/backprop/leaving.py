@@ -1,8 +1,11 @@
 """Leave a pipeline's call in its middle, with what was made by then."""
 
+from contextlib import ExitStack
 from typing import Any
 
+from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.patches import restored_processors
 
 
 class Left(Exception):
@@ -18,15 +21,18 @@ class Left(Exception):
 
 
 def leaving(pipeline: Any, pipeline_call: dict[str, Any]) -> Any:
-    """Call the pipeline, and return what it is left with.
+    """Call the pipeline, and return what it is left with; its denoisers have the attention processors of before.
 
     Raises:
         TraceError: it came to its end.
     """
-    try:
-        pipeline(**pipeline_call)
-    except Left as left:
-        return left.found
+    with ExitStack() as stack:
+        for module in denoisers_of(pipeline).values():
+            stack.enter_context(restored_processors(module))
+        try:
+            pipeline(**pipeline_call)
+        except Left as left:
+            return left.found
     raise TraceError(
         "pipeline",
         f"{type(pipeline).__name__}, whose call came to an end before it was expected to",

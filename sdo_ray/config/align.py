@@ -12,8 +12,9 @@ from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import SamplerConfig
-from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
@@ -25,7 +26,7 @@ class AlignSettings(Settings):
     run: RunSettings
     model: ModelSettings
     prompts: PromptSettings
-    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    sampling: LearnedSamplingSettings = Field(default_factory=LearnedSamplingSettings)
     plan: PlanSettings = Field(default_factory=PlanSettings)
     rewards: MixSettings
     samplers: SamplerSettings = Field(default_factory=SamplerSettings)

@@ -166,6 +166,23 @@ def check_components(base: str) -> None:
             )
 
 
+def checks_of(base: str) -> list[str]:
+    """Those components of a base model that look at finished images or mark them, from its configuration alone.
+
+    A gradient is made without them (`sdo_ray.backprop.bypass`); they are in what is exported.
+
+    Raises:
+        SettingsError: see `check_base`; its configuration cannot be read.
+    """
+    import diffusers
+
+    from sdo_ray.backprop.bypass import CHECKS
+
+    with quiet_libraries(), reading(base):
+        index = diffusers.DiffusionPipeline.load_config(resolve(base))
+    return [name for name in CHECKS if isinstance(entry := index.get(name), list | tuple) and entry[0] is not None]
+
+
 def load_scheduler(base: str) -> Any:
     """A base model's scheduler alone.
 

@@ -21,6 +21,12 @@ class ModelSettings(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Type of the frozen weights and of sampling. What is trained is always float32."
     )
+    checkpoint_blocks: bool | None = Field(
+        None,
+        description="Whether blocks of denoiser and decoder keep their inputs alone and are run again by the backward "
+        "pass: the same gradient for a fraction of the memory, and one more forward pass of what has a graph. null: on "
+        "GPUs.",
+    )
     train: Literal[*KINDS] = Field(  # type: ignore[valid-type]
         "lora", description="What is trained: an adapter, biases and scales, or the whole denoiser."
     )
@@ -36,6 +42,10 @@ class ModelSettings(Settings):
     def kind_settings(self) -> Any:
         """The section of what is trained; None for a kind without settings."""
         return getattr(self, self.train, None)
+
+    def checkpoints_blocks(self, device: str) -> bool:
+        """What `checkpoint_blocks` means on a type of device."""
+        return device == "cuda" if self.checkpoint_blocks is None else self.checkpoint_blocks
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -12,7 +12,8 @@ import torch
 
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
-from sdo_ray.rollout.settings import Backward, MixSettings, PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
+from sdo_ray.rollout.settings import Backward, MixSettings, PlanSettings, SamplerSettings
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class SamplerConfig:
     seed: int
     """The run's seed."""
     model: ModelSettings
-    sampling: SamplingSettings
+    sampling: LearnedSamplingSettings
     plan: PlanSettings
     mix: MixSettings
     samplers: SamplerSettings

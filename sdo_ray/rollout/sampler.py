@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,16 +9,16 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach
-from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout.preview import preview
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
 from sdo_ray.rollout.reward_client import RewardClient
-from sdo_ray.rollout.sampling import draw
-from sdo_ray.seeds import generator
 
 
 class Sampler:
@@ -40,6 +39,9 @@ class Sampler:
         device = "cuda" if config.samplers.num_gpus else "cpu"
         self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
         self._trained = attach(self._pipeline.components, config.model)
+        if config.model.checkpoints_blocks(device):
+            checkpoint_blocks(self._pipeline.components.values())
+        self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
         self._version = -1
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -57,9 +59,14 @@ class Sampler:
             terms=self._terms,
             normalize=self._config.mix.normalize,
             backward=self._config.backward,
+            kept_graph=self._kept_graph,
         )
         if batch.rows[0] in self._config.preview_rows:
-            contribution = replace(contribution, preview=self._preview())
+            config = self._config
+            sheet = preview(
+                self._pipeline, config.sampling, config.preview_prompts, config.seed, config.samplers.batch_size
+            )
+            contribution = replace(contribution, preview=sheet)
         return contribution.to_arrow()
 
     def _adopt_newest_policy(self, update: int) -> None:
@@ -67,11 +74,3 @@ class Sampler:
         if weights is not None:
             set_parameters(self._trained, load_tensors(weights))
             self._version = version
-
-    def _preview(self) -> bytes:
-        config = self._config
-        generators = [generator(config.seed, "preview", i) for i in range(len(config.preview_prompts))]
-        images = draw(self._pipeline, config.sampling.pipeline_call(config.preview_prompts), generators, "pil")
-        buffer = io.BytesIO()
-        grid(images).save(buffer, format="PNG")
-        return buffer.getvalue()

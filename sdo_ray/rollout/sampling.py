@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
+from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.models.precision import autocast
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
@@ -102,7 +103,8 @@ def sample(
         backward: where the denoiser's backward pass runs. With "trainer" kept calls have no graph and are in `calls`.
         kept_graph: "retain" keeps the activations of kept steps and of the decoder. "recompute" keeps none of any
             network: the decoder's are made again by the backward pass, and kept calls, where the plan is of single
-            calls, have no graph and are in `calls`. What is left of the graph is the scheduler's arithmetic.
+            calls and only denoisers are trained, have no graph and are in `calls`. What is left of the graph is the
+            scheduler's arithmetic.
         runner: how the denoiser's steps without a graph are made; by default exactly.
 
     Raises:
@@ -115,13 +117,20 @@ def sample(
             pipeline,
             plan,
             output_hook=lambda step, scale, o: outputs.append(KeptOutput(step, scale, o)),
-            elsewhere=calls if backward == "trainer" or (again and plan.is_of_single_calls) else None,
+            elsewhere=calls if backward == "trainer" or (again and _learns_at_calls(pipeline, plan)) else None,
             runner=runner,
             decode_again=again,
             generator=list(generators),
             **call,
         )
     return Trajectory(plan, samples, tuple(outputs), tuple(calls))
+
+
+def _learns_at_calls(pipeline: DiffusionPipeline, plan: BackpropPlan) -> bool:
+    """Whether the backward pass of the kept denoiser calls by themselves is all that there is."""
+    denoisers = denoisers_of(pipeline).values()
+    others = (p for p in pipeline.components.values() if isinstance(p, torch.nn.Module) and p not in denoisers)
+    return plan.is_of_single_calls and not any(p.requires_grad for part in others for p in part.parameters())
 
 
 def draw(

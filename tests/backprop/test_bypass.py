@@ -10,6 +10,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from sdo_ray.backprop import differentiable_sample, make_plan
+from sdo_ray.models.load import checks_of
 
 from .matrix.assemble import assemble, inputs
 from .matrix.cases import CASES
@@ -53,6 +54,8 @@ def test_a_safety_checker_is_passed_by_and_stays(checked: Any, tmp_path: Any) ->
     checked.unload_lora_weights()
     checked.save_pretrained(tmp_path)
     assert (tmp_path / "safety_checker/model.safetensors").is_file()
+    assert checks_of(str(tmp_path)) == ["safety_checker"]
+    assert checks_of("zoo://emoji") == []
 
 
 def test_it_is_back_after_an_exception(checked: Any) -> None:

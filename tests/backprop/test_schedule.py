@@ -23,6 +23,7 @@ from sdo_ray.backprop import (
     sampler_plan,
     solver_weights,
 )
+from sdo_ray.backprop.patches import attention_processors
 
 from .matrix.assemble import assemble, inputs
 from .matrix.cases import CASES
@@ -121,3 +122,11 @@ def test_schnell_s_last_step_counts_as_the_others(flux: Any) -> None:
     assert solver_weights(flux.scheduler, 4).w[-1].abs() < 0.002
     w = solver_weights(called_scheduler(flux, **call), None).w
     torch.testing.assert_close(w, torch.full((4,), -0.25, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_a_call_that_is_left_in_its_middle_leaves_the_denoiser_as_it_was() -> None:
+    """Perturbed attention puts processors in for its call."""
+    pipe = assemble("StableDiffusionPAGPipeline", CASES["StableDiffusionPAG"].parts)
+    before = attention_processors(pipe.unet)
+    called_scheduler(pipe, **inputs(pipe, CASES["StableDiffusionPAG"].call))
+    assert all(a is b for (_, a), (_, b) in zip(before, attention_processors(pipe.unet), strict=True))

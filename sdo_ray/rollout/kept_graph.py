@@ -1,0 +1,105 @@
+"""Whether a batch that waits for its rewards holds the networks' activations: settings, and the choice by memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field
+
+from sdo_ray.backprop import BackpropPlan, StepGradient, TraceError
+from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.rollout.sampling import noise, plan_of, sample
+from sdo_ray.rollout.settings import KeptGraph, PlanSettings, SamplerSettings, SamplingSettings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_log = logging.getLogger(__name__)
+
+SHARE = 0.5
+"""Of a device's memory, that activations may have."""
+
+_FEW = 2
+"""Steps of the call by which memory is estimated."""
+
+
+class LearnedSamplingSettings(SamplingSettings):
+    """How the pipeline is called to learn from what it makes."""
+
+    kept_graph: Literal["auto", "retain", "recompute"] = Field(
+        "auto",
+        description="What a batch holds while it waits for its rewards. `retain`: the activations of the kept steps "
+        "and of the decoder, of all its images. `recompute`: none; they are made again afterwards, an image at a time, "
+        "for one more forward pass of each kept step and one more decoding. `auto`: `retain` where an estimate says "
+        "that it takes at most half of the memory. The images are the same, the gradient is but for rounding.",
+    )
+
+
+def choose_kept_graph(
+    pipeline: DiffusionPipeline, sampling: LearnedSamplingSettings, plan: PlanSettings, samplers: SamplerSettings
+) -> KeptGraph:
+    """What `kept_graph` means for a sampler; "auto" is decided by settings and machine alone, and logged.
+
+    Args:
+        pipeline: with what is trained, on the sampler's device.
+        sampling: how to call it.
+        plan: the estimator.
+        samplers: how many images at once, on what share of a device.
+    """
+    if sampling.kept_graph != "auto":
+        return sampling.kept_graph
+    steps = len(plan_of(pipeline, sampling, plan, torch.Generator().manual_seed(0)).steps)
+    memory = _memory(pipeline, samplers)
+    try:
+        size = steps * samplers.batch_size * activations_of_one(pipeline, sampling)
+    except torch.OutOfMemoryError:
+        size = None
+    chosen: KeptGraph = "retain" if size is not None and size <= SHARE * memory else "recompute"
+    if chosen == "recompute" and not _can_be_made_again(pipeline, sampling):
+        chosen = "retain"
+    _log.info(
+        "kept_graph: %s; activations of %d kept steps of %d images are estimated at %s of %.1f GiB",
+        chosen,
+        steps,
+        samplers.batch_size,
+        "more than there is" if size is None else f"{size / 2**30:.1f}",
+        memory / 2**30,
+    )
+    return chosen
+
+
+def activations_of_one(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> int:
+    """Bytes that autograd saves of one kept step of one image, and of its decoding, by a call of few steps."""
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    with saved_activations(*parts) as saved:
+        _sample_one(pipeline, sampling, "retain")
+    return saved.bytes
+
+
+def _can_be_made_again(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> bool:
+    """Not if the pipeline changes its denoiser for its call."""
+    try:
+        _sample_one(pipeline, sampling, "recompute")
+    except TraceError as error:
+        _log.info("%s", error)
+        return False
+    return True
+
+
+def _sample_one(pipeline: DiffusionPipeline, sampling: SamplingSettings, kept_graph: KeptGraph) -> None:
+    few = sampling.model_copy(update={"num_inference_steps": min(_FEW, sampling.num_inference_steps)})
+    num_steps = plan_of(pipeline, few, PlanSettings(name="full")).num_steps
+    plan = BackpropPlan("estimate", num_steps, {num_steps - 1: StepGradient()})
+    with torch.random.fork_rng():
+        sample(pipeline, few.pipeline_call(["a"]), noise(0, [0]), plan, kept_graph=kept_graph)
+
+
+def _memory(pipeline: DiffusionPipeline, samplers: SamplerSettings) -> float:
+    """Bytes for one sampler, without the weights: of its GPU, or its share of the machine's main memory."""
+    if pipeline.device.type == "cuda":
+        whole = torch.cuda.get_device_properties(pipeline.device).total_memory
+        return whole * min(1.0, samplers.num_gpus) - torch.cuda.memory_allocated(pipeline.device)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / samplers.count

@@ -1,0 +1,37 @@
+"""The images of a run's preview prompts on one sheet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdo_ray.rollout.contact_sheet import grid
+from sdo_ray.rollout.sampling import draw
+from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.seeds import generator
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def preview(
+    pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str], seed: int, batch_size: int
+) -> bytes:
+    """A PNG; prompt i has the noise of the run's seed and i.
+
+    Args:
+        pipeline: with the policy to be looked at.
+        sampling: how to call it.
+        prompts: one an image.
+        seed: the run's.
+        batch_size: images made at once, at most.
+    """
+    images: list[Any] = []
+    for start in range(0, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
+        generators = [generator(seed, "preview", start + i) for i in range(len(part))]
+        images += draw(pipeline, sampling.pipeline_call(part), generators, "pil")
+    buffer = io.BytesIO()
+    grid(images).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,78 @@
+"""Whether activations are kept is decided by how much they are, and changes nothing but rounding."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.models.checkpointing import checkpoint_blocks
+from sdo_ray.rollout import kept_graph
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one, choose_kept_graph
+from sdo_ray.rollout.sampling import noise, plan_of, sample
+from sdo_ray.rollout.settings import PlanSettings, SamplerSettings
+from tests.backprop.matrix.assemble import assemble, inputs
+from tests.backprop.matrix.cases import CASES
+from tests.backprop.matrix.check import adapt
+from tests.backprop.tiny import reward, stable_diffusion, trained
+
+SAMPLING = LearnedSamplingSettings(num_inference_steps=4, guidance_scale=2.0)
+SDO = PlanSettings(name="sdo", options={"draw": "fixed", "at": [2]})
+
+
+def test_the_estimate_is_what_is_saved() -> None:
+    pipeline: Any = stable_diffusion()
+    plan = plan_of(pipeline, SAMPLING, SDO)
+    with saved_activations(pipeline.unet, pipeline.vae) as saved:
+        sample(pipeline, SAMPLING.pipeline_call(["a", "b"]), noise(0, [0, 1]), plan)
+    assert 2 * activations_of_one(pipeline, SAMPLING) == pytest.approx(saved.bytes, rel=0.02)
+
+
+def test_the_choice_is_by_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline, state = stable_diffusion(), torch.get_rng_state()
+    size = activations_of_one(pipeline, SAMPLING)
+    caplog.set_level("INFO")
+    for images, expected in ((3, "retain"), (5, "recompute")):
+        monkeypatch.setattr(kept_graph, "_memory", lambda *_: 8.0 * size)
+        assert choose_kept_graph(pipeline, SAMPLING, SDO, SamplerSettings(batch_size=images)) == expected
+        assert f"kept_graph: {expected}" in caplog.text
+    assert torch.equal(torch.get_rng_state(), state)
+    told = LearnedSamplingSettings(kept_graph="retain")
+    assert choose_kept_graph(pipeline, told, SDO, SamplerSettings(batch_size=99)) == "retain"
+
+
+def test_what_cannot_be_made_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Perturbed attention: the pipeline puts other processors into its denoiser for its call."""
+    case = CASES["StableDiffusionPAG"]
+    pipeline = assemble("StableDiffusionPAGPipeline", case.parts)
+    adapt(pipeline)
+    given = inputs(pipeline, case.call)
+    options = {name: given[name] for name in ("height", "width", "pag_scale") if name in given}
+    sampling = LearnedSamplingSettings(num_inference_steps=2, options=options)
+    monkeypatch.setattr(kept_graph, "_memory", lambda *_: 0.0)
+    assert choose_kept_graph(pipeline, sampling, PlanSettings(), SamplerSettings()) == "retain"
+
+
+def test_checkpointed_blocks_change_nothing_to_the_bit_and_hold_a_fraction() -> None:
+    pipeline: Any = stable_diffusion()
+    plan = plan_of(pipeline, SAMPLING, SDO)
+
+    def learned() -> tuple[torch.Tensor, list[torch.Tensor], int]:
+        with saved_activations(pipeline.unet, pipeline.vae) as saved:
+            trajectory = sample(pipeline, SAMPLING.pipeline_call(["a", "b"]), noise(0, [0, 1]), plan)
+            size = saved.bytes
+        gradient = torch.autograd.grad(reward(trajectory.samples), trained(pipeline))
+        return trajectory.samples.detach(), list(gradient), size
+
+    images, gradient, size = learned()
+    assert checkpoint_blocks(pipeline.components.values()) == [pipeline.vae, pipeline.unet]
+    again, same, less = learned()
+    assert torch.equal(again, images)
+    assert all(torch.equal(a, b) for a, b in zip(gradient, same, strict=True))
+    assert less < 0.5 * size
+
+
+def test_parts_without_it_are_left_alone(tiny_base: Path) -> None:
+    assert checkpoint_blocks([None, torch.nn.Linear(1, 1), copy]) == []
