@@ -6,9 +6,19 @@ Notation
     r, a                reward and advantage of a sample
 """
 
+from sdo_ray.policy_gradient import estimators
 from sdo_ray.policy_gradient.advantages import ADVANTAGES, advantages
+from sdo_ray.policy_gradient.cotangents import difference_cotangents, mixed, policy_cotangents, step_advantages
 from sdo_ray.policy_gradient.gates import LEAST_GROUP, GroupStatistics, group_statistics, sign_agreement
 from sdo_ray.policy_gradient.losses import LOSSES, Drift, gaussian_kl, output_distance
+from sdo_ray.policy_gradient.plan import PolicyPlan
+from sdo_ray.policy_gradient.registry import (
+    available,
+    check_policy_plan,
+    make_policy_plan,
+    policy_estimator,
+    policy_option_names,
+)
 from sdo_ray.policy_gradient.step_weights import STEP_WEIGHTS, step_weight
 from sdo_ray.policy_gradient.trees import edge_advantages
 
@@ -19,11 +29,22 @@ __all__ = [
     "STEP_WEIGHTS",
     "Drift",
     "GroupStatistics",
+    "PolicyPlan",
     "advantages",
+    "available",
+    "check_policy_plan",
+    "difference_cotangents",
     "edge_advantages",
+    "estimators",
     "gaussian_kl",
     "group_statistics",
+    "make_policy_plan",
+    "mixed",
     "output_distance",
+    "policy_cotangents",
+    "policy_estimator",
+    "policy_option_names",
     "sign_agreement",
+    "step_advantages",
     "step_weight",
 ]

@@ -23,6 +23,7 @@ class StochasticSteps:
         differentiable: whether later steps and the samples have a gradient with respect to the steps' outputs, for
             rewards that have one.
         noise: step -> eps, float32 on the CPU, [B, C, ...], of the steps that have been made.
+        newest: of one entry, the latents after the newest step, without a graph; z_N once the call has ended.
 
     Raises:
         PlanError: the rows are no whole groups; a split is not at a stochastic step; mirrored rows are not two.
@@ -34,6 +35,7 @@ class StochasticSteps:
     mirrored: bool = False
     differentiable: bool = False
     noise: dict[int, torch.Tensor] = field(default_factory=dict)
+    newest: list[torch.Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         leaves = self.branching.leaves
@@ -47,13 +49,15 @@ class StochasticSteps:
 
     def after(self, step: int, stepped: torch.Tensor, z: torch.Tensor, o: torch.Tensor) -> torch.Tensor:
         """The latents after `step`, which are `stepped` if it is not stochastic; see `Transition.mean`."""
-        transition = self.transitions.get(step)
-        if transition is None:
-            return stepped
-        self.noise[step] = self._draw(step, z.shape)
-        mean = transition.mean(stepped, z, o)
-        latents = mean + transition.std * self.noise[step].to(mean)
-        return (latents if self.differentiable else latents.detach()).to(stepped.dtype)
+        latents = stepped
+        if (transition := self.transitions.get(step)) is not None:
+            self.noise[step] = self._draw(step, z.shape)
+            mean = transition.mean(stepped, z, o)
+            latents = (mean + transition.std * self.noise[step].to(mean)).to(stepped.dtype)
+        if not self.differentiable:
+            latents = latents.detach()
+        self.newest[:] = [latents.detach()]
+        return latents
 
     def _runs(self, step: int) -> int:
         """Different noises in one group."""

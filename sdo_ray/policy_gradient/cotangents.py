@@ -1,0 +1,102 @@
+"""From the rewards of a batch of groups to the pull at the outputs of its kept steps.
+
+Notation
+    c, q, eps    of the stochastic step after output o_k (`sdo_ray.backprop.transitions`);  D  elements of one latent
+    a_b, w       advantage of row b, weight of the step
+    u_k          what is added up to move o_k: rows that are one at step k have one output, to which all of theirs go
+
+The policy that learns is the one that sampled, so the gradient of sum_b a_b logp_b at o_k is, row by row,
+
+    u_k[b] = w a_b c eps_b / (q D)
+
+Where rows are still one after step k they have one noise and one probability, which counts once.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from sdo_ray.backprop.transitions import StochasticSteps, Transition
+from sdo_ray.policy_gradient.advantages import advantages
+from sdo_ray.policy_gradient.plan import PolicyPlan
+from sdo_ray.policy_gradient.step_weights import step_weight
+from sdo_ray.policy_gradient.trees import edge_advantages
+
+
+def step_advantages(
+    plan: PolicyPlan, scores: Sequence[torch.Tensor], weights: Sequence[float]
+) -> dict[int, torch.Tensor]:
+    """Kept step -> a, float64 [B]; 0 for what is missing.
+
+    Args:
+        plan: of the batch.
+        scores: of each reward with a weight, [B], rows in groups; what is not finite is missing.
+        weights: of the rewards.
+    """
+    if plan.advantage == "depth":
+        edges = edge_advantages(plan.branching, mixed(scores, weights))
+        # A step without a split goes on along the branches of the last one.
+        a = {k: edges[max(split for split in edges if split <= k)] for k in plan.kept}
+        return a
+    count = len(scores[0])
+    groups = torch.arange(count) // plan.compared
+    same = advantages(plan.advantage, scores, weights, groups, plan.best_and_worst)
+    return dict.fromkeys(plan.kept, same)
+
+
+def policy_cotangents(
+    plan: PolicyPlan,
+    transitions: Sequence[Transition],
+    made: StochasticSteps,
+    step_advantages: Mapping[int, torch.Tensor],
+) -> dict[int, torch.Tensor]:
+    """Kept step -> u_k, float32 [B, C, ...], to be added: it points to where the reward is higher.
+
+    Args:
+        plan: of the batch.
+        transitions: of steps 0 .. N-2.
+        made: after the call, with its noise.
+        step_advantages: from `step_advantages`.
+    """
+    found = {}
+    for k, a in step_advantages.items():
+        eps, transition = made.noise[k], transitions[k]
+        w = step_weight(plan.weight, transitions, k, plan.pool or plan.kept) / made.branching.same_after(k)
+        scale = w * transition.weight / (transition.std * eps[0].numel())
+        found[k] = scale * _by_row(a, eps) * eps
+    return found
+
+
+def difference_cotangents(
+    plan: PolicyPlan,
+    solver: torch.Tensor,
+    final: torch.Tensor,
+    scores: Sequence[torch.Tensor],
+    weights: Sequence[float],
+) -> dict[int, torch.Tensor]:
+    """Kept step -> w_k g, float32 [B, C, ...], for both of a pair g = (R+ - R-) dz / |dz|^2.
+
+    Args:
+        plan: of the batch, with pairs of neighbouring rows.
+        solver: w_k = dz_N / do_k, [N], of the solver without noise.
+        final: z_N, [B, C, ...].
+        scores: of each reward with a weight, [B]; a pair of which one is missing has g = 0.
+        weights: of the rewards.
+    """
+    r = mixed(scores, weights)
+    z = final.detach().double().cpu()
+    dz, dr = z[::2] - z[1::2], r[::2] - r[1::2]
+    slope = torch.nan_to_num(dr / dz.flatten(1).square().sum(1), nan=0.0, posinf=0.0, neginf=0.0)
+    g = (_by_row(slope, dz) * dz).repeat_interleave(2, 0)
+    return {k: (solver[k] * g).float() for k in plan.kept}
+
+
+def mixed(scores: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """sum_j w_j r_j, float64 [B]; NaN where one is missing."""
+    r = sum(w * s.double() for s, w in zip(scores, weights, strict=True))
+    assert isinstance(r, torch.Tensor)
+    return torch.where(r.isfinite(), r, torch.nan)
+
+
+def _by_row(a: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return a.to(like.dtype).view(-1, *(1 for _ in like.shape[1:]))

@@ -1,0 +1,108 @@
+"""A plan of policy gradients: which steps are stochastic, which are learned from, and how samples are compared.
+
+Rows are in groups of one prompt; a group has `seeds` roots, of initial noises of their own, and each root the leaves of
+`branching`. What a root's rows share is denoised once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sdo_ray.backprop import BackpropPlan, PlanError, StepGradient
+from sdo_ray.backprop.transitions import KERNELS, Branching
+from sdo_ray.policy_gradient.advantages import ADVANTAGES
+from sdo_ray.policy_gradient.step_weights import STEP_WEIGHTS
+
+Baseline = Literal["seed", "prompt"]
+"""What a sample is compared with: those of its own initial noise, or all of its prompt."""
+
+
+@dataclass(frozen=True)
+class PolicyPlan:
+    """One update's policy gradient, decided before its samples are made.
+
+    Attributes:
+        name: the estimator the plan came from.
+        num_steps: N, the steps that the scheduler takes.
+        stochastic: steps with fresh noise after them, in 0 .. N-2.
+        kept: those of them that are learned from.
+        branching: where the rows of one root part.
+        seeds: roots of a group.
+        kernel: how noise is put in, see `sdo_ray.backprop.transitions.KERNELS`.
+        eta: its strength; None is the kernel's default.
+        advantage: see `ADVANTAGES`; "depth" is BranchGRPO's, of trees.
+        baseline: what samples are compared with.
+        best_and_worst: if given, samples that keep their advantage.
+        weight: how much each step counts, see `STEP_WEIGHTS`.
+        pool: the steps that `kept` was drawn from, for a weight that compares them.
+        mirrored: whether neighbouring rows have noise of opposite sign.
+        differences: whether rewards' differences over those of the final latents are an estimate of the reward's
+            gradient there, taken back to `kept` as that of a differentiable reward would be: no probabilities.
+        share: of rewards without a gradient in the pull at a step, where others have one; 0 .. 1.
+
+    Raises:
+        PlanError: a choice that there is not, or numbers out of range.
+    """
+
+    name: str
+    num_steps: int
+    stochastic: tuple[int, ...]
+    kept: tuple[int, ...]
+    branching: Branching = field(default_factory=Branching)
+    seeds: int = 1
+    kernel: str = "cps"
+    eta: float | None = None
+    advantage: str = "group"
+    baseline: Baseline = "prompt"
+    best_and_worst: int | None = None
+    weight: str = "one"
+    pool: tuple[int, ...] = ()
+    mirrored: bool = False
+    differences: bool = False
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_choice("kernel", self.kernel, KERNELS)
+        _check_choice("advantage", self.advantage, [*ADVANTAGES, "depth"])
+        _check_choice("baseline", self.baseline, ("seed", "prompt"))
+        _check_choice("weight", self.weight, STEP_WEIGHTS)
+        if not isinstance(self.share, int | float) or not 0 < self.share < 1:
+            raise PlanError("share", self.share, "a number between 0 and 1", "0.5 is equal pulls")
+        n = self.best_and_worst
+        if n is not None and not (isinstance(n, int) and 2 <= n <= self.compared and n % 2 == 0):
+            raise PlanError("best_and_worst", n, f"an even number in 2 .. {self.compared}", "leave it out to use all")
+        if self.advantage == "depth" and not self.branching.splits:
+            raise PlanError("advantage", "depth", "another: depths are those of trees", "use branch-grpo")
+        if self.compared < 2:
+            legal = "at least 2 samples that are compared with one another"
+            raise PlanError("samples", self.compared, legal, "give a group more samples, or baseline: prompt")
+
+    @property
+    def samples(self) -> int:
+        """Images of one prompt."""
+        return self.seeds * self.branching.leaves
+
+    @property
+    def compared(self) -> int:
+        """Samples that a sample is compared with, itself among them."""
+        return self.branching.leaves if self.baseline == "seed" else self.samples
+
+    @property
+    def backprop(self) -> BackpropPlan:
+        """Which steps keep their graph: several keep their inputs alone, so that memory does not grow with them."""
+        steps = {k: StepGradient() for k in self.kept}
+        return BackpropPlan(self.name, self.num_steps, steps, checkpoint=len(steps) > 1)
+
+    def describe(self) -> str:
+        """One line for logs."""
+        noise = f"{self.kernel} noise after steps {', '.join(map(str, self.stochastic))}"
+        parts = ", ".join(f"{n} at {k}" for k, n in sorted(self.branching.splits.items()))
+        rows = f"{self.samples} samples a prompt from {self.seeds} initial noises" + (
+            f", parting {parts}" * bool(parts)
+        )
+        return f"{self.name}: {noise}; learns from {', '.join(map(str, self.kept))}; {rows}"
+
+
+def _check_choice(option: str, got: object, legal: object) -> None:
+    names = list(legal)  # type: ignore[call-overload]
+    if got not in names:
+        raise PlanError(option, got, f"one of {', '.join(names)}", "choose one")
