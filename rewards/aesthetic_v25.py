@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rewards.towers.affine import compose
 from rewards.towers.checkpoint import FromHub, describe, read_tensors
-from rewards.towers.clip import load_images_only
+from rewards.towers.loading import load_images_only
 
 
 class AestheticV25(FromHub):

@@ -35,8 +35,8 @@ def score_with_gradient(reward: Reward, images: Tensor, prompts: list[str]) -> t
     """Scores and d score_b / d image_b, computed in float32 on the reward's own device.
 
     One backward of the summed scores gives every image its own gradient: d(sum_b s_b)/dx_b = ds_b/dx_b, because a
-    image's score depends on that image alone. For a reward that looks across the batch (batch normalisation in
-    training mode, a diversity measure) the cross terms would be in it; such a reward must not be used here.
+    image's score depends on that image alone. For a reward of whole batches (`batchwise`) it is what its image does to
+    the sum of all scores, which is such a reward's meaning.
 
     Args:
         reward: any reward. `differentiable` says whether there will be a gradient.

@@ -54,7 +54,7 @@ class RewardSpec:
     """Whether it is an evaluator, which must never be trained on."""
 
     batchwise: bool = False
-    """Whether a sample's score depends on the others of its batch."""
+    """Whether a sample's score depends on the others of its batch; learned from is the sum of a batch's scores."""
 
     packages: Path | None = None
     """Requirements file with the packages that it needs beyond this package's own, as `runtime_env: {pip: FILE}` takes

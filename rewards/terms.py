@@ -81,7 +81,7 @@ def check_weight(term: RewardTerm, spec: RewardSpec) -> None:
     """Check that a reward may have the weight that its term gives it.
 
     Raises:
-        ValueError: a held-out evaluator, a black box, or a reward of whole batches, with a weight other than 0.
+        ValueError: a held-out evaluator or a black box with a weight other than 0.
     """
     if term.weight == 0:
         return
@@ -92,11 +92,6 @@ def check_weight(term: RewardTerm, spec: RewardSpec) -> None:
         )
     if not spec.differentiable:
         raise ValueError(no_gradient(term))
-    if spec.batchwise:
-        raise ValueError(
-            f"reward {term.name!r} scores batches as a whole and has weight {term.weight}: a sample's gradient would "
-            "have those of the others' scores in it. Give it weight 0 to watch it"
-        )
 
 
 def no_gradient(term: RewardTerm) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints of other people's rewards: found, read without running code of theirs, loaded strictly, described."""
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What weights were read from."""
+    """What weights, or anything else that a score rests on, were read from."""
 
     source: str
     """Hub id or path, as it was given."""
@@ -30,7 +31,7 @@ class Checkpoint:
     """Commit of the hub; None for local files."""
 
     sha256: str
-    """Of the contents of the files with weights, in the order of their names."""
+    """Of the contents of its files, in the order of their names."""
 
 
 class FromHub:
@@ -111,12 +112,32 @@ def find_file(source: str, name: str, revision: str | None = None) -> Path:
     return Path(hf_hub_download(source, name, revision=revision))
 
 
-def describe(source: str, path: Path) -> Checkpoint:
-    """What was found for `source`, a file or a folder of weights."""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    parts = path.parts
+def kind_of(folder: Path) -> str:
+    """The `model_type` of a folder in the layout of transformers.
+
+    Raises:
+        OSError: it has no configuration.
+    """
+    return str(json.loads((folder / "config.json").read_text()).get("model_type"))
+
+
+def describe(source: str, *files: Path) -> Checkpoint:
+    """What was found for `source`, files of weights."""
+    parts = files[0].parts
     revision = parts[parts.index("snapshots") + 1] if "snapshots" in parts and not Path(source).exists() else None
     return Checkpoint(source, revision, sha256(*files))
+
+
+def describe_folder(source: str, folder: Path) -> Checkpoint:
+    """What was found for `source`, a folder from `find_folder`.
+
+    Raises:
+        OSError: there are no safetensors in it.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"there are no safetensors in {str(folder)!r}")
+    return describe(source, *files)
 
 
 def sha256(*paths: Path) -> str:

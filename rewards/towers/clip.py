@@ -8,35 +8,13 @@ on tensors.
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
-from rewards.towers.checkpoint import Checkpoint, describe, find_folder, load_pretrained
+from rewards.towers.checkpoint import Checkpoint, describe_folder, find_folder, kind_of, load_pretrained
+from rewards.towers.images import ImageTower, unit
 from rewards.towers.pixels import AS_CLIP, AS_SIGLIP, Preparation
 from rewards.towers.prompts import PromptEmbeddings
-
-
-class ImageTower:
-    """Images to unit vectors.
-
-    Args:
-        model: a frozen `CLIPModel` or `SiglipModel`.
-        prepare: images as it takes them.
-        checkpoint: what it was read from.
-    """
-
-    def __init__(self, model: nn.Module, prepare: Preparation, checkpoint: Checkpoint) -> None:
-        self.model: Any = model
-        self.checkpoint = checkpoint
-        self._prepare = prepare
-
-    def images(self, images: Tensor) -> Tensor:
-        """Embeddings of length 1, [B, D], of images [B, 3, H, W] in [0, 1]; float32, or float64 for a model in it."""
-        return unit(self.model.get_image_features(self.pixels(images)).pooler_output)
-
-    def pixels(self, images: Tensor) -> Tensor:
-        """Images as the model takes them, [B, 3, S, S]."""
-        return self._prepare(images, self.model.config.vision_config.image_size).to(self.model.dtype)
 
 
 class DualTower(ImageTower):
@@ -49,8 +27,8 @@ class DualTower(ImageTower):
         checkpoint: what it was read from.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, prepare: Preparation, checkpoint: Checkpoint) -> None:
-        super().__init__(model, prepare, checkpoint)
+    def __init__(self, model: Any, tokenizer: Any, prepare: Preparation, checkpoint: Checkpoint) -> None:
+        super().__init__(model, lambda pixels: model.get_image_features(pixels).pooler_output, prepare, checkpoint)
         self._tokenizer = tokenizer
         self.prompts = PromptEmbeddings(self._prompt)
 
@@ -80,31 +58,21 @@ def load_dual(source: str, revision: str | None, dtype: str, device: str, tokeni
         ValueError: it is another kind of model, or its keys are not those of its kind.
     """
     folder = find_folder(source, revision)
-    model, prepare = _load(folder, dtype, device)
-    return DualTower(model, AutoTokenizer.from_pretrained(tokenizer or folder), prepare, describe(source, folder))
+    model, prepare = load_clip(folder, dtype, device)
+    return DualTower(
+        model, AutoTokenizer.from_pretrained(tokenizer or folder), prepare, describe_folder(source, folder)
+    )
 
 
-def load_images_only(source: str, revision: str | None, dtype: str, device: str) -> ImageTower:
-    """The image half of a CLIP or SigLIP model.
+def load_clip(folder: Path, dtype: str, device: str) -> tuple[Any, Preparation]:
+    """The model of a folder, whole and frozen, and how it takes images.
 
     Raises:
         OSError, ValueError: as `load_dual`.
     """
-    folder = find_folder(source, revision)
-    model, prepare = _load(folder, dtype, "cpu")
-    del model.text_model
-    return ImageTower(model.to(device), prepare, describe(source, folder))
-
-
-def unit(x: Tensor) -> Tensor:
-    """x / |x| along the last dimension; float16 and bfloat16 become float32."""
-    return nn.functional.normalize(x if x.element_size() > 4 else x.float(), dim=-1)
-
-
-def _load(folder: Path, dtype: str, device: str) -> tuple[Any, Preparation]:
-    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-    if kind not in ("clip", "siglip"):
-        raise ValueError(f"{folder} is a model of kind {kind!r}; CLIP and SigLIP are known")
+    kind = kind_of(folder)
     if kind == "siglip":
         return load_pretrained(SiglipModel, folder, dtype, device), AS_SIGLIP
-    return load_pretrained(CLIPModel, folder, dtype, device), AS_CLIP
+    if kind == "clip":
+        return load_pretrained(CLIPModel, folder, dtype, device), AS_CLIP
+    raise ValueError(f"{folder} is a model of kind {kind!r}; CLIP and SigLIP are known")

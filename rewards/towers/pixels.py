@@ -74,4 +74,3 @@ Preparation = Callable[[Tensor, int], Tensor]
 AS_CLIP: Preparation = partial(prepared, fit="crop", mean=CLIP_MEAN, std=CLIP_STD)
 AS_HPS: Preparation = partial(prepared, fit="pad", mean=CLIP_MEAN, std=CLIP_STD)
 AS_SIGLIP: Preparation = partial(prepared, fit="stretch", mean=HALF, std=HALF)
-AS_IMAGENET: Preparation = partial(prepared, fit="crop", mean=IMAGENET_MEAN, std=IMAGENET_STD)

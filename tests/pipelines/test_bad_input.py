@@ -178,7 +178,7 @@ def test_refused(refuse: Refuse, overrides: list[str], said: str) -> None:
 
 
 def test_unknown_names_list_what_exists(refuse: Refuse) -> None:
-    assert "alignment, classification, gram_style, heldout_alignment" in refuse("rewards.terms.0.name=nothing")
+    assert "heldout_alignment, heldout_preference, " in refuse("rewards.terms.0.name=nothing")
     assert "draft, " in refuse("plan.name=nothing")
 
 

@@ -21,6 +21,8 @@ STEP = 1e-8
 """Of finite differences, in float64: deep networks of ReLUs are bent a thousand times within 1e-6."""
 
 every = pytest.mark.parametrize("name", CASES)
+alone = pytest.mark.parametrize("name", [name for name in CASES if not spec_of(name).batchwise])
+"""Those that score each image for itself."""
 
 
 class Maker:
@@ -62,9 +64,10 @@ def test_score_is_the_pinned_one(name, make):
     assert found.tolist() == pytest.approx(read_pins()[name], rel=1e-3, abs=1e-5)
 
 
-@every
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.computes_as is None])
 def test_gradient_is_that_of_finite_differences(name, make):
-    images, prompts = images_of(name)[1:], list(CASES[name].prompts)[1:]
+    number = 2 if spec_of(name).batchwise else 1
+    images, prompts = images_of(name)[:number], list(CASES[name].prompts)[:number]
     if not make(name).differentiable:
         assert score_with_gradient(make(name), images, prompts)[1] is None
         return
@@ -84,7 +87,7 @@ def test_gradient_is_that_of_finite_differences(name, make):
     assert slopes == pytest.approx(differences, rel=1e-3, abs=1e-4 * size)
 
 
-@every
+@alone
 def test_a_batch_of_two_is_two_of_one(name, make):
     reward, images, prompts = make(name), images_of(name), list(CASES[name].prompts)
     together, gradients = score_with_gradient(reward, images, prompts)
@@ -115,7 +118,7 @@ def test_half_precision_is_near(name, make):
     assert gradient is None or gradient.isfinite().all()
 
 
-@every
+@alone
 def test_an_image_with_nan_has_no_score_and_leaves_the_others_theirs(name, make):
     reward, images, prompts = make(name), images_of(name), list(CASES[name].prompts)
     broken = images.clone()

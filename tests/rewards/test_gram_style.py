@@ -49,7 +49,7 @@ def test_gram_matrices_are_what_the_equation_says(style, pairs):
     images = pairs[0][:2]
     F_l = reward._features.maps(images, [1])[0]
     expected = (F_l[1, 3] * F_l[1, 5]).mean()
-    torch.testing.assert_close(reward._grams(images)[0][1, 3, 5], expected)
+    torch.testing.assert_close(reward._described(images)[0][1, 3, 5], expected)
 
 
 def test_the_gradient_is_that_of_finite_differences(style, pairs):

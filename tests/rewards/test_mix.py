@@ -175,7 +175,7 @@ def test_terms_that_can_be_trained_on():
     check_terms(terms)
     for term in terms:
         check_weight(term, spec_of(term.name))
-    check_weight(RewardTerm("of batches", 0.0), RewardSpec("a:B", "", {}, differentiable=True, batchwise=True))
+    check_weight(RewardTerm("of batches", 1.0), RewardSpec("a:B", "", {}, differentiable=True, batchwise=True))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,6 @@ def test_terms_that_cannot(terms, message):
     [
         ({"heldout": True}, "held out for evaluation.*Give it weight 0 to watch it"),
         ({"differentiable": False}, "no gradient: it is a black box"),
-        ({"batchwise": True}, "scores batches as a whole.*Give it weight 0 to watch it"),
     ],
 )
 def test_what_cannot_teach(changes, message):

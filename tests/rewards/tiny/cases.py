@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import clip
+from . import clip, dino
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,28 @@ class Case:
 
     prompts: tuple[str, str] = ("a cat", "two dogs and a bird")
 
+    computes_as: str | None = None
+    """Another reward whose network and code it shares, and whose gradient is checked for both."""
+
 
 def _tiny_clip(folder: Path) -> dict[str, Any]:
     return {"source": str(clip.save_clip_model(folder))}
 
 
-def _image(folder: Path) -> Path:
-    path = folder / "image.png"
-    pixels = np.sin(np.arange(48 * 40 * 3)).reshape(48, 40, 3) * 127 + 128
+def _image(folder: Path, number: int = 0) -> Path:
+    path = folder / f"image{number}.png"
+    pixels = np.sin((1 + number) * np.arange(48 * 40 * 3)).reshape(48, 40, 3) * 127 + 128
     Image.fromarray(pixels.astype(np.uint8)).save(path)
     return path
+
+
+def _references(folder: Path) -> dict[str, Any]:
+    """A tiny DINOv2 and four images to compare with."""
+    images = folder / "references"
+    images.mkdir()
+    for number in range(4):
+        _image(images, number)
+    return {"source": str(dino.save_dino(folder / "dino")), "references": images}
 
 
 CASES: dict[str, Case] = {
@@ -45,10 +57,10 @@ CASES: dict[str, Case] = {
     "jpeg_compressibility": Case(),
     "jpeg_incompressibility": Case(),
     "preference": Case(),
-    "heldout_preference": Case(),
+    "heldout_preference": Case(computes_as="preference"),
     "alignment": Case(),
-    "heldout_alignment": Case(),
-    "classification": Case(lambda _: {"classes": ["cat", "dog"]}, prompts=("cat", "dog")),
+    "heldout_alignment": Case(computes_as="alignment"),
+    "classification": Case(lambda _: {"classes": ["cat", "dog"]}, prompts=("cat", "dog"), computes_as="alignment"),
     "gram_style": Case(lambda folder: {"image": _image(folder), "size": 64}),
     "clip_score": Case(_tiny_clip),
     "pick_score": Case(lambda folder: _tiny_clip(folder) | {"tokenizer": str(folder)}),
@@ -78,4 +90,9 @@ CASES: dict[str, Case] = {
             ),
         }
     ),
+    "perceptual_similarity": Case(lambda folder: {"image": _image(folder), "size": 64}),
+    "image_similarity": Case(_references),
+    "mmd": Case(_references),
+    "frechet": Case(_references),
+    "diversity": Case(lambda folder: {"source": str(dino.save_dino(folder))}),
 }

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rewards import create
-from rewards.towers.checkpoint import check_source, describe, find_file, load_strict, read_tensors
+from rewards.towers.checkpoint import check_source, describe, describe_folder, find_file, load_strict, read_tensors
 
 from ..tiny.clip import save_clip_model
 
@@ -80,7 +80,9 @@ def test_the_hubs_commit_is_the_revision(tmp_path):
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0123abcd"
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_bytes(b"abc")
-    assert describe("a/b", snapshot).revision == "0123abcd"
+    assert describe_folder("a/b", snapshot).revision == "0123abcd"
+    with pytest.raises(FileNotFoundError, match="no safetensors in"):
+        describe_folder("a/b", tmp_path)
 
 
 def test_a_model_of_other_shapes_or_keys_is_refused(tmp_path):
