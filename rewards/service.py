@@ -4,6 +4,8 @@
     scores, gradient, seconds = ray.get(actor.score.remote(images, prompts, True))
 
 A name made with `@register` exists where its module was imported, so give the actor `import_path(name)`.
+
+Torch is imported by the actor, and not by the process that starts and watches the actors of all rewards.
 """
 
 import hashlib
@@ -14,12 +16,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from ray.util.metrics import Histogram
 
 from rewards.registry import create, reward_class
-from rewards.scoring import score, score_with_gradient
-from rewards.smoothing import score_with_smoothed_gradient
 from rewards.spec import RewardSpec, inspect_spec
 from rewards.terms import Smoothing
 
@@ -49,6 +48,8 @@ class RewardActor:
         device: str,
         smoothing: Smoothing | None = None,
     ) -> None:
+        import torch
+
         torch.set_num_threads(num_threads)
         self._name = name
         self._options = dict(options)
@@ -79,6 +80,11 @@ class RewardActor:
         Raises:
             ValueError: images or prompts of another shape.
         """
+        import torch
+
+        from rewards.scoring import score, score_with_gradient
+        from rewards.smoothing import score_with_smoothed_gradient
+
         start = time.perf_counter()
         pixels = torch.tensor(images)  # a copy: what Ray hands over is read-only
         if not want_gradient:
@@ -90,6 +96,22 @@ class RewardActor:
         seconds = time.perf_counter() - start
         self._latency.observe(seconds)
         return scores.numpy(), None if gradient is None else gradient.numpy(), seconds
+
+    def score_together(
+        self, prompts: list[list[str]], want_gradient: bool, seeds: list[list[int]], *images: np.ndarray
+    ) -> tuple[Any, ...]:
+        """Scores of several batches whose images have one size, in one call of the reward; see `score`.
+
+        Returns:
+            For each batch its scores and its gradients or None; last the seconds it took.
+        """
+        together = np.concatenate(images) if len(images) > 1 else images[0]
+        scores, gradient, seconds = self.score(
+            together, [p for part in prompts for p in part], want_gradient, [s for part in seeds for s in part]
+        )
+        ends = np.cumsum([len(part) for part in prompts])[:-1]
+        gradients = [None] * len(prompts) if gradient is None else np.split(gradient, ends)
+        return (*zip(np.split(scores, ends), gradients, strict=True), seconds)
 
     def provenance(self) -> dict[str, Any]:
         """Name, options and sha256 of the weights, or of name and options without any: what exactly gave the scores."""

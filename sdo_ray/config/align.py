@@ -42,8 +42,12 @@ class AlignSettings(Settings):
 
     def demands(self) -> list[Demand]:
         """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""
-        rewards = [Demand(f"reward {term.name}", 1, term.num_cpus, term.num_gpus) for term in self.rewards.terms]
-        evaluators = [Demand(f"evaluator {j.name}", 1, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
+        rewards = [
+            Demand(f"reward {term.name}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
+        ]
+        evaluators = [
+            Demand(f"evaluator {j.name}", j.count, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators
+        ]
         trainers = [Demand("trainers", self.trainers.count, self.trainers.num_cpus, self.trainers.num_gpus)]
         return [
             Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),

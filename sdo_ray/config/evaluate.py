@@ -46,7 +46,9 @@ class EvaluateSettings(Settings):
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
         parts = [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus)]
-        parts += [Demand(f"reward {reward.name}", 1, reward.num_cpus, reward.num_gpus) for reward in self.rewards]
+        parts += [
+            Demand(f"reward {reward.name}", reward.count, reward.num_cpus, reward.num_gpus) for reward in self.rewards
+        ]
         if self.features is not None:
             parts.append(Demand("features", 1, self.features.num_cpus, self.features.num_gpus))
         return parts

@@ -42,7 +42,7 @@ class OptimizeSettings(Settings):
         """What runs at the same time."""
         return [
             Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),
-            *(Demand(f"reward {term.key}", 1, term.num_cpus, term.num_gpus) for term in self.rewards.terms),
+            *(Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms),
         ]
 
     def optimizer_config(self) -> OptimizerConfig:

@@ -99,6 +99,18 @@ class RewardActorSettings(Settings):
         default_factory=dict,
         description="Ray runtime environment of its actor, for rewards with packages of their own.",
     )
+    count: int = Field(1, ge=1, description="Replicas of its actor; whichever is free takes the next batch.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Batches of several samplers that wait are scored as one of up to so many images; none: each by "
+        "itself, as it takes for results that can be reproduced to the bit.",
+    )
+    timeout: float = Field(
+        300.0, gt=0, description="Seconds for the scores of a batch; then its actor is replaced, and it is tried again."
+    )
+    start_timeout: float = Field(900.0, gt=0, description="Seconds until its actor is ready, packages installed.")
+    max_restarts: int = Field(3, ge=0, description="How often each actor is replaced within ten minutes.")
 
     @property
     def key(self) -> str:
