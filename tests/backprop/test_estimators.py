@@ -1,5 +1,6 @@
 """Each published estimator against its own construction, written out as a loop or as numbers."""
 
+import statistics
 from collections import Counter
 from typing import Any
 
@@ -274,6 +275,20 @@ def test_draws() -> None:
         assert len(plan.steps) <= 4
     assert len({p.seed for p in plans["draft-lv"]}) > 390
     assert {tuple(s.coupling for s in p.steps.values()) for p in plans["leapalign"]} == {(0.0, 0.3)}
+
+
+def test_the_mean_of_lagranges_draw() -> None:
+    """The share after j is Beta(2.5, 8), so E[j] is an integral over its density: at 25 steps 18.4."""
+    n, generator = 25, seeded(0)
+    plans = [make_plan("flowbp-lagrange", n, weights=weights_of_flow(), generator=generator) for _ in range(2000)]
+    ends = [(min(p.steps), next(i for i, s in p.steps.items() if s.coupling)) for p in plans]
+    share = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    density = share**1.5 * (1 - share) ** 7
+    after = float((density * (n * share).round().clamp(1, 9)).sum() / density.sum())
+    assert statistics.mean(j for _, j in ends) == pytest.approx(n - 1 - after, abs=0.2)
+    # n 2/10.5 steps before k + 1, and what the bound on `after`, whose share has mean 2.5/10.5, moves both ends by.
+    assert statistics.mean(k for k, _ in ends) == pytest.approx(n * 4.5 / 10.5 - 1 - after, abs=0.2)
+    assert (min(j for _, j in ends), max(j for _, j in ends), min(k for k, _ in ends)) == (15, 23, 0)
 
 
 @pytest.mark.parametrize(

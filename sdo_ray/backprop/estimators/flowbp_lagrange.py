@@ -24,7 +24,7 @@ from sdo_ray.backprop.plan import BackpropPlan, StepGradient
 from sdo_ray.backprop.registry import estimator
 from sdo_ray.backprop.solver import SolverWeights
 
-# Shares of (after j, between k and j, before k), and how much of the end of the trajectory j may lie in.
+# Concentrations of (after j, between k and j, before k), and the share of the steps, the last ones, that j lies among.
 CONCENTRATION = (2.5, 6.0, 2.0)
 LATEST = 0.4
 
@@ -43,7 +43,7 @@ def flowbp_lagrange(
     """Quadrature over two leaps whose ends are drawn so that j is late and the first leap long.
 
     Defaults and the draw are the authors' for SD3.5-M: lengths after j, between, and before k from a Dirichlet(2.5, 6,
-    2), the first of them at most 10 of 25 steps. Not included is their weighting of samples by how close the leaps end
+    2), j among the last 10 of 25 steps and not the very last. Not included is their weighting of samples by how close the leaps end
     to the true latents, a weight on the reward.
 
     Args:
@@ -67,8 +67,8 @@ def flowbp_lagrange(
     w = weights.of_one_sign().w
 
     after, between, _ = draws.segments(num_steps, CONCENTRATION, generator)
-    after = min(after, max(1, math.floor(LATEST * num_steps)))
-    j = num_steps - after
+    # `after` steps come after j itself, and so at most all but one of the last ones.
+    j = num_steps - 1 - min(after, max(1, math.floor(LATEST * num_steps) - 1))
     k = max(0, j - between)
     steps: dict[int, StepGradient] = {}
     for start, end in ((k, j), (j, num_steps)):
