@@ -27,6 +27,7 @@ class KeptCall:
         output: what came back; the gradient of its floating-point tensors starts there.
         scale: the plan's s.
         surroundings: what the call depended on besides.
+        rows: None, or those of the output's rows that learn; the arguments are for these alone then.
     """
 
     denoiser: str
@@ -35,11 +36,13 @@ class KeptCall:
     output: Any
     scale: float
     surroundings: Surroundings
+    rows: range | None = None
 
     def gradients(self) -> list[torch.Tensor]:
         """g, one for each floating-point tensor of the output; zeros before the backward pass of the images."""
         outputs = floating(self.output)
-        return [torch.zeros_like(o) if o.grad is None else self.scale * o.grad for o in outputs]
+        g = [torch.zeros_like(o) if o.grad is None else self.scale * o.grad for o in outputs]
+        return g if self.rows is None else [x[self.rows.start : self.rows.stop] for x in g]
 
 
 def keep_call(denoiser: str, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scale: float) -> KeptCall:
@@ -65,6 +68,7 @@ def backward_kept(denoiser: torch.nn.Module, call: KeptCall, pieces: int) -> Non
 
     Raises:
         torch.OutOfMemoryError: not even a single row fits.
+        NotRowByRow: the call is for some rows of the one that was made, and gives others than that did.
     """
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -74,7 +78,10 @@ def backward_kept(denoiser: torch.nn.Module, call: KeptCall, pieces: int) -> Non
 
     g, parameters = call.gradients(), [p for p in denoiser.parameters() if p.requires_grad]
     rows = -(-max((x.shape[0] for x in g if x.dim()), default=1) // pieces)
-    again = Call(forward, call.args, call.kwargs, call.surroundings, sample_of(call.output))
+    sampled = sample_of(call.output)
+    if call.rows is not None:
+        sampled = [x[call.rows.start : call.rows.stop] for x in sampled]
+    again = Call(forward, call.args, call.kwargs, call.surroundings, sampled, part=call.rows is not None)
     wanted = [False] * len(inputs_of(call.args, call.kwargs))
     found = gradients_of(again, g, parameters, wanted, rows)
     for parameter, gradient in zip(parameters, found.parameters, strict=True):

@@ -39,6 +39,8 @@ class Call:
     """Of the call, taken down before it."""
     sampled: list[torch.Tensor]
     """`sample_of` what it returned."""
+    part: bool = False
+    """Whether it is some rows of the call that was made: then the whole of it must be what these were, too."""
 
 
 @dataclass
@@ -61,6 +63,16 @@ def inputs_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tenso
 
     map_floating(take, (args, kwargs))
     return found
+
+
+def has_rows(x: torch.Tensor, batch: int) -> bool:
+    """Whether a tensor of a call has a row for each of its batch."""
+    return bool(x.dim()) and x.shape[0] == batch
+
+
+def rows_of(x: torch.Tensor, rows: range, batch: int) -> torch.Tensor:
+    """Those rows of a tensor that has one for each of the batch; another as it is."""
+    return x[rows.start : rows.stop] if has_rows(x, batch) else x
 
 
 def sample_of(output: Any) -> list[torch.Tensor]:
@@ -88,16 +100,19 @@ def gradients_of(
 
     Raises:
         torch.OutOfMemoryError: a piece of one row does not fit, or the whole of a call that cannot be cut.
+        NotRowByRow: a part of a call that cannot be cut.
     """
     backward = _Backward(call, cotangents, parameters, wanted)
     try:
         return backward.in_pieces(rows)
-    except _NotRowByRow as error:
+    except NotRowByRow as error:
+        if call.part:
+            raise
         _log.info("%s; its backward pass is made as a whole", error)
     return backward.piece(0, backward.batch)
 
 
-class _NotRowByRow(Exception):
+class NotRowByRow(Exception):
     """A piece of a call is not what the whole call has in its rows."""
 
 
@@ -166,11 +181,11 @@ class _Backward:
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, ValueError, IndexError) as error:
-                if whole:
+                if whole and not self._call.part:
                     raise
-                raise _NotRowByRow(f"a call cannot be made in pieces of its batch ({error})") from None
-        if not whole:
-            _check(outputs, [self._rows(values, start, stop) for values in self._call.sampled])
+                raise NotRowByRow(f"a call cannot be made in pieces of its batch ({error})") from None
+        if not whole or self._call.part:
+            check_same(outputs, [self._rows(values, start, stop) for values in self._call.sampled])
         roots = [
             (o, self._rows(u, start, stop).to(o.device, o.dtype))
             for o, u in zip(outputs, self._cotangents, strict=True)
@@ -186,11 +201,10 @@ class _Backward:
         )
 
     def _rows(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        return x[start:stop] if self._is_cut(x) else x
+        return rows_of(x, range(start, stop), self.batch)
 
     def _is_cut(self, x: torch.Tensor) -> bool:
-        """Whether it has a row for each of the batch."""
-        return bool(x.dim()) and x.shape[0] == self.batch
+        return has_rows(x, self.batch)
 
 
 def _halved(rows: int) -> int:
@@ -212,10 +226,18 @@ def _sample(o: torch.Tensor) -> torch.Tensor:
     return flat[:, :: -(-flat.shape[1] // _SAMPLED)].clone()
 
 
-def _check(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
-    """A batch of another size may be summed in another order, and no more than that."""
+def check_same(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    """Whether what was made again is what was made; a batch of another size may be summed in another order, no more.
+
+    Args:
+        outputs: [rows, ...].
+        expected: `sample_of` what they should be.
+
+    Raises:
+        NotRowByRow: it is not.
+    """
     for o, values in zip(outputs, expected, strict=True):
         got = _sample(o)
         tolerance = 1e-3 if o.dtype in (torch.float32, torch.float64) else 5e-2
         if got.shape != values.shape or not (got - values).float().norm() <= tolerance * values.float().norm():
-            raise _NotRowByRow("a piece of a call differs from the call")
+            raise NotRowByRow("a piece of a call differs from the call")

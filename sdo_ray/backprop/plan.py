@@ -13,8 +13,12 @@ Steps that are not in a plan run without a graph. Every published estimator is a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from sdo_ray.backprop.errors import PlanError
+
+Guidance = Literal["both", "prompt"]
+"""Which branches of classifier-free guidance learn at a kept step."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,12 @@ class BackpropPlan:
         seed: of the copies' noise.
         checkpoint: whether a kept denoiser call keeps its inputs alone and is made again during the backward pass
             (Chen et al. 2016, arXiv 1604.06174): the same gradient, for one more forward pass of each kept step.
+        guidance: "both": what the prompt is guided away from learns as well. "prompt": the prompt's branch alone has a
+            graph (see `sdo_ray.backprop.guidance`), the other is held constant.
 
     Raises:
-        PlanError: N < 1, a step outside 0 .. N-1 or after `reward_at`, or copies without the last step.
+        PlanError: N < 1, a step outside 0 .. N-1 or after `reward_at`, copies without the last step, another guidance,
+            or the prompt's alone with copies.
     """
 
     name: str
@@ -58,6 +65,7 @@ class BackpropPlan:
     copies: int = 0
     seed: int = 0
     checkpoint: bool = False
+    guidance: Guidance = "both"
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
@@ -72,6 +80,10 @@ class BackpropPlan:
         if self.copies and (self.reward_at is not None or last not in self.steps):
             legal = f"0 unless step {last} is kept and the reward sees the sample"
             raise PlanError("copies", self.copies, legal, "keep the last step")
+        if self.guidance not in get_args(Guidance):
+            raise PlanError("guidance", self.guidance, "'both' or 'prompt'", "name the branches that learn")
+        if self.guidance == "prompt" and self.copies:
+            raise PlanError("guidance", "prompt", "'both' with re-noised copies", "choose one of the two")
         object.__setattr__(self, "steps", dict(sorted(self.steps.items())))
 
     @property
@@ -89,6 +101,7 @@ class BackpropPlan:
         kept = ", ".join(f"{i} (scale {s.scale:.4g}, coupling {s.coupling:.4g})" for i, s in self.steps.items())
         copies = f", the last with {self.copies} re-noised copies" if self.copies else ""
         copies += ", activations made again" if self.checkpoint else ""
+        copies += ", the prompt's branch alone" if self.guidance == "prompt" else ""
         sees = "the sample" if self.reward_at is None else f"the posterior mean at step {self.reward_at}"
         kept = f"{len(self.steps)} of {self.num_steps} steps keep their graph: {kept or 'none'}{copies}"
         return f"{self.name}: {kept}; the reward sees {sees}"

@@ -1,12 +1,14 @@
 """The estimators by name, and plans made from a name and options.
 
 An estimator is a function `(num_steps, *, generator, <options>) -> BackpropPlan` whose other keyword parameters are its
-options. One that needs the scheduler's weights also has a parameter `weights`. Registering takes the decorator
-`@estimator("name")`; a function that is not registered is named by its import path, "package.module:function".
+options. All have one more, `guidance`, whose default is what the function's plans say. One that needs the scheduler's
+weights also has a parameter `weights`. Registering takes the decorator `@estimator("name")`; a function that is not
+registered is named by its import path, "package.module:function".
 """
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ E = TypeVar("E", bound=Estimator)
 
 _ESTIMATORS: dict[str, Estimator] = {}
 _GIVEN = ("num_steps", "generator", "weights")
+_OF_ALL = "guidance"
 
 
 def estimator(name: str) -> Callable[[E], E]:
@@ -72,7 +75,8 @@ def make_plan(
     given: dict[str, Any] = {"generator": generator}
     if needs_weights(name):
         given["weights"] = _check_weights(name, num_steps, weights)
-    return function(num_steps, **given, **options)
+    changes = {_OF_ALL: options.pop(_OF_ALL)} if _OF_ALL in options else {}
+    return replace(function(num_steps, **given, **options), **changes)
 
 
 def needs_weights(name: str) -> bool:
@@ -86,7 +90,7 @@ def option_names(name: str) -> tuple[str, ...]:
     Raises:
         PlanError: unknown name.
     """
-    return tuple(p for p in inspect.signature(_find(name)).parameters if p not in _GIVEN)
+    return (*(p for p in inspect.signature(_find(name)).parameters if p not in _GIVEN), _OF_ALL)
 
 
 def check_plan(name: str, num_steps: int, options: Mapping[str, Any], draws: int = 16) -> list[BackpropPlan]:

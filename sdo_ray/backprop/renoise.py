@@ -6,8 +6,8 @@ Notation
     r       what the denoiser returned;  G  what the pipeline made of it: o = G(r), guidance for example
     r^m     the denoiser's output at z^m
 
-The result has the value of o and the gradient of the mean over o and G(r^m), with G replaced by its Jacobian J at r:
-exact for guidance, which is linear. No code for guidance is needed: J u comes from u -> J^T u by transposing once more.
+The result has the value of o and the gradient of the mean over o and G(r^m), with G replaced by its Jacobian at r, see
+`sdo_ray.backprop.linearised`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.linearised import with_gradient_of
 from sdo_ray.backprop.posterior import noise_level, posterior_mean
 from sdo_ray.backprop.tensors import floating, map_floating
 
@@ -67,12 +68,7 @@ def with_renoised(
             z_m = z if eps is None else alpha * xhat + sigma * eps
             r_m = [x for call in calls for x in floating(_again(call, scaled(z), scaled(z_m)))]
             total = [a + b for a, b in zip(total, r_m, strict=True)]
-        u = [x / (n + 1) for x in total]
-        v = torch.zeros_like(o, requires_grad=True)
-        transposed = torch.autograd.grad(o, r, v, create_graph=True, allow_unused=True)
-        used = [(x, y) for x, y in zip(transposed, u, strict=True) if x is not None]
-        (Ju,) = torch.autograd.grad([x for x, _ in used], v, [y for _, y in used], create_graph=True)
-        return o.detach() + (Ju - Ju.detach())
+        return with_gradient_of(o, r, [x / (n + 1) for x in total])
 
 
 def _scaled(scheduler: Any, t: Any) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -33,7 +33,7 @@ def check_can_be_repeated(
         TraceError: the pipeline has put other attention processors into its denoiser, or calls it with an object that
             it goes on to change, such as a cache of keys and values.
     """
-    fix = "run the backward pass with the sampling, and without checkpointing"
+    fix = "run the backward pass with the sampling, without checkpointing, and with guidance 'both'"
     now = attention_processors(denoiser)
     if len(now) != len(processors) or any(a is not b for (_, a), (_, b) in zip(now, processors, strict=True)):
         got = f"a pipeline that puts other attention processors into its {name} for its call"

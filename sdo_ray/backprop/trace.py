@@ -28,6 +28,7 @@ from sdo_ray.backprop.copies import SavedCopies
 from sdo_ray.backprop.decoder import decoded_again
 from sdo_ray.backprop.denoisers import denoisers_of, names_of_denoisers
 from sdo_ray.backprop.errors import TraceError
+from sdo_ray.backprop.guidance import GuidedStep, prompt_alone
 from sdo_ray.backprop.kept import KeptCall, keep_call
 from sdo_ray.backprop.patches import (
     attention_processors,
@@ -153,6 +154,8 @@ class Trace:
         # Where the graphs of kept denoiser calls end: what coupling lets gradient through to.
         self._outputs: set[Node] = set()
         self._calls: list[DenoiserCall] = []
+        self._guided: GuidedStep | None = None
+        self._first_elsewhere = 0
         self._skipped = 0
 
     @property
@@ -214,6 +217,8 @@ class Trace:
             with self.copies.paused():
                 o = with_renoised(self._calls, scheduler, o, t, z, self.plan.copies, generator)
             given["model_output"] = o
+        if self.plan.guidance == "prompt" and self.kept is not None:
+            o = given["model_output"] = self._prompt_alone(o)
         if self.output_hook is not None and self.kept is not None and o.requires_grad:
             self.output_hook(self.step, self.kept.scale, o)
         xhat = posterior_mean(scheduler, o, t, z) if self.step == self.plan.reward_at else None
@@ -231,6 +236,7 @@ class Trace:
 
     def _next_step(self) -> None:
         self.step, self._stepped = self.step + 1, False
+        self._guided, self._first_elsewhere = None, len(self.elsewhere or ())
         if self.step >= self.plan.num_steps:
             raise _wrong_count(self.plan, f"more than {self.plan.num_steps}")
 
@@ -263,8 +269,9 @@ class Trace:
             for o in floating(output):
                 o.requires_grad_()
             return output
-        if self.elsewhere is not None or self.plan.checkpoint:
-            option = "checkpoint" if self.elsewhere is None else "elsewhere"
+        guided = self.plan.guidance == "prompt"
+        if self.elsewhere is not None or self.plan.checkpoint or guided:
+            option = "elsewhere" if self.elsewhere is not None else "guidance" if guided else "checkpoint"
             check_can_be_repeated(option, name, (args, kwargs), self._processors[name], self._denoisers[name])
         if self.elsewhere is not None:
             self.elsewhere.append(keep_call(name, forward, args, kwargs, kept.scale))
@@ -274,16 +281,33 @@ class Trace:
         args, kwargs = map_floating(functools.partial(self._couple, kept.coupling), (args, kwargs))
         if self.plan.checkpoint:
             forward = checkpointed(forward)
+        if guided:
+            self._guided = self._guided or GuidedStep(self._leave_graph)
+            return self._guided.call(forward, args, kwargs)
         output = forward(*args, **kwargs)
         if kept.coupling == 0:
             # A cache would carry the nested gradient from this call to later ones.
             detach_held((args, kwargs, output))
         for o in floating(output):
-            if o.grad_fn is not None:
-                self._outputs.add(o.grad_fn)
-                if kept.scale != 1:
-                    o.register_hook(_times(kept.scale))
+            self._leave_graph(o)
         return output
+
+    def _leave_graph(self, o: torch.Tensor) -> None:
+        """Take note of an output of a kept denoiser call, if it has a graph, and give it the plan's scale."""
+        if o.grad_fn is not None and self.kept is not None:
+            self._outputs.add(o.grad_fn)
+            if self.kept.scale != 1:
+                o.register_hook(_times(self.kept.scale))
+
+    def _prompt_alone(self, o: torch.Tensor) -> torch.Tensor:
+        """What the scheduler is given, with the gradient of the prompt's branch of its denoiser calls."""
+        with self.copies.paused():
+            if self._guided is not None:
+                return self._guided.guided(o)
+            if self.elsewhere is not None:
+                first = self._first_elsewhere
+                self.elsewhere[first:] = prompt_alone(self.elsewhere[first:], o)
+            return o
 
     def _exactly(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         """`forward` as a kept step calls it, in the backward pass too where that repeats the call."""

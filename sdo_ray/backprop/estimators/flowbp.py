@@ -34,7 +34,8 @@ def flowbp_sparse(
 ) -> BackpropPlan:
     """K late-biased steps, uncoupled, rescaled towards the weight of the whole trajectory.
 
-    Defaults are the authors' for SD3.5-M (for FLUX.1: K = 3, bias = 2, rescale = 1).
+    Defaults are the authors' for SD3.5-M (for FLUX.1: K = 3, bias = 2, rescale = 1); of guidance the prompt's branch
+    alone learns.
 
     Args:
         num_steps: N.
@@ -50,7 +51,7 @@ def flowbp_sparse(
     draws.check_count("K", K, num_steps)
     kept = draws.late_biased(range(num_steps), K, draws.check_share("bias", bias, MAX_BIAS), generator)
     s = _rescaling(weights, kept, draws.check_share("rescale", rescale))
-    return BackpropPlan("flowbp-sparse", num_steps, {i: StepGradient(s, 0.0) for i in kept})
+    return BackpropPlan("flowbp-sparse", num_steps, {i: StepGradient(s, 0.0) for i in kept}, guidance="prompt")
 
 
 @estimator("flowbp-bridge")
@@ -67,7 +68,8 @@ def flowbp_bridge(
     """K steps on both sides of a drawn step j, which is among them and coupled by alpha to those before.
 
     j is the later of two distinct uniform steps, as in the authors' code. K is shared in proportion to the lengths of
-    the two sides, at least one on each. Defaults are the authors' for SD3.5-M.
+    the two sides, at least one on each. Defaults are the authors' for SD3.5-M; of guidance the prompt's branch alone
+    learns.
 
     Args:
         num_steps: N >= 2.
@@ -91,7 +93,9 @@ def flowbp_bridge(
         kept += draws.late_biased(range(j + 1, num_steps), K - before - 1, bias, generator)
     s = _rescaling(weights, kept, draws.check_share("rescale", rescale))
     coupling = {j: draws.check_share("alpha", alpha)}
-    return BackpropPlan("flowbp-bridge", num_steps, {i: StepGradient(s, coupling.get(i, 0.0)) for i in kept})
+    return BackpropPlan(
+        "flowbp-bridge", num_steps, {i: StepGradient(s, coupling.get(i, 0.0)) for i in kept}, guidance="prompt"
+    )
 
 
 def _rescaling(weights: SolverWeights, kept: Sequence[int], r: float) -> float:

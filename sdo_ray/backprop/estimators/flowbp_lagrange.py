@@ -43,8 +43,8 @@ def flowbp_lagrange(
     """Quadrature over two leaps whose ends are drawn so that j is late and the first leap long.
 
     Defaults and the draw are the authors' for SD3.5-M: lengths after j, between, and before k from a Dirichlet(2.5, 6,
-    2), j among the last 10 of 25 steps and not the very last. Not included is their weighting of samples by how close the leaps end
-    to the true latents, a weight on the reward.
+    2), j among the last 10 of 25 steps and not the very last; of guidance the prompt's branch alone learns. Their
+    weighting of samples by how close the leaps end to the true latents, a weight on the reward, is not included.
 
     Args:
         num_steps: N >= 3.
@@ -76,7 +76,7 @@ def flowbp_lagrange(
         for i, q_i in list(zip(support, quadrature(w, support, start, end), strict=True))[:active]:
             scale = q_i / float(w[i]) * (1.0 if i == start else support_scale)
             steps[i] = StepGradient(scale, alpha if i == j else 0.0)
-    return BackpropPlan("flowbp-lagrange", num_steps, steps)
+    return BackpropPlan("flowbp-lagrange", num_steps, steps, guidance="prompt")
 
 
 def support_steps(start: int, end: int, order: int) -> list[int]:
