@@ -6,9 +6,11 @@ From DDPO (Black et al. 2023, arXiv 2305.13301, section 4.1), which trains on it
 import hashlib
 from io import BytesIO
 
-import torch
+import numpy as np
 from PIL import Image
 from torch import Tensor
+
+from rewards.towers.one_by_one import score_each
 
 
 class JpegCompressibility:
@@ -32,12 +34,9 @@ class JpegCompressibility:
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores, float32 [B], in kB, all negative; NaN for an image with non-finite pixels. Prompts do not matter."""
-        return torch.tensor([-self._kilobytes(image) for image in images], device=images.device)
+        return score_each(images, prompts, self._score)
 
-    def _kilobytes(self, image: Tensor) -> float:
-        if not torch.isfinite(image).all():
-            return float("nan")
-        pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    def _score(self, pixels: np.ndarray, _: str) -> float:
         file = BytesIO()
         Image.fromarray(pixels).save(file, format="JPEG", quality=self._quality)
-        return len(file.getvalue()) / 1000
+        return -len(file.getvalue()) / 1000

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rewards.brightness import Brightness
+from rewards.endpoints.server import make_app
+
 from . import clip, dino
+from .servers import chat, serve
 
 
 @dataclass(frozen=True)
@@ -95,4 +99,12 @@ CASES: dict[str, Case] = {
     "mmd": Case(_references),
     "frechet": Case(_references),
     "diversity": Case(lambda folder: {"source": str(dino.save_dino(folder))}),
+    "http_scorer": Case(lambda _: {"url": serve(make_app(Brightness())) + "/score"}),
+    "vision_endpoint": Case(
+        lambda _: {
+            "url": serve(chat(lambda text, image: f"Score: {1 + len(text) % 5}")) + "/v1/chat/completions",
+            "model": "tiny",
+            "template": "Score {prompt}.",
+        }
+    ),
 }
