@@ -107,8 +107,16 @@ def _train(
     """Updates from the newest checkpoint, or the first, to the last, or until an observer decides otherwise."""
     training, channel, ending = settings.training, Channel.start(), None
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
-    parts = settings.contributions_per_update
-    worker = WorkerConfig(settings.model, training, settings.trainers, parts, dump_tensors(initial), policies, channel)
+    worker = WorkerConfig(
+        settings.model,
+        training,
+        settings.trainers,
+        settings.contributions_per_update,
+        tuple(term.key for term in settings.rewards.terms),
+        dump_tensors(initial),
+        policies,
+        channel,
+    )
 
     def stream(start: int) -> ray.data.Dataset:
         return contribution_stream(

@@ -44,6 +44,10 @@ class KeptCall:
         g = [torch.zeros_like(o) if o.grad is None else self.scale * o.grad for o in outputs]
         return g if self.rows is None else [x[self.rows.start : self.rows.stop] for x in g]
 
+    def is_finite(self) -> bool:
+        """Whether the outputs and the gradients at them are, so that the backward pass can be."""
+        return all(bool(x.isfinite().all()) for x in (*floating(self.output), *self.gradients()))
+
 
 def keep_call(denoiser: str, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scale: float) -> KeptCall:
     """Make the call without a graph; see `KeptCall` for the arguments."""

@@ -136,11 +136,11 @@ def _some(prompts: Sequence[str], count: int) -> tuple[str, ...]:
 
 def _train(module: Policy | Denoisers, contribution: Contribution) -> None:
     """What a trainer does with a contribution that arrives, without a group."""
-    [row] = contribution.to_arrow().to_pylist()
-    arrived = Contribution.from_arrow(row)
+    [arrived] = Contribution.from_arrow(contribution.to_arrow())
     if arrived.num_samples:
+        [term] = module.terms([arrived])
         optimizer = torch.optim.AdamW([parameter for parameter in module.parameters() if parameter.requires_grad])
-        module(arrived).backward()
+        module(term).backward()
         optimizer.step()
 
 

@@ -19,6 +19,7 @@ from rewards.terms import RewardTerm
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
+from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.objective import ImageGradients, RewardFunction, Scores, backpropagate, reward_objective
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
@@ -112,18 +113,18 @@ def learn_from(
         parameter.grad = None
     objective = reward_objective(scores, gradients, terms, normalize)
     step_norms = backpropagate(trajectory, objective.cotangents, denoisers if here else None)
-    calls = [] if here else [ShippedCall.of(call) for call in trajectory.calls]
-    gradient = {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        for name, parameter in parameters.items()
-        if here
-    }
-    valid = objective.valid
-    everything = [*gradient.values(), *(g for call in calls for g in call.gradients)]
-    if not all(tensor.isfinite().all() for tensor in everything):
-        for tensor in everything:
-            tensor.zero_()
-        valid = torch.zeros_like(valid)
+    gradient, calls, finite = Gradient.none(), tuple[ShippedCall, ...](), True
+    if here:
+        gradient = Gradient.of(
+            {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
+        ).cpu()
+        finite = bool(gradient.vector.isfinite().all())
+    else:
+        calls = tuple(ShippedCall.of(call) for call in trajectory.calls)
+        finite = all(call.is_finite() for call in trajectory.calls)
+    valid = objective.valid & finite
+    if not valid.any():  # what was sampled may not be finite, and zero times that is no zero
+        gradient, calls = Gradient.none(), ()
     return Contribution(
         update=batch.update,
         policy_version=waiting.policy_version,
@@ -134,8 +135,8 @@ def learn_from(
         mixed=objective.score[valid].tolist(),
         step_norms=step_norms,
         seconds=Seconds(waiting.sampled - waiting.began, rewarded - waiting.sampled, time.monotonic() - rewarded),
-        gradient={name: tensor.detach().float().cpu() for name, tensor in gradient.items()},
-        calls=tuple(calls),
+        gradient=gradient,
+        calls=calls,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import safetensors.torch
@@ -12,8 +12,10 @@ import torch
 
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
+from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.settings import Backward, MixSettings, PlanSettings, SamplerSettings
+from sdo_ray.rollout.settings import Backward, GradientType, MixSettings, PlanSettings, SamplerSettings
+from sdo_ray.rollout.wire import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -85,41 +87,52 @@ class Contribution:
     step_norms: dict[int, float]
     """Kept step -> norm of the reward gradient at the denoiser's output there, over the batch."""
     seconds: Seconds
-    gradient: dict[str, torch.Tensor]
-    """Parameter name -> float32 gradient of the SUM of the mixed reward over the samples counted; on the CPU. Empty if
+    gradient: Gradient = field(default_factory=Gradient.none)
+    """Of the SUM of the mixed reward over the samples counted; on the CPU. None of a batch without such samples, or if
     the trainers make it, from `calls`."""
     calls: tuple[ShippedCall, ...] = ()
-    """The kept denoiser calls, if their backward pass is left to the trainers."""
+    """The kept denoiser calls, if their backward pass is left to the trainers and any sample counts."""
     failure: str | None = None
     """Why the batch as a whole was skipped; None if it was not."""
     preview: bytes | None = None
     """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
 
-    def to_arrow(self) -> pa.Table:
-        """One row: numbers as JSON, tensors as safetensors."""
-        numbers = {
-            name: value for name, value in vars(self).items() if name not in ("gradient", "calls", "preview", "seconds")
-        }
-        return pa.table(
-            {
-                "numbers": pa.array([json.dumps(numbers | {"seconds": asdict(self.seconds)})], pa.string()),
-                "gradient": pa.array([dump_tensors(self.gradient)], pa.large_binary()),
-                "calls": pa.array([dump_calls(self.calls)], pa.large_binary()),
-                "preview": pa.array([self.preview], pa.large_binary()),
-            }
-        )
+    def numbers(self) -> Contribution:
+        """The same without what is large."""
+        return replace(self, gradient=Gradient.none(), calls=(), preview=None)
+
+    def to_arrow(self, dtype: GradientType = "float32") -> pa.Table:
+        """One row, a record of `wire`.
+
+        Args:
+            dtype: what the gradient travels as.
+        """
+        large = ("gradient", "calls", "preview", "seconds")
+        header = {name: value for name, value in vars(self).items() if name not in large}
+        header |= {"seconds": asdict(self.seconds), "dtype": dtype, "shapes": self.gradient.shapes}
+        parts = {"gradient": self.gradient.vector.to(getattr(torch, dtype))}
+        if self.calls:
+            parts["calls"] = _from_bytes(dump_calls(self.calls))
+        if self.preview is not None:
+            parts["preview"] = _from_bytes(self.preview)
+        return pa.table({"record": pack(header, parts)})
 
     @classmethod
-    def from_arrow(cls, row: Mapping[str, object]) -> Contribution:
-        """Read back one row of `to_arrow`."""
-        numbers = json.loads(str(row["numbers"]))
-        numbers["seconds"] = Seconds(**numbers["seconds"])
-        numbers["step_norms"] = {int(step): norm for step, norm in numbers["step_norms"].items()}
-        gradient, calls, preview = row["gradient"], row["calls"], row["preview"]
-        assert isinstance(gradient, bytes)
-        assert isinstance(calls, bytes)
-        assert preview is None or isinstance(preview, bytes)
-        return cls(**numbers, gradient=load_tensors(gradient), calls=load_calls(calls), preview=preview)
+    def from_arrow(cls, table: pa.Table) -> list[Contribution]:
+        """Read back the rows of `to_arrow`; gradients share the table's memory and must not be written to."""
+        return [cls._read(*record) for chunk in table.column("record").chunks for record in unpack(chunk)]
+
+    @classmethod
+    def _read(cls, header: dict[str, Any], parts: Mapping[str, torch.Tensor]) -> Contribution:
+        dtype, shapes = getattr(torch, header.pop("dtype")), header.pop("shapes")
+        header["seconds"] = Seconds(**header["seconds"])
+        header["step_norms"] = {int(step): norm for step, norm in header["step_norms"].items()}
+        return cls(
+            **header,
+            gradient=Gradient(parts["gradient"].view(dtype), shapes),
+            calls=load_calls(_to_bytes(parts["calls"])) if "calls" in parts else (),
+            preview=_to_bytes(parts["preview"]) if "preview" in parts else None,
+        )
 
 
 def dump_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -131,3 +144,11 @@ def load_tensors(data: bytes) -> dict[str, torch.Tensor]:
     """The inverse of `dump_tensors`, in the order of the names."""
     # safetensors gives them in an order that differs between processes, and collectives need one that does not.
     return dict(sorted(safetensors.torch.load(data).items()))
+
+
+def _from_bytes(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _to_bytes(data: torch.Tensor) -> bytes:
+    return data.numpy().tobytes()

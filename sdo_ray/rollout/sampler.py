@@ -67,7 +67,7 @@ class Sampler:
                 self._pipeline, config.sampling, config.preview_prompts, config.seed, config.samplers.batch_size
             )
             contribution = replace(contribution, preview=sheet)
-        return contribution.to_arrow()
+        return contribution.to_arrow(self._config.samplers.gradient_dtype)
 
     def _adopt_newest_policy(self, update: int) -> None:
         version, weights = self._policies.newest(update, known=self._version)

@@ -1,6 +1,7 @@
 """Between the driver and the trainers: reports of updates one way, the end of training the other.
 
 trainer rank 0 -- report(UpdateReport) --> ChannelActor <-- next_report(after) ------- driver
+trainers       -- preview(update, png) -->
                -- give_up(why) ---------->              <-- failure() ---------------
                <-- ending, for a report --              <-- end(decision, version) --
 """
@@ -8,7 +9,7 @@ trainer rank 0 -- report(UpdateReport) --> ChannelActor <-- next_report(after) -
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -22,14 +23,20 @@ class ChannelActor:
 
     def __init__(self) -> None:
         self._reports: dict[int, UpdateReport] = {}
+        self._previews: dict[int, bytes] = {}
         self._ending: tuple[Stop | RollBack, int] | None = None
         self._failure: str | None = None
         self._changed = asyncio.Condition()
 
+    async def preview(self, update: int, png: bytes) -> None:
+        """Keep the preview of an update for its report."""
+        self._previews[update] = png
+
     async def report(self, report: UpdateReport) -> Stop | RollBack | None:
         """File the report of an update, in place of one that trainers who died had filed; returns how training ends."""
         async with self._changed:
-            self._reports[report.update] = report
+            preview = self._previews.pop(report.update, None)
+            self._reports[report.update] = replace(report, preview=preview)
             self._changed.notify_all()
         decision, version = self._ending or (None, 0)
         return decision if report.update + 1 >= version else None
@@ -68,6 +75,10 @@ class Channel:
     def start(cls) -> Channel:
         """On the driver's node; its death ends the run, which the same command then resumes."""
         return cls(ray.remote(ChannelActor).options(num_cpus=0, max_concurrency=1000).remote())
+
+    def preview(self, update: int, png: bytes) -> None:
+        """File the preview of an update, by whichever worker has it, before its report."""
+        ray.get(self.actor.preview.remote(update, png))
 
     def report(self, report: UpdateReport) -> Stop | RollBack | None:
         """File the report of an update; returns how training ends now, if the driver has decided that it does."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from sdo_ray.rollout.records import Contribution
+from sdo_ray.training.equal_calls import equal_calls
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
@@ -23,7 +23,7 @@ def make_engine(
         module: what it holds.
         training: step size and clipping.
         trainers: the ZeRO stage, and whether they have GPUs.
-        contributions: that each worker gets an update.
+        contributions: that each worker gets for an update.
     """
     if not trainers.num_gpus:
         # Keeps DeepSpeed from probing, and from taking a GPU that belongs to samplers on the same node.
@@ -36,7 +36,7 @@ def make_engine(
 
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": contributions,
+        "gradient_accumulation_steps": module.num_terms(contributions),
         "gradient_clipping": training.max_grad_norm,
         "zero_optimization": {"stage": trainers.zero_stage},
         "optimizer": {
@@ -51,28 +51,30 @@ def make_engine(
     return engine
 
 
-def apply_contributions(engine: Any, contributions: Sequence[Contribution]) -> float:
+def make_step(engine: Any, terms: Sequence[Any], num_samples: int) -> float | None:
     """One optimizer step UP the mean reward of the global batch.
 
     Args:
         engine: from `make_engine`.
-        contributions: this worker's, as many as the engine was made for.
+        terms: this worker's, from its module's `terms`.
+        num_samples: this worker's that count.
 
     Returns:
         Norm of the mean gradient over all workers, before clipping. If no sample of any worker counts, 0.0, and no step
-        is made.
+        is made. None if the gradient is not finite, and no step is made either.
     """
-    total = torch.tensor(float(sum(c.num_samples for c in contributions)), device=engine.device)
+    total = torch.tensor(float(num_samples), device=engine.device)
     torch.distributed.all_reduce(total)
     if total.item() == 0:
         return 0.0
-    # DeepSpeed takes the mean over workers and contributions, the update is the mean over samples; and the optimizer
-    # descends.
-    scale = -torch.distributed.get_world_size() * len(contributions) / total
-    for contribution in contributions:
-        engine.backward(scale * engine(contribution))
-        engine.step()
-    return float(engine.get_global_grad_norm())
+    # DeepSpeed takes the mean over workers and terms, the update is the mean over samples; and the optimizer descends.
+    scale = -torch.distributed.get_world_size() * len(terms) / total
+    if isinstance(engine.module, Denoisers):
+        terms = equal_calls(terms, list(engine.module.denoisers), engine.device)
+    for term in terms:
+        engine.backward(scale * engine(term))
+        engine.step()  # which looks for infinities first, of all workers
+    return float(engine.get_global_grad_norm()) if engine.was_step_applied() else None
 
 
 def policy_weights(engine: Any) -> dict[str, torch.Tensor]:

@@ -1,11 +1,12 @@
 """What a trainer's DeepSpeed engine holds: the policy alone, or the denoisers with the policy in them.
 
-Called with a contribution, either gives a scalar whose gradient is that contribution's gradient.
+Either gathers what contributions bring as terms, and called with a term gives a scalar whose gradient is that term's
+part of the update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch.utils import _pytree as tree
@@ -16,6 +17,7 @@ from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach
 from sdo_ray.models.precision import mixed_precision
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.records import Contribution
 
 Weights = Mapping[str, torch.Tensor]
@@ -25,28 +27,50 @@ Weights = Mapping[str, torch.Tensor]
 class Policy(torch.nn.Module):
     """The trained weights as one module: where the samplers send gradients, no denoiser and no forward pass is needed.
 
+    Its one term is the sum of the gradients, float32 [P].
+
     Args:
         weights: the policy.
     """
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        self.names = tuple(weights)
+        self.names = tuple(sorted(weights))
         # Parameter names may not contain dots, so they are held by position.
-        self.tensors = torch.nn.ParameterList([tensor.clone().float() for tensor in weights.values()])
+        self.tensors = torch.nn.ParameterList([weights[name].clone().float() for name in self.names])
 
     def named(self) -> dict[str, torch.nn.Parameter]:
         """Parameter name -> weights."""
         return dict(zip(self.names, self.tensors, strict=True))
 
-    def forward(self, contribution: Contribution) -> torch.Tensor:
-        """sum <parameter, gradient>, 0-dimensional."""
-        named = self.named().items()
-        return torch.stack([(p * contribution.gradient[name].to(p.device)).sum() for name, p in named]).sum()
+    def num_terms(self, contributions: int) -> int:
+        """Terms of an update with so many contributions."""
+        return 1
+
+    def terms(self, contributions: Iterable[Contribution]) -> list[torch.Tensor]:
+        """Add up the gradients, of one contribution after the other; those without one add nothing.
+
+        Raises:
+            ValueError: one is of other parameters.
+        """
+        total = torch.zeros(sum(tensor.numel() for tensor in self.tensors))
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.named().items()}
+        for contribution in contributions:
+            if gradient := contribution.gradient:
+                if gradient.shapes != shapes:
+                    raise ValueError("a contribution has the gradient of other parameters than are trained")
+                total += gradient.vector
+        return [total]
+
+    def forward(self, total: torch.Tensor) -> torch.Tensor:
+        """<parameters, total>, 0-dimensional."""
+        return torch.cat([tensor.flatten() for tensor in self.tensors]) @ total.to(self.tensors[0].device)
 
 
 class Denoisers(torch.nn.Module):
     """The base model's denoisers with what is trained in them, for the backward pass of kept steps.
+
+    A term is the kept calls of one contribution.
 
     Args:
         model: base, and what is trained.
@@ -62,12 +86,20 @@ class Denoisers(torch.nn.Module):
         """Parameter name -> weights."""
         return trained_parameters(dict(self.denoisers.items()))
 
-    def forward(self, contribution: Contribution) -> torch.Tensor:
-        """sum over the kept calls and their outputs of <output, gradient>, 0-dimensional."""
+    def num_terms(self, contributions: int) -> int:
+        """Terms of an update with so many contributions."""
+        return contributions
+
+    def terms(self, contributions: Iterable[Contribution]) -> list[Sequence[ShippedCall]]:
+        """The calls of each contribution; of some there are none."""
+        return [contribution.calls for contribution in contributions]
+
+    def forward(self, calls: Sequence[ShippedCall]) -> torch.Tensor:
+        """sum over one or more kept calls and their outputs of <output, gradient>, 0-dimensional."""
         device = next(self.parameters()).device
         terms = []
         with mixed_precision(self.denoisers.values(), device.type):
-            for call in contribution.calls:
+            for call in calls:
                 args, kwargs, gradients = tree.tree_map_only(
                     torch.Tensor, lambda x: x.to(device), (call.args, call.kwargs, call.gradients)
                 )

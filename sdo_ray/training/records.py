@@ -51,6 +51,10 @@ class UpdateReport:
     preview: bytes | None = None
     """PNG of the preview prompts under the policy that sampled this update, where one was due."""
 
+    def without_step(self) -> UpdateReport:
+        """The same of an update that was given up, with all its samples."""
+        return replace(self, num_samples=0, num_skipped=self.num_samples + self.num_skipped)
+
     def to_json(self) -> dict[str, Any]:
         """All numbers; the preview stays out."""
         return asdict(replace(self, preview=None))
@@ -99,5 +103,4 @@ def summarize(
         seconds={part: statistics.fmean(getattr(c.seconds, part) for c in contributions) for part in parts}
         | {"waiting": waiting, "update": seconds},
         failures=tuple(c.failure for c in contributions if c.failure is not None),
-        preview=next((c.preview for c in contributions if c.preview is not None), None),
     )

@@ -2,7 +2,7 @@
 
 loop over updates u
     wait for        this worker's contributions to u, from the samplers through Ray Data
-    average, step   over all workers and samples, by DeepSpeed
+    add up, step    over all workers and samples, by DeepSpeed
     rank 0          publishes version u + 1, files the report; samplers waiting for it go on
     every n updates a checkpoint of all workers
     all             end where the driver has decided so; what it decided comes back for the report
@@ -11,11 +11,11 @@ loop over updates u
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import ray.train
@@ -28,7 +28,8 @@ from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
 from sdo_ray.training import checkpoints
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.decisions import RollBack, Stop
-from sdo_ray.training.engine import apply_contributions, make_engine, policy_weights
+from sdo_ray.training.engine import make_engine, make_step, policy_weights
+from sdo_ray.training.gathering import check_rows, gather_numbers
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.records import UpdateReport, summarize
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
@@ -51,12 +52,19 @@ class WorkerConfig:
     trainers: TrainerSettings
     contributions_per_update: int
     """Over all workers; divisible by their number."""
+    rewards: tuple[str, ...]
+    """Keys of the rewards that every sample has a score of."""
     initial_policy: bytes
     """Policy version 0, safetensors."""
     policies: Policies
     """Where versions are published."""
     channel: Channel
     """Where reports go."""
+
+    @property
+    def rows_per_contribution(self) -> int:
+        """Samples of a sampler batch."""
+        return self.training.batch_size // self.contributions_per_update
 
 
 def train_worker(config: dict[str, WorkerConfig]) -> None:
@@ -78,16 +86,22 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     _publish(worker.policies, start, engine)
     for update in range(start, worker.training.updates):
         began = time.monotonic()
-        mine = [_next(arrived, update) for _ in range(per_worker)]
+        mine: list[Contribution] = []
+        terms = module.terms(_taken(arrived, update, per_worker, worker.channel, mine))
         waited = time.monotonic() - began
-        norm = apply_contributions(engine, mine)
-        report = _report(mine, norm, waited, began)
-        reports.append(replace(report, preview=None))  # the driver has it
-        if not math.isfinite(norm):
-            raise RuntimeError(f"update {update} has a gradient that is not finite, from batches whose own were")
+        everyone = gather_numbers(mine, worker.rewards, worker.rows_per_contribution, engine.device)
+        check_rows(everyone, update, worker.contributions_per_update, worker.rows_per_contribution)
+        norm = make_step(engine, terms, sum(contribution.num_samples for contribution in mine))
+        report = summarize(everyone, gradient_norm=norm or 0.0, waiting=waited, seconds=time.monotonic() - began)
+        if norm is None:
+            logger.warning(
+                "update %d changes nothing: its gradient is not finite, though its batches' own were", update
+            )
+            report = report.without_step()
+        reports.append(report)
         _publish(worker.policies, update + 1, engine)
-        done, every, ending = update + 1, worker.training.checkpoint_every, _file(worker.channel, report)
-        if isinstance(ending, RollBack):
+        done, every, ending = update + 1, worker.training.checkpoint_every, _file(worker.channel, report, engine.device)
+        if ending is RollBack:
             return
         if done % every == 0 or done == worker.training.updates or ending is not None:
             checkpoints.save(engine, done, reports, every)
@@ -108,8 +122,8 @@ def _contributions(channel: Channel) -> Arrived:
         try:
             # No prefetching: with policy lag 0 the next block cannot exist before this one is used.
             for table in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for row in table.to_pylist():
-                    arrived.put(Contribution.from_arrow(row))
+                for contribution in Contribution.from_arrow(table):
+                    arrived.put(contribution)
             arrived.put(None)
         except UserCodeException as error:
             # A reward or a model that raises does so again: the run is given up, and not tried again as after a crash.
@@ -120,6 +134,21 @@ def _contributions(channel: Channel) -> Arrived:
 
     threading.Thread(target=read, name="contributions", daemon=True).start()
     return arrived
+
+
+def _taken(
+    arrived: Arrived, update: int, count: int, channel: Channel, numbers: list[Contribution]
+) -> Iterator[Contribution]:
+    """This worker's contributions to an update, as they arrive; what is small of them is kept in `numbers`.
+
+    Previews go to the driver from here.
+    """
+    for _ in range(count):
+        contribution = _next(arrived, update)
+        if contribution.preview is not None:
+            channel.preview(update, contribution.preview)
+        numbers.append(contribution.numbers())
+        yield contribution
 
 
 def _next(arrived: Arrived, update: int) -> Contribution:
@@ -145,16 +174,14 @@ def _publish(policies: Policies, version: int, engine: Any) -> None:
         policies.publish(version, dump_tensors(weights))
 
 
-def _file(channel: Channel, report: UpdateReport) -> Stop | RollBack | None:
-    """File the report, by one worker, and tell all whether training ends."""
-    ending = [channel.report(report) if torch.distributed.get_rank() == 0 else None]
-    torch.distributed.broadcast_object_list(ending, src=0)
-    return ending[0]
+ENDINGS: tuple[type[Stop] | type[RollBack] | None, ...] = (None, Stop, RollBack)
 
 
-def _report(mine: list[Contribution], norm: float, waited: float, began: float) -> UpdateReport:
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    slim = [Contribution(**vars(c) | {"gradient": {}, "calls": ()}) for c in mine]
-    torch.distributed.all_gather_object(everyone, slim)
-    contributions = sorted((c for part in everyone for c in part), key=lambda c: c.first_row)
-    return summarize(contributions, gradient_norm=norm, waiting=waited, seconds=time.monotonic() - began)
+def _file(channel: Channel, report: UpdateReport, device: torch.device) -> type[Stop] | type[RollBack] | None:
+    """File the report, by one worker, and tell all whether training ends, and how."""
+    ending = torch.zeros(1, dtype=torch.int64, device=device)
+    if torch.distributed.get_rank() == 0:
+        decided = channel.report(report)
+        ending += ENDINGS.index(None if decided is None else type(decided))
+    torch.distributed.broadcast(ending, src=0)
+    return ENDINGS[int(ending)]

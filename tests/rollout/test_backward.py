@@ -51,13 +51,13 @@ def contribution(
         backward=backward,
         kept_graph=kept_graph,
     )
-    [row] = made.to_arrow().to_pylist()
-    return Contribution.from_arrow(row)
+    [arrived] = Contribution.from_arrow(made.to_arrow())
+    return arrived
 
 
 def on_the_trainer(model: ModelSettings, made: Contribution) -> dict[str, torch.Tensor]:
     module = Denoisers(model, policy(model))
-    module(made).backward()
+    module(made.calls).backward()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named().items()}
 
 
@@ -163,3 +163,30 @@ def test_batches_can_wait_side_by_side(tiny_base: Path) -> None:
     waiting = [sample_batch(pipeline, batch, 0, **how) for batch in batches]
     for ours, theirs in zip(map(learned, waiting), in_turn, strict=True):
         assert all(torch.equal(ours.gradient[name], theirs.gradient[name]) for name in theirs.gradient)
+
+
+@pytest.mark.parametrize("backward", ["sampler", "trainer"])
+def test_a_batch_with_an_infinite_latent_ships_nothing(tiny_base: Path, backward: str) -> None:
+    def overflow(unet: torch.nn.Module, args: object, output: tuple[torch.Tensor]) -> None:
+        output[0][1, 0, 0, 0] = torch.inf
+
+    model = ModelSettings(base=str(tiny_base))
+    pipeline = load_pipeline(model.base, model.dtype)
+    attach(pipeline.components, model)
+    pipeline.unet.register_forward_hook(overflow)
+    made = compute_contribution(
+        pipeline,
+        PromptBatch(0, (0, 1), ("a", "b")),
+        0,
+        seed=5,
+        sampling=SamplingSettings(num_inference_steps=4, guidance_scale=0.0),
+        plan=PlanSettings(name="sdo", options={"K": 1}),
+        rewards=ink,
+        terms=[RewardTerm("ink", 1.0)],
+        normalize=False,
+        backward=backward,
+    )
+    [arrived] = Contribution.from_arrow(made.to_arrow())
+    assert (arrived.num_samples, arrived.num_skipped) == (0, 2)
+    assert arrived.gradient == {}
+    assert arrived.calls == ()

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.records import Contribution, Seconds, dump_tensors, load_tensors
 
 
@@ -21,13 +22,13 @@ def test_a_contribution_comes_back_as_it_left(preview: bytes | None) -> None:
         mixed=[0.3, 0.1 + 0.2],
         step_norms={0: 1.5, 19: 0.0},
         seconds=Seconds(1.0, 2.0, 3.0),
-        gradient={"unet.b": torch.randn(3, 2), "unet.a": torch.zeros(1)},
+        gradient=Gradient.of({"unet.b": torch.randn(3, 2), "unet.a": torch.zeros(1)}),
         preview=preview,
     )
     table = sent.to_arrow()
     assert table.num_rows == 1
-    (row,) = pa.concat_tables([table]).to_pylist()
-    got = Contribution.from_arrow(row)
+    before, got = Contribution.from_arrow(pa.concat_tables([table, table]).combine_chunks())
+    assert torch.equal(before.gradient.vector, got.gradient.vector)
     for name, value in vars(sent).items():
         if name not in ("gradient", "scores"):
             assert getattr(got, name) == value, name

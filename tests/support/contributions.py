@@ -6,6 +6,7 @@ import ray.data
 import torch
 
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, Seconds, dump_tensors
 from sdo_ray.training.channel import Channel
@@ -33,9 +34,8 @@ def contribution(update: int, part: int, reward: float = 1.0, preview: bytes | N
         rewards,
         {0: 1.0},
         Seconds(1.0, 1.0, 1.0),
-        gradient,
-        (),
-        preview,
+        gradient=Gradient.of(gradient),
+        preview=preview,
     )
 
 
@@ -60,7 +60,7 @@ def stream_of(rewards: Sequence[float], preview: bytes | None = None) -> Callabl
 
 def worker_config(policies: Policies, channel: Channel, updates: int, every: int = 2) -> WorkerConfig:
     """Of one worker on a CPU, with no base model."""
-    training = TrainingSettings(updates=updates, checkpoint_every=every, learning_rate=0.01)
+    training = TrainingSettings(updates=updates, batch_size=2 * PER_UPDATE, checkpoint_every=every, learning_rate=0.01)
     trainers = TrainerSettings(num_cpus=0.5, max_failures=0)
     model = ModelSettings(base="none")
-    return WorkerConfig(model, training, trainers, PER_UPDATE, dump_tensors(WEIGHTS), policies, channel)
+    return WorkerConfig(model, training, trainers, PER_UPDATE, ("a",), dump_tensors(WEIGHTS), policies, channel)

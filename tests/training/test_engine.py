@@ -14,9 +14,10 @@ import torch.multiprocessing
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.calls import ShippedCall
+from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.records import Contribution, Seconds
 from sdo_ray.training import checkpoints
-from sdo_ray.training.engine import apply_contributions, make_engine, policy_weights
+from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
@@ -25,7 +26,7 @@ UPDATES, PER_WORKER, WORKERS = 2, 2, 2
 
 
 def contribution(gradient: dict[str, torch.Tensor], calls: Sequence[ShippedCall], num_samples: int) -> Contribution:
-    return Contribution(0, 0, 0, num_samples, 0, {}, [], {}, Seconds(0, 0, 0), gradient, tuple(calls))
+    return Contribution(0, 0, 0, num_samples, 0, {}, [], {}, Seconds(0, 0, 0), Gradient.of(gradient), tuple(calls))
 
 
 def kept_call(noise: torch.Generator) -> ShippedCall:
@@ -50,9 +51,7 @@ def contributions(backward: str, model: ModelSettings) -> list[list[Contribution
             else:
                 calls = [kept_call(noise), kept_call(noise)]
             if i == 0:
-                gradient = {name: torch.zeros_like(g) for name, g in gradient.items()}
-                for call in calls:
-                    call.gradients[0].zero_()
+                gradient, calls = {}, []
             made[-1].append(contribution(gradient, calls, 2 * i))
     return made
 
@@ -68,8 +67,9 @@ def plain(backward: str, model: ModelSettings) -> dict[str, torch.Tensor]:
     optimizer = torch.optim.AdamW(parameters, lr=TRAINING.learning_rate, weight_decay=0.0)
     for batch in contributions(backward, model):
         optimizer.zero_grad()
-        for one in batch:
-            (-module(one) / sum(c.num_samples for c in batch)).backward()
+        for term in module.terms(batch):
+            if len(term):
+                (-module(term) / sum(c.num_samples for c in batch)).backward()
         torch.nn.utils.clip_grad_norm_(parameters, TRAINING.max_grad_norm)
         optimizer.step()
     return {name: p.detach() for name, p in module.named().items()}
@@ -89,7 +89,9 @@ def work(rank: int, directory: str, backward: str, model: ModelSettings, stages:
     for stage in stages:
         engine = make_engine(module_of(backward, model), TRAINING, TrainerSettings(zero_stage=stage), PER_WORKER)
         for update, batch in enumerate(contributions(backward, model)):
-            norm = apply_contributions(engine, batch[rank * PER_WORKER : (rank + 1) * PER_WORKER])
+            mine = batch[rank * PER_WORKER : (rank + 1) * PER_WORKER]
+            norm = make_step(engine, engine.module.terms(mine), sum(c.num_samples for c in mine))
+            assert norm is not None
             assert norm > TRAINING.max_grad_norm
             if update == 0:  # everybody dies, and goes on from the checkpoint
                 checkpoint = Path(directory) / f"checkpoint-{stage}"

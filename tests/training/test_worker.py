@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
+from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
-from sdo_ray.rollout.records import load_tensors
+from sdo_ray.rollout.records import Contribution, load_tensors
 from sdo_ray.training import checkpoints
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.decisions import RollBack, Stop
-from sdo_ray.training.engine import apply_contributions, make_engine
+from sdo_ray.training.engine import make_engine, make_step
 from sdo_ray.training.modules import Policy
 from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
 from tests.support.contributions import PER_UPDATE, WEIGHTS, contribution, stream_of, worker_config
@@ -120,7 +122,8 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(policies: Policies, chann
     def resumed(given: dict[str, WorkerConfig]) -> None:
         engine = make_engine(Policy(WEIGHTS), config.training, config.trainers, PER_UPDATE)
         for update in range(2):
-            apply_contributions(engine, [contribution(update, part) for part in range(PER_UPDATE)])
+            terms = engine.module.terms(contribution(update, part) for part in range(PER_UPDATE))
+            make_step(engine, terms, 2 * PER_UPDATE)
         checkpoints.write(engine, tmp_path, 2, [])
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(tmp_path)))
         train_worker(given)
@@ -138,6 +141,26 @@ def test_contributions_out_of_turn_or_too_few_end_it(policies: Policies, channel
         run(config, stream_of([1.0] * 3)(1))
     with pytest.raises(RuntimeError, match="ended before update 2"):
         run(config, stream_of([1.0] * 2)(0))
+    twice = [contribution(0, 0).to_arrow(), contribution(0, 0).to_arrow()]
+    with pytest.raises(RuntimeError, match=r"update 0 .* missing: 2; there more than once: 0"):
+        run(config, ray.data.from_arrow(twice))
+
+
+def test_an_update_whose_sum_is_not_finite_changes_nothing(policies: Policies, channel: Channel) -> None:
+    def batch(update: int, part: int) -> Contribution:
+        good = contribution(update, part)
+        huge = {name: torch.full(tensor.shape, 3e38) for name, tensor in WEIGHTS.items()}
+        return replace(good, gradient=Gradient.of(huge)) if update == 1 else good
+
+    stream = ray.data.from_arrow([batch(u, part).to_arrow() for u in range(3) for part in range(PER_UPDATE)])
+    run(worker_config(policies, channel, updates=3), stream)
+    versions = [version(policies, number)["a"] for number in range(4)]
+    assert torch.equal(versions[1], versions[2])
+    assert not torch.equal(versions[2], versions[3])
+    assert versions[3].isfinite().all()
+    report = channel.next_report(0, 5.0)
+    assert report is not None
+    assert (report.update, report.num_samples, report.num_skipped, report.gradient_norm) == (1, 0, 4, 0.0)
 
 
 def test_what_raises_while_sampling_is_not_tried_again(policies: Policies, channel: Channel) -> None:

@@ -1,0 +1,116 @@
+"""What every worker must know of an update: the numbers of all contributions, and that none is missing.
+
+Numbers travel between workers as one tensor of a size that all of them know beforehand; objects are pickled only where
+a batch failed, for its cause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed
+
+from sdo_ray.rollout.records import Contribution, Seconds
+
+_COUNTS = ("update", "policy_version", "first_row", "num_samples", "num_skipped")
+_SECONDS = ("sampling", "rewarding", "backward")
+
+
+def gather_numbers(
+    mine: Sequence[Contribution], rewards: Sequence[str], rows: int, device: torch.device
+) -> list[Contribution]:
+    """All workers' contributions to an update, without gradients, in the order of their rows; called by all workers.
+
+    Args:
+        mine: this worker's, one or more, as many as every other's.
+        rewards: keys of the scores.
+        rows: samples of each contribution.
+        device: of the process group's tensors.
+    """
+    widest = torch.tensor(max(len(contribution.step_norms) for contribution in mine), device=device)
+    torch.distributed.all_reduce(widest, torch.distributed.ReduceOp.MAX)
+    steps = int(widest)
+    table = torch.tensor([_row(c, rewards, rows, steps) for c in mine], dtype=torch.float64, device=device)
+    tables = [torch.empty_like(table) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(tables, table)
+    everyone = [_contribution(row, rewards, rows) for part in tables for row in part.tolist()]
+    if any(contribution.failure is not None for contribution in everyone):
+        causes: list[Any] = [None] * len(tables)
+        torch.distributed.all_gather_object(causes, {c.first_row: c.failure for c in mine})
+        known = {row: cause for part in causes for row, cause in part.items()}
+        everyone = [replace(contribution, failure=known[contribution.first_row]) for contribution in everyone]
+    return sorted(everyone, key=lambda contribution: contribution.first_row)
+
+
+def check_rows(everyone: Sequence[Contribution], update: int, count: int, rows: int) -> None:
+    """See that an update's contributions are of its rows, each once.
+
+    Args:
+        everyone: contributions of all workers.
+        update: from 0.
+        count: contributions of an update.
+        rows: samples of each.
+
+    Raises:
+        RuntimeError: with the first rows of the sampler batches that are missing, or there twice, or of another update.
+    """
+    first = update * count * rows
+    expected = range(first, first + count * rows, rows)
+    arrived = Counter(contribution.first_row for contribution in everyone)
+    wrong = {
+        "missing": [row for row in expected if row not in arrived],
+        "there more than once": [row for row, times in arrived.items() if times > 1],
+        "of another update": [row for row in arrived if row not in expected],
+    }
+    if found := "; ".join(f"{what}: {_some(batches)}" for what, batches in wrong.items() if batches):
+        raise RuntimeError(f"update {update} did not get its {count} sampler batches, by their first rows {found}")
+
+
+def _some(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+
+
+def _row(contribution: Contribution, rewards: Sequence[str], rows: int, steps: int) -> list[float]:
+    """A contribution as numbers; what it has fewer of is filled up with NaN."""
+    numbers = [float(getattr(contribution, name)) for name in _COUNTS] + [float(contribution.failure is not None)]
+    numbers += [getattr(contribution.seconds, name) for name in _SECONDS]
+    numbers += _filled(contribution.mixed, rows)
+    for reward in rewards:
+        numbers += _filled(contribution.scores.get(reward, []), rows)
+    numbers += _filled(list(contribution.step_norms), steps)
+    return numbers + _filled(list(contribution.step_norms.values()), steps)
+
+
+def _filled(values: Sequence[float | None], length: int) -> list[float]:
+    return [math.nan if value is None else value for value in values] + [math.nan] * (length - len(values))
+
+
+def _contribution(numbers: list[float], rewards: Sequence[str], rows: int) -> Contribution:
+    """The inverse of `_row`."""
+    (*counts, failed), numbers = map(int, numbers[: len(_COUNTS) + 1]), numbers[len(_COUNTS) + 1 :]
+    seconds, numbers = Seconds(*numbers[: len(_SECONDS)]), numbers[len(_SECONDS) :]
+    mixed, numbers = numbers[:rows], numbers[rows:]
+    scores: dict[str, Sequence[float | None]] = {
+        reward: numbers[i * rows : (i + 1) * rows] for i, reward in enumerate(rewards)
+    }
+    numbers = numbers[len(rewards) * rows :]
+    pairs = zip(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], strict=True)
+    norms = {int(step): norm for step, norm in pairs if not math.isnan(step)}
+    update, version, first_row, num_samples, num_skipped = counts
+    return Contribution(
+        update,
+        version,
+        first_row,
+        num_samples,
+        num_skipped,
+        scores,
+        mixed[:num_samples],
+        norms,
+        seconds,
+        failure="" if failed else None,
+    )
