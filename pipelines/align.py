@@ -23,7 +23,7 @@ from pipelines.progress import Progress
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings, check_align
-from sdo_ray.config.run import open_run
+from sdo_ray.config.run import keep_model, model_of, open_run
 from sdo_ray.dry_batch.batch import check_by_dry_batch
 from sdo_ray.evaluation.closing import closing_evaluation
 from sdo_ray.evaluation.images import ImageConfig
@@ -62,9 +62,10 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         SettingsError: before anything starts, if it cannot work.
     """
     check_align(settings)
+    given, run = settings, open_run(settings)
+    settings = given.model_copy(update={"model": model_of(given.model, run)})
     with under("model"):
         initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
-    run = open_run(settings)
     if (outcome := known_outcome(run, read_outcome)) is not None:
         return outcome
     uri = check_run(run, checkpoint_bytes(initial))
@@ -76,7 +77,8 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     policies = Policies.start(settings.training.max_policy_lag)
-    with tracked_run(settings, run, uri) as tracked:
+    with tracked_run(given, run, uri) as tracked:
+        keep_model(run, settings.model)
         log = UpdateLog(tracked)
         log.catch_up(progress(run)[1])
         if not has_ended(run, settings.training.updates):

@@ -111,7 +111,7 @@ def _work(settings: FidelityRunSettings) -> list[Work]:
 def _title(settings: FidelityRunSettings) -> str:
     rewards = ", ".join(term.name for term in settings.rewards.terms if term.weight)
     return (
-        f"{settings.model.base}, N = {settings.sampling.num_inference_steps}, {rewards}: "
+        f"{settings.model.reference}, N = {settings.sampling.num_inference_steps}, {rewards}: "
         f"{settings.fidelity.batches} batches of {settings.samplers.batch_size}, {settings.fidelity.draws} draws"
     )
 

@@ -40,7 +40,7 @@ from sdo_ray.input_optimization.results import (
     write_outcome,
 )
 from sdo_ray.input_optimization.rows import batches
-from sdo_ray.models.load import resolve
+from sdo_ray.models.files import cached
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment, fingerprint
@@ -94,7 +94,7 @@ def _finish(
 ) -> Outcome:
     """Results, sheet and numbers to the run and to MLflow."""
     origin = environment() | reward_provenance(rewards)
-    origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(resolve(settings.model.base))}
+    origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(cached(settings.model.base))}
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / RESULTS, Path(temporary) / SHEET]
         for file, content in zip(files, (parquet(results), sheet(results, settings.rows.column)), strict=True):

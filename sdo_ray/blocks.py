@@ -72,9 +72,15 @@ def unpacked(row: pa.Table) -> pa.Table:
 
 class _OnBlocks:
     def __init__(self, actor: Callable[..., Callable[[pa.Table], pa.Table]], arguments: Mapping[str, Any]) -> None:
-        self._actor = actor(**arguments)
+        self._refused: ValueError | None = None
+        try:
+            self._actor = actor(**arguments)
+        except ValueError as error:
+            self._refused = error  # and raised by a call: an actor that cannot start is started again and again
 
     def __call__(self, row: pa.Table) -> pa.Table:
+        if self._refused is not None:
+            raise self._refused
         return self._actor(unpacked(row))
 
 

@@ -90,7 +90,7 @@ def check_align(settings: AlignSettings) -> None:
 
 
 def _check_model(settings: AlignSettings) -> None:
-    check_model(settings.model.base, settings.sampling)
+    check_model(settings.model.reference, settings.sampling)
 
 
 def _readable_base(settings: AlignSettings) -> str | None:
@@ -98,7 +98,7 @@ def _readable_base(settings: AlignSettings) -> str | None:
         _check_model(settings)
     except SettingsError:
         return None  # said by the check of the model
-    return settings.model.base
+    return settings.model.reference
 
 
 def _check_plan(settings: AlignSettings) -> None:

@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from sdo_ray.backprop import BackpropPlan, PlanError, check_plan, check_sampler_plan, option_names
+from sdo_ray.models.files import check_files
 from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import Problem, SettingsError, under
@@ -58,11 +59,12 @@ def check_model(base: str, sampling: SamplingSettings) -> type[DiffusionPipeline
         The class of its pipeline.
 
     Raises:
-        SettingsError: see `check_base`, `check_pipeline` and `check_options`.
+        SettingsError: see `check_base`, `check_pipeline`, `check_files` and `check_options`.
     """
     with under("model"):
         check_base(base)
         pipeline = check_pipeline(base)
+        check_files(base)
     check_options(pipeline, sampling)
     return pipeline
 

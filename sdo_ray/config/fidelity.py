@@ -62,12 +62,12 @@ def check_fidelity(settings: FidelityRunSettings) -> None:
 
 
 def _check_model(settings: FidelityRunSettings) -> None:
-    check_model(settings.model.base, settings.sampling)
+    check_model(settings.model.reference, settings.sampling)
 
 
 def _check_plans(settings: FidelityRunSettings) -> None:
     plans = settings.fidelity.plans
-    base: str | None = settings.model.base
+    base: str | None = settings.model.reference
     try:
         _check_model(settings)
     except SettingsError:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from sdo_ray.config.calls import check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
+from sdo_ray.config.run import model_of
 from sdo_ray.evaluation.models import AdaptedModel, ModelSource, WholeModel
 from sdo_ray.evaluation.outcome import read_outcome
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION
 from sdo_ray.evaluation.settings import ModelChoice, ModelsSettings
 from sdo_ray.models.adapter_file import FILE as ADAPTER_FILE
 from sdo_ray.models.export import ADAPTER, MODEL, product
-from sdo_ray.models.load import ZOO, check_base, resolve
+from sdo_ray.models.files import cached, check_files, pinned
+from sdo_ray.models.load import ZOO, check_base
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.registry.history import History, history_of_run, history_of_version
 from sdo_ray.registry.registered_model import RegisteredModel
@@ -111,12 +113,14 @@ def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, typ
     if (run := _run_directory(choice.model)) is not None:
         return _of_run(choice, run, dtype)
     check_base(choice.model)
-    pipeline = check_pipeline(choice.model)
-    sha256 = fingerprint(resolve(choice.model))
+    model = pinned(choice.model)
+    pipeline = check_pipeline(model)
+    check_files(model)
+    sha256 = fingerprint(cached(model))
     if choice.adapter is None:
-        return Role(choice.model, sha256, WholeModel(choice.model, dtype)), pipeline
+        return Role(model, sha256, WholeModel(model, dtype)), pipeline
     adapter = _read_adapter(choice.adapter)
-    return _adapted(f"{choice.model} + {choice.adapter}", choice.model, sha256, adapter, dtype), pipeline
+    return _adapted(f"{model} + {choice.adapter}", model, sha256, adapter, dtype), pipeline
 
 
 def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, type[DiffusionPipeline]]:
@@ -149,7 +153,7 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, t
     if read_outcome(run) is None:
         got = f"{choice.model!r} is a run of `sdo align` that is not finished"
         raise SettingsError(Problem("model", got, fix="run it to its end"))
-    model = ModelSettings.model_validate(run.read_json(SETTINGS)["model"])
+    model = model_of(ModelSettings.model_validate(run.read_json(SETTINGS)["model"]), run)
     if product(model) == MODEL:
         directory = run.place(MODEL)
         if not run.is_local:
@@ -157,11 +161,11 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, t
             raise SettingsError(Problem("model", got, fix="copy it there and name the copy"))
         pipeline = check_pipeline(directory)
         return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run)), pipeline
-    pipeline = check_pipeline(model.base)
+    pipeline = check_pipeline(model.reference)
     with run.filesystem.open_input_file(f"{run.path}/{ADAPTER}/{ADAPTER_FILE}") as file:
         adapter = file.readall()
-    sha256 = fingerprint(resolve(model.base))
-    return replace(_adapted(run.uri, model.base, sha256, adapter, dtype), history=history_of_run(run)), pipeline
+    sha256 = fingerprint(cached(model.reference))
+    return replace(_adapted(run.uri, model.reference, sha256, adapter, dtype), history=history_of_run(run)), pipeline
 
 
 def _adapted(where: str, base: str, sha256: str, adapter: bytes, dtype: str) -> Role:

@@ -8,11 +8,15 @@ from typing import Any, Protocol, Self
 
 from pydantic import Field, ValidationError
 
-from sdo_ray.settings import Problem, Settings, SettingsError, relative_paths
+from sdo_ray.models.files import pinned
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.settings import Problem, Settings, SettingsError, relative_paths, under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
 FILE = "settings.json"
+BASE = "base.json"
+"""The file that says which base model the run reads."""
 
 
 class RunSettings(Settings):
@@ -107,6 +111,22 @@ def _start_here(values: dict[str, Any], settings: JobSettings) -> None:
     kind: Any = type(settings)
     for found in relative_paths(kind, values):
         found.start_at(Path.cwd())
+
+
+def model_of(model: ModelSettings, run: RunDirectory) -> ModelSettings:
+    """The model as the run reads it: one of the hub at the commit that it was when the run was started.
+
+    Raises:
+        SettingsError: see `sdo_ray.models.files.pinned`.
+    """
+    with under("model"):
+        reference = (run.read_json(BASE) or {}).get("reference") or pinned(model.reference)
+    return model.model_copy(update={"base": reference, "revision": None, "variant": None})
+
+
+def keep_model(run: RunDirectory, model: ModelSettings) -> None:
+    """Bind the run to what `model_of` returned."""
+    run.write_json(BASE, {"reference": model.reference})
 
 
 def keep_settings(run: RunDirectory, settings: JobSettings) -> None:

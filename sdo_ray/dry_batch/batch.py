@@ -21,6 +21,7 @@ from sdo_ray.dry_batch.calls import blamed, check_call, stand_in, tiny
 from sdo_ray.dry_batch.problems import OFF, problem
 from sdo_ray.dry_batch.process import Died, apart
 from sdo_ray.dry_batch.rewards import DryRewards
+from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach, initial_policy
@@ -28,8 +29,8 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.small import is_large
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, choose_kept_graph
 from sdo_ray.rollout.records import Contribution, PromptBatch
-from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import Problem, SettingsError, under
 from sdo_ray.training.modules import Denoisers, Policy
 
@@ -73,29 +74,33 @@ def dry_batch(settings: AlignSettings, say: Say = lambda _: None) -> str | None:
         SettingsError: as `check_by_dry_batch`.
     """
     say("model.base")
-    base = settings.model.base
+    base = settings.model.reference
     with TemporaryDirectory(prefix="sdo-dry-batch-") as directory:
+        stand: dict[str, str | None] = {}
         if is_large(base):
             try:
-                base = stand_in(base, Path(directory))
+                stand = {"base": stand_in(base, Path(directory)), "revision": None, "variant": None}
             except SettingsError as error:
                 raise error.under("model") from None
             except ValueError as error:
                 return f"{base!r} has no small stand-in: {error}"
-        _try(settings, settings.model.model_copy(update={"base": base}), say)
+        _try(settings, settings.model.model_copy(update=stand), say)
     return None
 
 
 def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
     with under("model"):
-        pipeline = load_pipeline(model.base, model.dtype)
+        pipeline = load_pipeline(model.reference, model.dtype)
     trained, weights = attach(pipeline.components, model), initial_policy(model, seed=0)
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
+    device = "cuda" if settings.samplers.num_gpus else "cpu"  # where the run's samplers are; here all is on the CPU
+    if model.checkpoints_blocks(device):
+        checkpoint_blocks(pipeline.components.values())
     say("sampling")
     check_call(pipeline, settings.sampling, _some(prompts, settings.samplers.batch_size))
     rewards = DryRewards(settings, say)
 
-    def contribution(how: SamplingSettings) -> Contribution:
+    def contribution(how: LearnedSamplingSettings) -> Contribution:
         return compute_contribution(
             pipeline,
             PromptBatch(0, (0, 1), _some(prompts, 2)),
@@ -107,9 +112,10 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
             terms=[term.term for term in settings.rewards.terms],
             normalize=settings.rewards.normalize,
             backward=settings.training.backward,
+            kept_graph=choose_kept_graph(pipeline, how, settings.plan, settings.samplers),
         )
 
-    small = tiny(pipeline, settings.sampling, settings.plan, model.base)
+    small = tiny(pipeline, settings.sampling, settings.plan, model.reference)
     try:
         made = contribution(small)
     except SettingsError:
@@ -118,7 +124,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
         if not rewards.asked:
             raise blamed(error, small, contribution) from None
         raise SettingsError(problem("model", "the backward pass of a first tiny batch failed", error)) from None
-    if not made.num_samples and model.base == settings.model.base:  # random weights may have made anything
+    if not made.num_samples and model.reference == settings.model.reference:  # random weights may have made anything
         raise SettingsError(_nothing_counts(made))
     say("training")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdo_ray.backprop import called_scheduler
 from sdo_ray.config.calls import check_estimator
@@ -19,6 +19,8 @@ from sdo_ray.settings import SettingsError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+S = TypeVar("S", bound=SamplingSettings)
 
 LIMITS = {"height": 64, "width": 64, "num_frames": 9}
 """Sizes of the tiny call: pixels, and frames of a video."""
@@ -38,7 +40,7 @@ def check_call(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts:
         raise blamed(error, sampling, lambda how: _begin(pipeline, how, prompts)) from None
 
 
-def blamed(error: Exception, sampling: SamplingSettings, call: Callable[[SamplingSettings], Any]) -> SettingsError:
+def blamed(error: Exception, sampling: S, call: Callable[[S], Any]) -> SettingsError:
     """What a call raised, said of the option without which it raises nothing."""
     for option, value in sampling.options.items():
         others = {name: other for name, other in sampling.options.items() if name != option}
@@ -50,7 +52,7 @@ def blamed(error: Exception, sampling: SamplingSettings, call: Callable[[Samplin
     return SettingsError(problem("sampling", "the pipeline cannot be called like this", error))
 
 
-def tiny(pipeline: DiffusionPipeline, sampling: SamplingSettings, plan: PlanSettings, base: str) -> SamplingSettings:
+def tiny(pipeline: DiffusionPipeline, sampling: S, plan: PlanSettings, base: str) -> S:
     """The same sampling of small images, in as few steps as the plan takes.
 
     Args:

@@ -72,7 +72,7 @@ class PolicyModel:
 
     def load(self, device: str) -> DiffusionPipeline:
         """See `ModelSource`."""
-        pipeline = load_pipeline(self.model.base, self.model.dtype, device)
+        pipeline = load_pipeline(self.model.reference, self.model.dtype, device)
         _, weights = self.policies.newest(self.version)
         assert weights is not None
         set_parameters(attach(pipeline.components, self.model), load_tensors(weights))

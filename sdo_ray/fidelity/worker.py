@@ -70,7 +70,7 @@ class GradientMaker:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
         device = "cuda" if config.samplers.num_gpus else "cpu"
-        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
+        self._pipeline = load_pipeline(config.model.reference, config.model.dtype, device)
         trained = attach(self._pipeline.components, config.model)
         set_parameters(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
         self._parameters = trained_parameters(trained)

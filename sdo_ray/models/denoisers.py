@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from sdo_ray.backprop.denoisers import denoiser_names, denoisers_of, names_of_denoisers
-from sdo_ray.models.load import ZOO, reading, resolve
+from sdo_ray.models.load import ZOO, load_index, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
+from sdo_ray.models.reference import parse
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.zoo.text import text_encoder_directory
 
@@ -56,10 +57,8 @@ def denoiser_classes(base: str) -> dict[str, str]:
     Raises:
         SettingsError: there is none, one is not a class of diffusers, or the configuration cannot be read.
     """
-    import diffusers
 
-    with reading(base):
-        index = diffusers.DiffusionPipeline.load_config(resolve(base))
+    index = load_index(base)
     found: dict[str, str] = {}
     for name in denoiser_names([name for name, entry in index.items() if entry != [None, None]]):
         library, found[name] = index[name]
@@ -78,7 +77,7 @@ def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Modu
     for name, kind in denoiser_classes(base).items():
         with quiet_libraries(), reading(base):
             found[name] = getattr(diffusers, kind).from_pretrained(
-                location, subfolder=name, dtype=getattr(torch, dtype), use_safetensors=True
+                location, subfolder=name, dtype=getattr(torch, dtype), use_safetensors=True, **parse(base).of_weights
             )
         found[name].requires_grad_(False).eval()
     return found
@@ -93,11 +92,11 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
     import diffusers
     from accelerate import init_empty_weights
 
-    location, found = resolve(base), {}
+    location, options, found = resolve(base), parse(base).of_configurations, {}
     for name, kind in denoiser_classes(base).items():
         model_class = getattr(diffusers, kind)
         with init_empty_weights(), reading(base):
-            found[name] = model_class.from_config(model_class.load_config(location, subfolder=name))
+            found[name] = model_class.from_config(model_class.load_config(location, subfolder=name, **options))
         found[name].requires_grad_(False)
     return found
 
@@ -108,12 +107,10 @@ def text_encoder_skeletons(base: str) -> dict[str, torch.nn.Module]:
     Raises:
         SettingsError: one is not a class of transformers, or its configuration cannot be read.
     """
-    import diffusers
     import transformers
     from accelerate import init_empty_weights
 
-    with reading(base):
-        index = diffusers.DiffusionPipeline.load_config(resolve(base))
+    index = load_index(base)
     found: dict[str, torch.nn.Module] = {}
     for name in TEXT_ENCODERS:
         library, kind = index.get(name) or (None, None)
@@ -123,7 +120,7 @@ def text_encoder_skeletons(base: str) -> dict[str, torch.nn.Module]:
             raise _foreign(base, name, f"{library}.{kind}", "transformers")
         encoder = getattr(transformers, kind)
         # The zoo's models leave their text encoder out, because a package brings it.
-        place = {"subfolder": name} if not base.startswith(ZOO) else {}
+        place = parse(base).of_configurations | {"subfolder": name} if not base.startswith(ZOO) else {}
         location = resolve(base) if place else text_encoder_directory()
         with init_empty_weights(), reading(base):
             found[name] = encoder(encoder.config_class.from_pretrained(location, **place))

@@ -23,7 +23,7 @@ def product(model: ModelSettings) -> str:
     Raises:
         SettingsError: the base has no denoiser, or its configuration cannot be read.
     """
-    return MODEL if model.kind.adapter_writer(model.base, model.kind_settings) is None else ADAPTER
+    return MODEL if model.kind.adapter_writer(model.reference, model.kind_settings) is None else ADAPTER
 
 
 def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, torch.Tensor]) -> str | None:
@@ -38,14 +38,14 @@ def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, to
     Returns:
         `BASE` if it was written, else None.
     """
-    if (write := model.kind.adapter_writer(model.base, model.kind_settings)) is not None:
+    if (write := model.kind.adapter_writer(model.reference, model.kind_settings)) is not None:
         write(weights, directory / ADAPTER)
         if not model.base.startswith(ZOO):
             return None
         with quiet_libraries():
-            load_pipeline(model.base).save_pretrained(directory / BASE)
+            load_pipeline(model.reference).save_pretrained(directory / BASE)
         return BASE
-    pipeline = load_pipeline(model.base, model.dtype)
+    pipeline = load_pipeline(model.reference, model.dtype)
     trained = attach(pipeline.components, model)
     set_parameters(trained, weights)
     model.kind.merge(trained)

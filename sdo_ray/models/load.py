@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdo_ray import zoo
 from sdo_ray.models.quiet import quiet_libraries
+from sdo_ray.models.reference import parse
 from sdo_ray.settings import Problem, SettingsError
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def check_base(base: str) -> None:
                 Problem("base", f"got {base!r}", f"the zoo has {known}", "choose one of these, a path or a hub id")
             )
         return
-    path = Path(base).expanduser()
+    named = parse(base).base
+    path = Path(named).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise SettingsError(
@@ -44,7 +46,7 @@ def check_base(base: str) -> None:
                 )
             )
         return
-    looks_local = base.startswith((".", "/", "~")) or base.count("/") != 1
+    looks_local = named.startswith((".", "/", "~")) or named.count("/") != 1
     if looks_local:
         raise SettingsError(
             Problem(
@@ -64,8 +66,31 @@ def resolve(base: str) -> str:
     check_base(base)
     if base.startswith(ZOO):
         return str(zoo.directory(base.removeprefix(ZOO)))
+    base = parse(base).base
     path = Path(base).expanduser()
     return str(path) if path.is_dir() else base
+
+
+def load_index(base: str) -> dict[str, Any]:
+    """The `model_index.json` of a base model.
+
+    Raises:
+        SettingsError: see `check_base`; or it cannot be read.
+    """
+    import diffusers
+
+    with quiet_libraries(), reading(base):
+        found: dict[str, Any] = diffusers.DiffusionPipeline.load_config(resolve(base), **parse(base).of_configurations)
+    return found
+
+
+def component_class(library: str, kind: str) -> Any:
+    """The class of a component, as a `model_index.json` names it."""
+    import diffusers
+    import transformers
+
+    found = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    return getattr(found or getattr(diffusers.pipelines, library), kind)
 
 
 def pipeline_class(base: str) -> type[DiffusionPipeline]:
@@ -76,8 +101,7 @@ def pipeline_class(base: str) -> type[DiffusionPipeline]:
     """
     import diffusers
 
-    with quiet_libraries(), reading(base):
-        named = diffusers.DiffusionPipeline.load_config(resolve(base))["_class_name"]
+    named = load_index(base)["_class_name"]
     name = named if isinstance(named, str) else named[-1]  # [module, class] names a file of the model's own
     found: type[DiffusionPipeline] | None = getattr(diffusers, name, None) if name == named else None
     if found is None:
@@ -102,7 +126,7 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
     """A frozen pipeline, ready to sample.
 
     Args:
-        base: `zoo://NAME`, a directory in diffusers format, or a hub id.
+        base: `zoo://NAME`, a directory in diffusers format, or a hub id; see `sdo_ray.models.reference`.
         dtype: name of the torch type of all weights, such as "float32".
         device: torch device.
 
@@ -125,11 +149,10 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
             if torch_dtype != torch.float32:
                 pipeline.to(torch_dtype)
         else:
-            location = resolve(base)
             # Saved as there being none, such as SD3's T5, which diffusers alone would miss.
-            index = DiffusionPipeline.load_config(location)
-            absent = {name: None for name, entry in index.items() if entry == [None, None]}
-            pipeline = DiffusionPipeline.from_pretrained(location, dtype=torch_dtype, use_safetensors=True, **absent)
+            absent = {name: None for name, entry in load_index(base).items() if entry == [None, None]}
+            options = parse(base).of_weights | {"dtype": torch_dtype, "use_safetensors": True}
+            pipeline = DiffusionPipeline.from_pretrained(resolve(base), **options, **absent)
     pipeline.set_progress_bar_config(disable=True)
     for name, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
@@ -149,9 +172,7 @@ def check_components(base: str) -> None:
     """Refuse a model one of whose components is code that comes with it."""
     import diffusers
 
-    with quiet_libraries(), reading(base):
-        index = diffusers.DiffusionPipeline.load_config(resolve(base))
-    for name, entry in index.items():
+    for name, entry in load_index(base).items():
         if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
             continue
         library, kind = entry
@@ -191,10 +212,10 @@ def load_scheduler(base: str) -> Any:
     """
     import diffusers
 
-    location = resolve(base)
+    library, kind = load_index(base).get("scheduler", (None, None))
+    if library != "diffusers":
+        fix = "name a model that is sampled by steps"
+        raise SettingsError(Problem("base", f"{base!r} has no scheduler of diffusers", fix=fix))
+    options = parse(base).of_configurations | {"subfolder": "scheduler"}
     with quiet_libraries(), reading(base):
-        library, kind = diffusers.DiffusionPipeline.load_config(location).get("scheduler", (None, None))
-        if library != "diffusers":
-            fix = "name a model that is sampled by steps"
-            raise SettingsError(Problem("base", f"{base!r} has no scheduler of diffusers", fix=fix))
-        return getattr(diffusers, kind).from_pretrained(location, subfolder="scheduler")
+        return getattr(diffusers, kind).from_pretrained(resolve(base), **options)

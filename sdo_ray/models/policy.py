@@ -38,4 +38,4 @@ def initial_policy(model: ModelSettings, seed: int) -> dict[str, torch.Tensor]:
     Raises:
         SettingsError: the base cannot be read, or no layer's name ends with one of the settings' endings.
     """
-    return model.kind.initial(model.base, model.dtype, model.kind_settings, seed)
+    return model.kind.initial(model.reference, model.dtype, model.kind_settings, seed)

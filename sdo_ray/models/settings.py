@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sdo_ray.models.reference import Reference, parse
 from sdo_ray.models.trained.diffit import DiffFitSettings
 from sdo_ray.models.trained.lora import LoraSettings
 from sdo_ray.models.trained.registry import KINDS, Kind
@@ -17,6 +18,17 @@ class ModelSettings(Settings):
 
     base: str = Field(
         description="What to align: `zoo://NAME`, a directory in diffusers format, or a hub id such as `org/name`."
+    )
+    revision: str | None = Field(
+        None,
+        min_length=1,
+        description="Branch, tag or commit of a hub model; none: its main branch. The commit that it is when the run "
+        "starts is kept with the run, and read by every node.",
+    )
+    variant: str | None = Field(
+        None,
+        min_length=1,
+        description="The middle of the weights' file names: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Type of the frozen weights and of sampling. What is trained is always float32."
@@ -32,6 +44,12 @@ class ModelSettings(Settings):
     )
     lora: LoraSettings = Field(default_factory=LoraSettings, description="With `train: lora`.")
     diffit: DiffFitSettings = Field(default_factory=DiffFitSettings, description="With `train: diffit`.")
+
+    @property
+    def reference(self) -> str:
+        """What names the base model for whoever reads it; see `sdo_ray.models.reference`."""
+        named = parse(self.base)
+        return str(Reference(named.base, self.revision or named.revision, self.variant or named.variant))
 
     @property
     def kind(self) -> Kind:

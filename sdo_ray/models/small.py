@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sdo_ray.backprop.bypass import CHECKS
-from sdo_ray.models.load import ZOO, check_components, pipeline_class, reading, resolve
+from sdo_ray.models.load import ZOO, check_components, component_class, load_index, pipeline_class, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
+from sdo_ray.models.reference import parse
 
 LARGE = 2**30
 """Bytes of weights above which a model is large."""
@@ -59,47 +60,45 @@ def save_small(base: str, directory: Path, *, heads: int | None) -> None:
         SettingsError: the base cannot be read, or has code of its own.
         ValueError: it would still be too large.
     """
-    import diffusers
     from accelerate import init_empty_weights
 
     check_components(base)
-    kind, location = pipeline_class(base), resolve(base)
+    kind, index = pipeline_class(base), load_index(base)
     with quiet_libraries(), reading(base):
-        index = diffusers.DiffusionPipeline.load_config(location)
         given = {name: index.get(name) for name in inspect.signature(kind.__init__).parameters if name != "self"}
         named = {name: entry for name, entry in given.items() if isinstance(entry, list)}
-        kinds = {name: _kind(*entry) for name, entry in named.items() if entry[1] is not None and name not in CHECKS}
+        kinds = {
+            name: component_class(*entry)
+            for name, entry in named.items()
+            if entry[1] is not None and name not in CHECKS
+        }
         parts: dict[str, Any] = dict.fromkeys(named)
-        networks = {name: _config(part, location, name, heads) for name, part in kinds.items() if _is_network(part)}
+        networks = {name: _config(part, base, name, heads) for name, part in kinds.items() if _is_network(part)}
         with init_empty_weights():
             skeletons = [_network(kinds[name], config) for name, config in networks.items()]
         if (size := sum(p.numel() for skeleton in skeletons for p in skeleton.parameters())) > MOST:
             raise ValueError(f"even with two layers a part it has {size / 1e9:.1f} billion parameters")
         for name, part in kinds.items():
             parts[name] = (
-                _network(part, networks[name]) if name in networks else part.from_pretrained(location, subfolder=name)
+                _network(part, networks[name]) if name in networks else _read(part.from_pretrained, base, name)
             )
         kind(**given | parts).save_pretrained(directory)
-
-
-def _kind(library: str, name: str) -> Any:
-    import diffusers
-    import transformers
-
-    found = {"diffusers": diffusers, "transformers": transformers}.get(library)
-    return getattr(found or getattr(diffusers.pipelines, library), name)
 
 
 def _is_network(kind: Any) -> bool:
     return issubclass(kind, torch.nn.Module)
 
 
-def _config(kind: Any, location: str, name: str, heads: int | None) -> dict[str, Any]:
+def _read(read: Callable[..., Any], base: str, name: str) -> Any:
+    return read(resolve(base), subfolder=name, **parse(base).of_configurations)
+
+
+def _config(kind: Any, base: str, name: str, heads: int | None) -> dict[str, Any]:
     import transformers
 
     if issubclass(kind, transformers.PreTrainedModel):
-        return _smaller(kind.config_class.from_pretrained(location, subfolder=name).to_dict(), None)
-    return _smaller(kind.load_config(location, subfolder=name), heads)
+        return _smaller(_read(kind.config_class.from_pretrained, base, name).to_dict(), None)
+    return _smaller(_read(kind.load_config, base, name), heads)
 
 
 def _network(kind: Any, config: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, as_metrics, write
 from sdo_ray.evaluation.result import Evaluation
 from sdo_ray.evaluation.summary import summarize
 from sdo_ray.models.export import export_model, product
-from sdo_ray.models.load import resolve
+from sdo_ray.models.files import cached
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
@@ -48,7 +48,7 @@ def hand_out(
     """
     lines = summarize(comparison)
     origin = environment() | dict(rewards)
-    origin |= {"base_model": model.base, "base_model_sha256": fingerprint(resolve(model.base))}
+    origin |= {"base_model": model.reference, "base_model_sha256": fingerprint(cached(model.reference))}
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)
         tracked.log_results(as_metrics(lines), write_images(local, comparison))
@@ -57,7 +57,7 @@ def hand_out(
             "before/after sheet": run.place(SHEET),
             "all images and scores": run.place(IMAGES),
             trained: run.place(trained),
-            "base model": run.place(base) if base else model.base,
+            "base model": run.place(base) if base else model.reference,
             "MLflow": how_to_look(tracked.uri),
         }
         run.copy_in(local)
@@ -68,7 +68,7 @@ def hand_out(
                 tracked.run_id,
                 tracking.register_as,
                 local,
-                model.base,
+                model.reference,
                 Recipe.of(config.sampling, model.dtype, config.samplers.batch_size),
                 examples=examples_of(comparison.images["prompt"].to_pylist(), config.seed),
                 provenance=origin,

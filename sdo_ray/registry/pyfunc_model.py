@@ -32,6 +32,7 @@ class RegisteredPipeline(PythonModel):
         self._pipeline = DiffusionPipeline.from_pretrained(
             context.artifacts.get("pipeline") or self._recipe["base"],
             revision=self._recipe["revision"],
+            variant=self._recipe.get("variant"),
             dtype=self._dtype,
             use_safetensors=True,
         )

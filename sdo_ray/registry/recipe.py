@@ -30,6 +30,8 @@ class Recipe:
     """Hub id of the base model, if it is named rather than copied."""
     revision: str | None = None
     """Its commit."""
+    variant: str | None = None
+    """The variant of its weights; see `sdo_ray.models.reference`."""
 
     @staticmethod
     def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sdo_ray.models.export import ADAPTER as EXPORTED_ADAPTER
 from sdo_ray.models.export import BASE, MODEL
+from sdo_ray.models.files import cached
 from sdo_ray.models.load import resolve
+from sdo_ray.models.reference import parse
 from sdo_ray.registry.recipe import FILE as RECIPE
 from sdo_ray.registry.recipe import Recipe, write_recipe
 from sdo_ray.registry.versions import ADAPTER, PIPELINE, SCHEME, SHA256, fetch_base
@@ -129,11 +131,11 @@ def _gather(files: Path, directory: Path, base: str, recipe: Recipe, copy_base: 
     elif Path(resolve(base)).is_dir():
         copy_pipeline(Path(resolve(base)), files / PIPELINE)
     else:
-        revision = _revision(base)
+        reference, revision = parse(base), _revision(base)
         if copy_base:
-            copy_pipeline(fetch_base(base, revision), files / PIPELINE)
+            copy_pipeline(fetch_base(reference.base, revision, reference.variant), files / PIPELINE)
         else:
-            recipe = replace(recipe, base=base, revision=revision)
+            recipe = replace(recipe, base=reference.base, revision=revision, variant=reference.variant)
     if (adapter := directory / EXPORTED_ADAPTER).is_dir():
         shutil.copytree(adapter, files / ADAPTER)
     write_recipe(files, recipe)
@@ -182,15 +184,13 @@ def copy_pipeline(source: Path, target: Path) -> None:
 
 def _revision(base: str) -> str:
     """The commit of a hub model that is in this machine's cache, and so was used."""
-    from huggingface_hub import try_to_load_from_cache
-
-    index = try_to_load_from_cache(base, "model_index.json")
-    if not isinstance(index, str):
+    directory = Path(cached(base))
+    if not directory.is_dir():
         got = f"the base model {base!r} is not in the hub's cache on this machine"
         raise SettingsError(
             Problem("tracking.register_as", got, fix="load it here once, or copy it with copy_hub_base")
         )
-    return Path(index).parent.name
+    return directory.name
 
 
 def _signature(recipe: Recipe) -> ModelSignature:

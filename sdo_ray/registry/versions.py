@@ -136,7 +136,7 @@ def recipe_beside(pipeline: Path) -> Recipe:
     return read_recipe(pipeline.parent)
 
 
-def fetch_base(base: str, revision: str) -> Path:
+def fetch_base(base: str, revision: str, variant: str | None = None) -> Path:
     """A hub model's files on this machine, weights as safetensors only.
 
     Raises:
@@ -146,7 +146,7 @@ def fetch_base(base: str, revision: str) -> Path:
 
     try:
         with quiet_libraries():
-            return Path(DiffusionPipeline.download(base, revision=revision, use_safetensors=True))
+            return Path(DiffusionPipeline.download(base, revision=revision, variant=variant, use_safetensors=True))
     except OSError as error:
         cause = " ".join(str(error).split())[:300]
         got = f"the base model {base!r}, revision {revision}, cannot be fetched from the hub: {cause}"
@@ -201,7 +201,7 @@ def _provide_base(files: Path) -> None:
     recipe, pipeline = read_recipe(files), files / PIPELINE
     if recipe.base is None or recipe.revision is None or pipeline.exists():
         return
-    base = fetch_base(recipe.base, recipe.revision)
+    base = fetch_base(recipe.base, recipe.revision, recipe.variant)
     with tempfile.TemporaryDirectory(dir=files, prefix=".part-") as part:
         link = Path(part) / PIPELINE
         link.symlink_to(base, target_is_directory=True)

@@ -19,6 +19,7 @@ from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preview import preview
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
 from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.settings import SettingsError
 
 
 class Sampler:
@@ -37,15 +38,25 @@ class Sampler:
         self._terms = [term.term for term in config.mix.terms]
         self._rewards = RewardClient(reward_actors, [term.key for term in self._terms if term.weight])
         device = "cuda" if config.samplers.num_gpus else "cpu"
-        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
+        self._version = -1
+        self._refused: SettingsError | None = None
+        try:
+            self._load(device)
+        except SettingsError as error:
+            self._refused = error  # and raised by a call: an actor that cannot start is started again and again
+
+    def _load(self, device: str) -> None:
+        config = self._config
+        self._pipeline = load_pipeline(config.model.reference, config.model.dtype, device)
         self._trained = attach(self._pipeline.components, config.model)
         if config.model.checkpoints_blocks(device):
             checkpoint_blocks(self._pipeline.components.values())
         self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
-        self._version = -1
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of `schedule` -> one row of `Contribution.to_arrow`."""
+        if self._refused is not None:
+            raise self._refused
         batch = PromptBatch.from_arrow(block)
         self._adopt_newest_policy(batch.update)
         contribution = compute_contribution(

@@ -79,7 +79,7 @@ class Denoisers(torch.nn.Module):
 
     def __init__(self, model: ModelSettings, weights: Weights) -> None:
         super().__init__()
-        self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.base, model.dtype), model))
+        self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.reference, model.dtype), model))
         set_parameters(dict(self.denoisers.items()), weights)
 
     def named(self) -> dict[str, torch.nn.Parameter]:

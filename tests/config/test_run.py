@@ -6,8 +6,11 @@ import pytest
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
-from sdo_ray.config.run import keep_settings, open_run
+from sdo_ray.config.run import keep_model, keep_settings, model_of, open_run
+from sdo_ray.models.settings import ModelSettings
 from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+from tests.support.hub import COMMIT, cached_hub_model
 from tests.support.runs import tiny_settings
 
 
@@ -42,3 +45,17 @@ def test_demands_count_what_runs_at_once(settings: AlignSettings) -> None:
 def test_previews_are_due_every_nth_and_last_update(settings: AlignSettings) -> None:
     # batch_size 8: updates 0, 3 and 5 of six
     assert settings.sampler_config().preview_rows == {0, 24, 40}
+
+
+def test_a_run_reads_the_commit_that_it_started_with(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_hub_model(tiny_base, tmp_path, "org/name", monkeypatch)
+    model, run = ModelSettings(base="org/name"), RunDirectory(str(tmp_path / "runs"), "a")
+    started = model_of(model, run)
+    assert started.reference == f"org/name@{COMMIT}"
+    keep_model(run, started)
+    (tmp_path / "models--org--name/refs/main").write_text("f" * 40)
+    assert model_of(model, run) == started
+    with pytest.raises(SettingsError, match=r"model\.base: 'org/name' cannot be read"):
+        model_of(model, RunDirectory(str(tmp_path / "runs"), "b"))

@@ -1,0 +1,118 @@
+"""Models that cannot be read are refused in a line each, before anything loads them; references with their parts."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from sdo_ray.models.denoisers import denoiser_skeletons, load_denoisers
+from sdo_ray.models.files import cached, check_files, pinned
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.reference import Reference, parse
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.settings import SettingsError
+from tests.backprop.tiny import stable_diffusion_3
+from tests.support.hub import COMMIT, cached_hub_model
+
+
+@pytest.fixture
+def model(tiny_base: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_base, tmp_path / "model"))
+
+
+def unet(model: Path) -> Path:
+    return model / "unet/diffusion_pytorch_model.safetensors"
+
+
+def only_a_variant(model: Path) -> None:
+    unet(model).rename(model / "unet/diffusion_pytorch_model.fp16.safetensors")
+
+
+def only_pickles(model: Path) -> None:
+    unet(model).rename(model / "unet/diffusion_pytorch_model.bin")
+
+
+def cut(model: Path) -> None:
+    unet(model).write_bytes(unet(model).read_bytes()[:-100])
+
+
+def cut_in_its_header(model: Path) -> None:
+    unet(model).write_bytes(unet(model).read_bytes()[:50])
+
+
+def pointer(model: Path) -> None:
+    unet(model).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+
+
+def nothing(model: Path) -> None:
+    unet(model).unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (only_a_variant, "variant: the weights of the unet of .* are there as fp16 only; give it: fp16"),
+        (
+            only_pickles,
+            r"base: the unet of .* has diffusion_pytorch_model\.bin, which may hold code .* no \.safetensors",
+        ),
+        (cut, r"base: diffusion_pytorch_model\.safetensors of the unet of .* is cut: it has \d+ of \d+ bytes"),
+        (cut_in_its_header, "is no safetensors file, or is cut: it has 50 bytes"),
+        (pointer, "is a pointer of Git LFS, not the file itself; download it again"),
+        (nothing, "base: the unet of .* has no weights"),
+    ],
+)
+def test_one_line(model: Path, harm: Callable[[Path], None], said: str) -> None:
+    check_files(str(model))
+    harm(model)
+    with pytest.raises(SettingsError, match=said) as caught:
+        check_files(str(model))
+    assert len(caught.value.problems) == 1
+
+
+def test_a_variant_that_is_named_is_read(model: Path) -> None:
+    only_a_variant(model)
+    named = ModelSettings(base=str(model), variant="fp16").reference
+    check_files(named)
+    plain = load_pipeline(named).unet.state_dict()
+    assert all(torch.equal(plain[key], value) for key, value in load_denoisers(named)["unet"].state_dict().items())
+
+
+def test_sd3_without_t5(tmp_path: Path) -> None:
+    pipeline = stable_diffusion_3()
+    pipeline.unload_lora_weights()
+    pipeline.save_pretrained(tmp_path)
+    check_files(str(tmp_path))
+    loaded = load_pipeline(str(tmp_path))
+    assert isinstance(loaded, StableDiffusion3Pipeline)
+    assert loaded.text_encoder_3 is None
+
+
+def test_references(tmp_path: Path) -> None:
+    assert parse("org/name") == Reference("org/name")
+    assert parse("org/name@refs/pr/3#fp16") == Reference("org/name", "refs/pr/3", "fp16")
+    (odd := tmp_path / "a@b#c").mkdir()
+    assert parse(str(odd)) == Reference(str(odd))
+    assert parse("~/nowhere@x") == Reference("~/nowhere", "x")
+    assert parse(f"{odd}#fp16") == Reference(str(odd), None, "fp16")
+    for text in ("org/name", "org/name@v1", "org/name#fp16", "org/name@v1#fp16", f"{odd}#fp16"):
+        assert str(parse(text)) == text
+
+
+def test_a_hub_model_is_pinned_to_its_commit(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached_hub_model(tiny_base, tmp_path, "org/name", monkeypatch)
+    settings = ModelSettings(base="org/name", revision="main")
+    assert pinned(settings.reference) == f"org/name@{COMMIT}"
+    assert pinned("zoo://emoji") == "zoo://emoji"
+    assert pinned(str(tiny_base)) == str(tiny_base)
+    assert cached(f"org/name@{COMMIT}") == str(tmp_path / "models--org--name/snapshots" / COMMIT)
+    assert denoiser_skeletons(f"org/name@{COMMIT}").keys() == {"unet"}
+    for absent in ("org/other", "org/name@v2"):
+        with pytest.raises(SettingsError, match=f"base: '{absent}' cannot be read"):
+            pinned(absent)
+    nothing(Path(cached("org/name")))
+    with pytest.raises(SettingsError, match="has no weights"):
+        check_files("org/name")
