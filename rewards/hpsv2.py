@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from rewards.towers.checkpoint import FromHub, describe, find_file, load_strict, precision, read_tensors
-from rewards.towers.clip import DualTower
+from rewards.towers.clip import VIT_H_14, DualTower
 from rewards.towers.open_clip import from_open_clip
 from rewards.towers.pixels import AS_HPS
 
@@ -31,27 +31,8 @@ class Hpsv2(FromHub):
 
     differentiable = True
     licence = "Apache-2.0"
-    architecture: ClassVar[Mapping[str, Any]] = {
-        "vision_config": {
-            "hidden_size": 1280,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 16,
-            "intermediate_size": 5120,
-            "patch_size": 14,
-            "image_size": 224,
-            "hidden_act": "gelu",
-        },
-        "text_config": {
-            "hidden_size": 1024,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "intermediate_size": 4096,
-            "hidden_act": "gelu",
-            "eos_token_id": 49407,
-        },
-        "projection_dim": 1024,
-    }
-    """ViT-H-14, as arguments of `CLIPConfig`."""
+    architecture: ClassVar[Mapping[str, Any]] = VIT_H_14
+    """Arguments of `CLIPConfig`."""
 
     def __init__(
         self,

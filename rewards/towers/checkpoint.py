@@ -15,6 +15,9 @@ from torch import Tensor, nn
 PRECISIONS = {kind: getattr(torch, kind) for kind in ("float32", "bfloat16", "float16", "float64")}
 """What a network can compute in. float64 is for checks of gradients."""
 
+CONSTANTS = ("position_ids", "attn_mask")
+"""Ends of names that older versions of networks saved constants by."""
+
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _LOCAL = ("/", ".", "~")
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -190,13 +193,14 @@ def load_strict(module: _Module, tensors: Mapping[str, Tensor], what: str) -> _M
 
     Args:
         module: whose parameters and buffers take the tensors as they are, without a copy.
-        tensors: by the module's own names.
+        tensors: by the module's own names; `CONSTANTS` are left out.
         what: the network's name, for messages.
 
     Raises:
         ValueError: other keys or shapes than the module's.
     """
     wanted = module.state_dict()
+    tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(CONSTANTS)}
     check_keys(tensors.keys(), wanted.keys(), what)
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key].shape:
@@ -207,7 +211,7 @@ def load_strict(module: _Module, tensors: Mapping[str, Tensor], what: str) -> _M
     return frozen(module)
 
 
-def load_pretrained(cls: type[_Module], folder: Path, dtype: str, device: str, ignored: Sequence[str] = ()) -> _Module:
+def load_pretrained(cls: type[_Module], folder: Path, dtype: str, device: str) -> _Module:
     """A model of transformers from its folder, frozen.
 
     Args:
@@ -215,7 +219,6 @@ def load_pretrained(cls: type[_Module], folder: Path, dtype: str, device: str, i
         folder: from `find_folder`.
         dtype: what it computes in.
         device: where.
-        ignored: prefixes of keys that the folder may have and the model does not take.
 
     Raises:
         OSError: there are no safetensors.
@@ -230,7 +233,7 @@ def load_pretrained(cls: type[_Module], folder: Path, dtype: str, device: str, i
         ignore_mismatched_sizes=True,  # they are refused below, by name
         output_loading_info=True,
     )
-    extra = [key for key in info["unexpected_keys"] if not key.startswith((*ignored, "position_ids"))]
+    extra = [key for key in info["unexpected_keys"] if not key.endswith(CONSTANTS)]
     wrong = [*info["missing_keys"], *extra, *(str(key) for key in info["mismatched_keys"])]
     if wrong:
         raise ValueError(f"{folder} is no checkpoint of {cls.__name__}: missing, unknown or other: {_some(wrong)}")

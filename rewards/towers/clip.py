@@ -5,6 +5,7 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 on tensors.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,28 @@ from rewards.towers.checkpoint import Checkpoint, describe_folder, find_folder, 
 from rewards.towers.images import ImageTower, unit
 from rewards.towers.pixels import AS_CLIP, AS_SIGLIP, Preparation
 from rewards.towers.prompts import PromptEmbeddings
+
+VIT_H_14: Mapping[str, Any] = {
+    "vision_config": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "intermediate_size": 5120,
+        "patch_size": 14,
+        "image_size": 224,
+        "hidden_act": "gelu",
+    },
+    "text_config": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "hidden_act": "gelu",
+        "eos_token_id": 49407,
+    },
+    "projection_dim": 1024,
+}
+"""Arguments of `CLIPConfig` for CLIP H/14."""
 
 
 class DualTower(ImageTower):

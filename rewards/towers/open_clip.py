@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
+from rewards.towers.checkpoint import CONSTANTS
+
 _NAMES = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
@@ -38,7 +40,7 @@ def from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights by the names of `CLIPModel`.
 
     Args:
-        tensors: by open_clip's names; `attn_mask`, a constant, is left out.
+        tensors: by open_clip's names; constants are left out.
 
     Returns:
         By transformers' names. Shapes are not checked; loading does that.
@@ -46,7 +48,9 @@ def from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a name that open_clip does not have.
     """
-    return dict(pair for key, tensor in tensors.items() if key != "attn_mask" for pair in _renamed(key, tensor))
+    return dict(
+        pair for key, tensor in tensors.items() if not key.endswith(CONSTANTS) for pair in _renamed(key, tensor)
+    )
 
 
 def _renamed(key: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -34,16 +34,6 @@ def test_importing_the_package_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_only_the_service_may_know_ray():
-    code = (
-        "import sys, rewards.mix, rewards.scoring\n"
-        "from rewards.registry import available, reward_class\n"
-        "[reward_class(name) for name in available()]\n"
-        "sys.exit(any(name in sys.modules for name in ('ray', 'mlflow', 'sdo_ray')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 @pytest.mark.parametrize("name", built_in())
 def test_built_in_rewards_are_there_and_check_with_what_they_need(name, tmp_path):
     assert name in available()

@@ -11,7 +11,7 @@ from PIL import Image
 from rewards.brightness import Brightness
 from rewards.endpoints.server import make_app
 
-from . import clip, dino
+from . import blip, clip, dino, mps
 from .servers import chat, serve
 
 
@@ -106,5 +106,17 @@ CASES: dict[str, Case] = {
             "model": "tiny",
             "template": "Score {prompt}.",
         }
+    ),
+    "image_reward": Case(
+        lambda folder: {"source": str(blip.save_image_reward(folder)), "tokenizer": str(folder)},
+        path="tests.rewards.tiny.blip:TinyImageReward",
+    ),
+    "cycle_reward": Case(
+        lambda folder: {"source": str(blip.save_cycle_reward(folder)), "tokenizer": str(folder)},
+        path="tests.rewards.tiny.blip:TinyCycleReward",
+    ),
+    "mps": Case(
+        lambda folder: {"source": str(mps.save_mps(folder)), "tokenizer": str(folder)},
+        path="tests.rewards.tiny.mps:TinyMps",
     ),
 }

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rewards import create
+from rewards.scoring import score
 from rewards.towers.checkpoint import check_source, describe, describe_folder, find_file, load_strict, read_tensors
 
 from ..tiny.clip import save_clip_model
@@ -58,6 +59,15 @@ def test_other_keys_and_shapes_are_refused():
     assert loaded.weight is not good["weight"]
     assert loaded(torch.ones(1, 2)).tolist() == [[3, 3, 3]]
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_constants_that_older_versions_saved_are_left_out(tmp_path):
+    folder = save_clip_model(tmp_path)
+    before = score(create("clip_score", source=str(folder)), torch.ones(1, 3, 16, 16), ["a"])
+    tensors = read_tensors(folder / "model.safetensors")
+    tensors |= {f"{half}_model.embeddings.position_ids": torch.arange(12)[None] for half in ("text", "vision")}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert torch.equal(score(create("clip_score", source=str(folder)), torch.ones(1, 3, 16, 16), ["a"]), before)
 
 
 def test_sources(tmp_path):
