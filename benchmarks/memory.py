@@ -67,8 +67,7 @@ def checkpointed_blocks(model: BenchmarkModel) -> Iterator[None]:
 def update(model: BenchmarkModel, kept_graph: KeptGraph | None, given: argparse.Namespace, i: int) -> Measured:
     """One update, or without `kept_graph` the plain call."""
     denoisers = find_denoisers(model.pipeline)
-    for parameter in trained_parameters(denoisers).values():
-        parameter.grad = None
+    trained = trained_parameters(denoisers)
     steps = given.steps
     plan = BackpropPlan("plain", steps)
     if kept_graph is not None:
@@ -84,7 +83,7 @@ def update(model: BenchmarkModel, kept_graph: KeptGraph | None, given: argparse.
     reset_peak()
     resumed = time.perf_counter()
     if kept_graph is not None:
-        backpropagate(trajectory, Cotangents(torch.ones_like(trajectory.samples)), denoisers)
+        backpropagate(trajectory, Cotangents(torch.ones_like(trajectory.samples)), trained, denoisers)
     synchronize()
     seconds = sampled - began, time.perf_counter() - resumed
     return Measured(*seconds, sampling_peak - before, waiting - before, peak() - before)

@@ -71,9 +71,6 @@ def plan_gradient(
         evaluated: how to sample, and what counts.
     """
     clock = _clock(pipeline)
-    parameters = list(trained.values())
-    for parameter in parameters:
-        parameter.grad = None
     began = clock()
     with saved_activations(*_modules(pipeline)) as saved:
         trajectory = _sample(pipeline, batch, plan, evaluated)
@@ -81,9 +78,10 @@ def plan_gradient(
     saved.clear()
     reward, cotangents = _reward(trajectory, batch, evaluated)
     resumed = clock()
-    backpropagate(trajectory, cotangents)
+    found = backpropagate(trajectory, cotangents, trained)
     seconds = sampled - began + clock() - resumed
-    return MeasuredGradient(_vector(parameters, [p.grad for p in parameters]), seconds, num_bytes, reward)
+    gradient = _vector(list(trained.values()), list(found.parameters.values()))
+    return MeasuredGradient(gradient, seconds, num_bytes, reward)
 
 
 def step_gradients(

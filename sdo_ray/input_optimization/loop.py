@@ -103,8 +103,10 @@ def optimize_batch(
                 row.stopped = settings.patience is not None and iteration - row.best_iteration >= settings.patience
         if not plan.steps or all(row.stopped for row in rows):
             break
-        adam.zero_grad()
-        backpropagate(trajectory, objective.cotangents)
+        learned = {str(b): value for b, value in enumerate(variable.values)}
+        found = backpropagate(trajectory, objective.cotangents, learned)
+        for name, value in learned.items():
+            value.grad = found.parameters[name].to(value.dtype)
         for b, (row, value) in enumerate(zip(rows, variable.values, strict=True)):
             if not row.stopped:
                 row.kept_steps.append(min(plan.steps))

@@ -26,9 +26,9 @@ class ShippedCall:
     """Gradient of the SUM of the mixed reward over the samples counted, at each of the call's outputs."""
 
     @classmethod
-    def of(cls, call: KeptCall) -> ShippedCall:
-        """From a call, after the backward pass of the images."""
-        return cls(call.denoiser, call.args, call.kwargs, call.gradients())
+    def of(cls, call: KeptCall, gradients: list[torch.Tensor]) -> ShippedCall:
+        """A call with the gradients at its outputs."""
+        return cls(call.denoiser, call.args, call.kwargs, gradients)
 
 
 def dump_calls(calls: Sequence[ShippedCall]) -> bytes:

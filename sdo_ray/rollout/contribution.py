@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from rewards.terms import RewardTerm
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
@@ -109,18 +107,14 @@ def learn_from(
     batch, trajectory, here = waiting.batch, waiting.trajectory, waiting.backward == "sampler"
     denoisers = find_denoisers(pipeline)
     parameters = trained_parameters(denoisers | find_text_encoders(pipeline))
-    for parameter in parameters.values():
-        parameter.grad = None
     objective = reward_objective(scores, gradients, terms, normalize)
-    step_norms = backpropagate(trajectory, objective.cotangents, denoisers if here else None)
-    gradient, calls, finite = Gradient.none(), tuple[ShippedCall, ...](), True
+    found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
+    gradient, calls = Gradient.none(), tuple[ShippedCall, ...]()
     if here:
-        gradient = Gradient.of(
-            {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
-        ).cpu()
+        gradient = Gradient.of(found.parameters).cpu()
         finite = bool(gradient.vector.isfinite().all())
     else:
-        calls = tuple(ShippedCall.of(call) for call in trajectory.calls)
+        calls = tuple(ShippedCall.of(*both) for both in zip(trajectory.calls, found.calls, strict=True))
         finite = all(call.is_finite() for call in trajectory.calls)
     valid = objective.valid & finite
     if not valid.any():  # what was sampled may not be finite, and zero times that is no zero
@@ -133,7 +127,7 @@ def learn_from(
         num_skipped=int((~valid).sum()),
         scores={name: values.tolist() for name, values in scores.items()},
         mixed=objective.score[valid].tolist(),
-        step_norms=step_norms,
+        step_norms=found.norms,
         seconds=Seconds(waiting.sampled - waiting.began, rewarded - waiting.sampled, time.monotonic() - rewarded),
         gradient=gradient,
         calls=calls,

@@ -22,6 +22,8 @@ import torch
 from rewards.mix import combine_gradients, combine_scores, usable
 from rewards.terms import RewardTerm, no_gradient
 from sdo_ray.backprop import GradientRecord, backward_kept
+from sdo_ray.backprop.scaling import power_of_two
+from sdo_ray.backprop.tensors import floating
 from sdo_ray.rollout.sampling import KeptOutput, Trajectory
 
 Scores = dict[str, torch.Tensor]
@@ -77,20 +79,34 @@ def reward_objective(
     return Objective(score, valid, Cotangents(combine_gradients(scores, gradients, terms, valid, normalize)))
 
 
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """What the backward pass of a trajectory gives."""
+
+    parameters: dict[str, torch.Tensor]
+    """By name, zeros where nothing arrives; float32, or float64 where the parameter is."""
+    calls: list[list[torch.Tensor]]
+    """s dR/do of each output of each of the trajectory's kept calls; of the outputs' type, but float32 for float16."""
+    norms: dict[int, float]
+    """Kept step -> norm of the gradient that it learns from, over the batch; see `GradientRecord.norms`."""
+
+
 def backpropagate(
-    trajectory: Trajectory, cotangents: Cotangents, denoisers: Mapping[str, torch.nn.Module] | None = None
-) -> dict[int, float]:
-    """Take all cotangents back in one pass; gradients add up in `.grad` of whatever requires them.
+    trajectory: Trajectory,
+    cotangents: Cotangents,
+    parameters: Mapping[str, torch.Tensor],
+    denoisers: Mapping[str, torch.nn.Module] | None = None,
+) -> Gradients:
+    """Take all cotangents back in one pass. Through float16 they go multiplied by a power of two, less of it if that
+    is too much.
 
     Args:
         trajectory: its graph is freed.
         cotangents: what to start with.
+        parameters: what is learned, by any names; their `.grad` is used and left None.
         denoisers: by component name, for a trajectory with kept calls without a graph: they are made again, an image
             at a time, with the weights that sampled. None leaves that to the trainers: the pass ends at the calls'
-            outputs, see `KeptCall.gradients`.
-
-    Returns:
-        Kept step -> norm of the gradient that it learns from, over the batch; see `GradientRecord.norms`.
+            outputs.
 
     Raises:
         RuntimeError: nothing requires a gradient.
@@ -101,8 +117,45 @@ def backpropagate(
     roots = [(trajectory.samples, cotangents.samples)]
     # Behind o_k comes the plan's scale.
     roots += [(kept.o, u / kept.scale) for kept, u in cotangents.outputs]
-    torch.autograd.backward([root for root, _ in roots], [u.to(root.device, root.dtype) for root, u in roots])
-    if denoisers is not None:
-        for call in trajectory.calls:
-            backward_kept(denoisers[call.denoiser], call, pieces=len(trajectory.samples))
-    return dict(record.norms)
+    ends = [*parameters.values(), *(o for call in trajectory.calls for o in floating(call.output))]
+    through_float16 = any(x.dtype == torch.float16 for x in (*(kept.o for kept in trajectory.outputs), *ends))
+    scale = power_of_two(u for _, u in roots) if through_float16 else 1.0
+    for _ in range(_ATTEMPTS if through_float16 else 1):
+        for end in ends:
+            end.grad = None
+        record.norms.clear()
+        torch.autograd.backward(
+            [root for root, _ in roots],
+            [_times(u, scale).to(root.device, root.dtype) for root, u in roots],
+            retain_graph=through_float16,
+        )
+        if denoisers is not None:
+            for call in trajectory.calls:
+                backward_kept(denoisers[call.denoiser], call, pieces=len(trajectory.samples))
+        if all(end.grad is None or end.grad.isfinite().all() for end in ends):
+            break
+        scale *= _LESS
+    return Gradients(
+        {name: _unscaled(_taken(p), scale) for name, p in parameters.items()},
+        [[_unscaled(g, scale) for g in call.gradients()] for call in trajectory.calls],
+        {step: norm / scale for step, norm in record.norms.items()},
+    )
+
+
+_ATTEMPTS, _LESS = 4, 2.0**-6
+"""float16 ends at 6e4, and what a parameter gets is a sum over the pixels."""
+
+
+def _times(u: torch.Tensor, scale: float) -> torch.Tensor:
+    return u if scale == 1 else u.float() * scale
+
+
+def _taken(parameter: torch.Tensor) -> torch.Tensor:
+    gradient, parameter.grad = parameter.grad, None
+    return torch.zeros_like(parameter) if gradient is None else gradient.detach()
+
+
+def _unscaled(gradient: torch.Tensor, scale: float) -> torch.Tensor:
+    if gradient.dtype == torch.float16 or scale != 1:
+        gradient = gradient.float() / scale
+    return gradient

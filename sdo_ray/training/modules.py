@@ -12,6 +12,7 @@ import torch
 from torch.utils import _pytree as tree
 
 from sdo_ray.backprop import surrogate
+from sdo_ray.backprop.scaling import power_of_two
 from sdo_ray.models.denoisers import load_denoisers
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach
@@ -81,6 +82,9 @@ class Denoisers(torch.nn.Module):
         super().__init__()
         self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.reference, model.dtype), model))
         set_parameters(dict(self.denoisers.items()), weights)
+        self._scale = 1.0
+        for parameter in self.named().values():
+            parameter.register_hook(lambda gradient: gradient / self._scale)
 
     def named(self) -> dict[str, torch.nn.Parameter]:
         """Parameter name -> weights."""
@@ -95,13 +99,19 @@ class Denoisers(torch.nn.Module):
         return [contribution.calls for contribution in contributions]
 
     def forward(self, calls: Sequence[ShippedCall]) -> torch.Tensor:
-        """sum over one or more kept calls and their outputs of <output, gradient>, 0-dimensional."""
+        """sum over one or more kept calls and their outputs of <output, gradient>, 0-dimensional.
+
+        Through float16 the gradients go multiplied by a power of two, and so does this; the parameters' are right.
+        """
         device = next(self.parameters()).device
         terms = []
+        half = any(p.dtype == torch.float16 for p in self.parameters())
+        self._scale = power_of_two(g for call in calls for g in call.gradients) if half else 1.0
         with mixed_precision(self.denoisers.values(), device.type):
             for call in calls:
                 args, kwargs, gradients = tree.tree_map_only(
                     torch.Tensor, lambda x: x.to(device), (call.args, call.kwargs, call.gradients)
                 )
-                terms.append(surrogate(self.denoisers[call.denoiser], args, kwargs, gradients))
+                scaled = [self._scale * g for g in gradients]
+                terms.append(surrogate(self.denoisers[call.denoiser], args, kwargs, scaled))
         return torch.stack(terms).sum()

@@ -10,7 +10,7 @@ from rewards.terms import RewardTerm
 from sdo_ray.backprop import BackpropPlan, StepGradient, surrogate
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.rollout.objective import Cotangents, backpropagate, reward_objective
-from sdo_ray.rollout.sampling import Trajectory, noise, sample
+from sdo_ray.rollout.sampling import noise, sample
 from sdo_ray.rollout.settings import SamplingSettings
 from tests.backprop.tiny import assert_same, double, seeded, stable_diffusion, trained
 
@@ -35,19 +35,15 @@ def gradient(
     trajectory = sample(pipeline, CALL, noise(3, [6, 7]), BackpropPlan("own", N, steps), backward=backward)
     v = image * torch.linspace(-1, 1, trajectory.samples.numel()).view(trajectory.samples.shape)
     given = [(kept, cotangent(kept.step)) for kept in trajectory.outputs if kept.step in at]
-    backpropagate(trajectory, Cotangents(v, given))
-    return taken(pipeline, trajectory)
-
-
-def taken(pipeline: Any, trajectory: Trajectory) -> list[torch.Tensor]:
-    """The gradient that is in `.grad`, or in the kept calls; the former is reset."""
-    parameters = trained(pipeline)
-    for call in trajectory.calls:
-        surrogate(denoisers_of(pipeline)[call.denoiser], call.args, call.kwargs, call.gradients()).backward()
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    return gradients
+    parameters = {str(i): p for i, p in enumerate(trained(pipeline))}
+    found = backpropagate(trajectory, Cotangents(v, given), parameters)
+    if not trajectory.calls:
+        return list(found.parameters.values())
+    total = sum(
+        surrogate(denoisers_of(pipeline)[call.denoiser], call.args, call.kwargs, g)
+        for call, g in zip(trajectory.calls, found.calls, strict=True)
+    )
+    return list(torch.autograd.grad(total, trained(pipeline)))
 
 
 def cotangent(k: int) -> torch.Tensor:
@@ -91,9 +87,9 @@ def test_norms_are_of_all_that_a_step_learns_from(pipeline: Any) -> None:
     trajectory = sample(pipeline, CALL, noise(3, [6, 7]), BackpropPlan("own", N, PLANS["two steps"]))
     nothing = torch.zeros_like(trajectory.samples)
     [first, second] = trajectory.outputs
-    norms = backpropagate(trajectory, Cotangents(nothing, [(first, cotangent(1)), (second, 3 * cotangent(3))]))
+    given = Cotangents(nothing, [(first, cotangent(1)), (second, 3 * cotangent(3))])
+    norms = backpropagate(trajectory, given, {}).norms
     assert norms == pytest.approx({1: cotangent(1).norm().item(), 3: 3 * cotangent(3).norm().item()})
-    taken(pipeline, trajectory)
 
 
 def test_scores_and_gradients_of_one_objective() -> None:

@@ -95,7 +95,7 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
         kept: list[KeptCall] = []
         _reward(sampled(steps, kept)).backward()
         assert not any(graphs), "a denoiser call with a graph, though its backward pass runs elsewhere"
-        shipped = [ShippedCall.of(call) for call in kept]
+        shipped = [ShippedCall.of(call, call.gradients()) for call in kept]
         assert _same(shipped, load_calls(dump_calls(shipped))), "the calls do not travel"
         total = sum(surrogate(denoisers_of(pipe)[c.denoiser], c.args, c.kwargs, c.gradients) for c in shipped)
         got = torch.autograd.grad(total, parameters, allow_unused=True)
