@@ -80,8 +80,8 @@ def make_trainer(given: argparse.Namespace) -> Any:
         mixed_precision="no",
     )
 
-    def reward(images: torch.Tensor, prompts: Any, metadata: Any) -> torch.Tensor:
-        return images.mean(dim=(1, 2, 3))
+    def reward(images: torch.Tensor, prompts: Any, metadata: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+        return images.mean(dim=(1, 2, 3)), {}
 
     trainer = AlignPropTrainer(config, reward, lambda: ("a red heart", {}), pipeline)
     if not given.checkpoint:
