@@ -9,8 +9,8 @@ sampling, decoding, a reward that costs nothing, the backward pass, and clipping
 attention layers, in float32 on one thread. TRL keeps its last K steps; here `draft` keeps the same ones, and `sdo` one
 drawn at random.
 
-Columns, medians of the rounds: CPU seconds of an update and of the plain pipeline call of the same environment; and the
-bytes that autograd saves at most at one time, which in two phases is while one image is taken back.
+Columns: CPU seconds of an update and of the plain pipeline call in the same environment, medians of the rounds; and the
+most memory that the tensors of an update take at one time.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
-import sdo_ray.backprop.saved
 from benchmarks.models import BenchmarkModel
+from benchmarks.tensor_memory import peak_bytes
 from sdo_ray import zoo
 from sdo_ray.backprop import make_plan, sampler_plan
-from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
@@ -40,8 +41,6 @@ from sdo_ray.models.trained.lora import LoraSettings, attach
 from sdo_ray.rollout.objective import Cotangents, backpropagate
 from sdo_ray.rollout.sampling import noise, sample
 from sdo_ray.rollout.settings import KeptGraph
-
-WORKER = Path(__file__).with_name("trl_worker.py")
 
 
 @dataclass
@@ -52,10 +51,20 @@ class Side:
     """Makes a plain call; CPU seconds."""
     update: Callable[[int], float]
     """Makes update number i; CPU seconds."""
-    saved: Callable[[], int]
-    """Bytes that autograd saves."""
+    peak: Callable[[], int]
+    """Makes an update; see `peak_bytes`."""
     plain_seconds: list[float] = field(default_factory=list)
     update_seconds: list[float] = field(default_factory=list)
+
+
+def load(blocks: bool) -> BenchmarkModel:
+    """The embedded model with AlignProp's LoRA, its blocks checkpointed or not."""
+    pipeline = load_pipeline("zoo://emoji", "float32", "cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    attach(pipeline.components, LoraSettings(rank=4, alpha=4.0))
+    if blocks:
+        checkpoint_blocks(pipeline.components.values())
+    return BenchmarkModel(pipeline, lambda count: {"prompt": ["a red heart"] * count})
 
 
 def ours(model: BenchmarkModel, plan_name: str, kept_graph: KeptGraph, given: argparse.Namespace) -> Side:
@@ -64,7 +73,6 @@ def ours(model: BenchmarkModel, plan_name: str, kept_graph: KeptGraph, given: ar
     parameters = list(trained_parameters(denoisers).values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=1e-4)
     call = model.call(given.batch) | {"num_inference_steps": given.steps, "guidance_scale": given.guidance}
-    parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
     def plain() -> float:
         began = time.process_time()
@@ -90,43 +98,36 @@ def ours(model: BenchmarkModel, plan_name: str, kept_graph: KeptGraph, given: ar
         optimizer.zero_grad()
         return time.process_time() - began
 
-    def saved() -> int:
-        with saved_activations(*parts) as kept:
-            gradient(0)
-        optimizer.zero_grad()
-        return kept.bytes
-
-    return Side(plain, update, saved)
+    return Side(plain, update, lambda: peak_bytes(partial(update, 0)))
 
 
 @contextmanager
 def theirs(model: str, checkpoint: bool, given: argparse.Namespace) -> Iterator[Side]:
     """TRL's trainer in a process of its own."""
-    options = ["--model", model, "--saved", sdo_ray.backprop.saved.__file__, "--checkpoint", str(int(checkpoint))]
+    options = ["--model", model, "--checkpoint", str(int(checkpoint))]
     for name in ("steps", "batch", "last", "guidance"):
         options += [f"--{name}", str(getattr(given, name))]
     process = subprocess.Popen(
-        [given.trl, "-P", str(WORKER), *options],
+        [given.trl, "-m", "benchmarks.trl_worker", *options],
+        cwd=Path(__file__).parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if given.verbose else subprocess.DEVNULL,
         text=True,
     )
 
-    def ask(word: str) -> dict[str, float]:
+    def ask(word: str) -> float:
         assert process.stdin is not None
         assert process.stdout is not None
         print(word, file=process.stdin, flush=True)
         line = process.stdout.readline()
         if not line:
             raise RuntimeError("TRL's process ended; --verbose shows what it says")
-        answer: dict[str, float] = json.loads(line)
+        answer: float = json.loads(line)
         return answer
 
     try:
-        yield Side(
-            lambda: ask("plain")["seconds"], lambda i: ask("update")["seconds"], lambda: int(ask("saved")["bytes"])
-        )
+        yield Side(lambda: ask("plain"), lambda i: ask("update"), lambda: int(ask("peak")))
     finally:
         process.kill()
 
@@ -134,35 +135,40 @@ def theirs(model: str, checkpoint: bool, given: argparse.Namespace) -> Iterator[
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.against_trl", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.against_trl",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--trl", required=True, help="Python of an environment that has TRL")
     add("--steps", type=int, default=20, help="sampling steps N (default: %(default)s)")
     add("--batch", type=int, default=8, help="images of an update (default: %(default)s)")
     add("--last", type=int, default=1, help="K, the last steps that AlignProp keeps (default: %(default)s)")
-    add("--guidance", type=float, default=5.0, help="guidance scale, over 1: without guidance TRL fails (default: %(default)s)")
+    add(
+        "--guidance",
+        type=float,
+        default=5.0,
+        help="scale, over 1: without TRL fails (default: %(default)s)",
+    )
     add("--rounds", type=int, default=5, help="one before them is not counted (default: %(default)s)")
     add("--verbose", action="store_true", help="show what TRL says")
     given = parser.parse_args()
     torch.set_num_threads(1)
 
-    pipeline = load_pipeline("zoo://emoji", "float32", "cpu")
-    pipeline.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        saved = zoo.load("emoji")
-        saved.save_pretrained(directory)
-        words = saved.tokenizer.get_vocab()
+        emoji = zoo.load("emoji")
+        emoji.save_pretrained(directory)
+        words = emoji.tokenizer.get_vocab()
         # The form that transformers of TRL's time reads.
         (Path(directory) / "tokenizer" / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)) + "\n")
-        attach(pipeline.components, LoraSettings(rank=4, alpha=4.0))
-        model = BenchmarkModel(pipeline, lambda count: {"prompt": ["a red heart"] * count})
+        model, in_blocks = load(blocks=False), load(blocks=True)
         sides = {
             "TRL, K": stack.enter_context(theirs(directory, True, given)),
             "TRL, K, no checkpoint": stack.enter_context(theirs(directory, False, given)),
             "draft, K, retain": ours(model, "draft", "retain", given),
             "draft, K, recompute": ours(model, "draft", "recompute", given),
             "sdo, retain": ours(model, "sdo", "retain", given),
+            "sdo, retain, blocks": ours(in_blocks, "sdo", "retain", given),
             "sdo, recompute": ours(model, "sdo", "recompute", given),
         }
         for i in range(given.rounds + 1):
@@ -172,12 +178,12 @@ def main() -> None:
                     side.plain_seconds.append(seconds[0])
                     side.update_seconds.append(seconds[1])
         print(f"N {given.steps}, batch {given.batch}, K {given.last}, guidance {given.guidance}, {given.rounds} rounds")
-        print("| update | CPU s | plain call, CPU s | / TRL's plain call | saved, MB |\n|---|---|---|---|---|")
+        print("| update | CPU s | plain call, CPU s | / TRL's plain call | peak, MB |\n|---|---|---|---|---|")
         first = sides["TRL, K"].plain_seconds
         for name, side in sides.items():
             ratio = statistics.median(a / b for a, b in zip(side.update_seconds, first, strict=True))
             cells = statistics.median(side.update_seconds), statistics.median(side.plain_seconds), ratio
-            print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in cells) + f" | {side.saved() / 1e6:.0f} |")
+            print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in cells) + f" | {side.peak() / 1e6:.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,28 @@
-"""One side of `benchmarks.against_trl`: TRL's AlignProp trainer, in an environment of its own; nothing of this project is in it.
+"""TRL's AlignProp trainer, in an environment of its own, with nothing of this project in it.
 
-Run by `benchmarks.against_trl`, which says over the standard input what to do, a word a line, and reads a line of JSON for each.
+`benchmarks.against_trl` runs it, says over the standard input what to do, a word a line, and reads a line of JSON for
+each.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
 
+from benchmarks.tensor_memory import peak_bytes
+
 
 def main() -> None:
-    """Serve `plain`, `update` and `saved` until the input ends."""
+    """Answer `plain` and `update` with CPU seconds and `peak` with an update's bytes, until the input ends."""
     parser = argparse.ArgumentParser()
-    for name in ("model", "saved"):
-        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--model", required=True)
     for name in ("steps", "batch", "last"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--guidance", type=float, required=True)
@@ -30,10 +32,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     trainer = make_trainer(given)
     pipeline = trainer.sd_pipeline.sd_pipeline
-    spec: Any = importlib.util.spec_from_file_location("saved", given.saved)
-    saved = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(saved)
-    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
 
     def plain() -> None:
         pipeline(
@@ -47,17 +45,14 @@ def main() -> None:
     sys.stdout = sys.stderr
     for line in sys.stdin:
         word = line.strip()
-        began, result = time.process_time(), 0
-        if word == "plain":
-            plain()
-        elif word == "update":
-            trainer.step(0, 0)
+        work = plain if word == "plain" else partial(trainer.step, 0, 0)
+        if word == "peak":
+            answer: float = peak_bytes(work)
         else:
-            with saved.saved_activations(*parts) as kept, torch.enable_grad():
-                pairs = trainer._generate_samples(batch_size=given.batch)
-                result = kept.bytes
-            del pairs
-        print(json.dumps({"seconds": time.process_time() - began, "bytes": result}), file=answers, flush=True)
+            began = time.process_time()
+            work()
+            answer = time.process_time() - began
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def make_trainer(given: argparse.Namespace) -> Any:
