@@ -34,7 +34,17 @@ def plot(fidelity: Fidelity, file: Path, title: str) -> None:
         capsize=2,
         label="one draw, with its spread",
     )
-    axes[0].plot([plan.cosine for plan in plans], places, "o", color="#08519c", label="mean over batches and draws")
+    told = [(plan, place) for place, plan in zip(places, plans, strict=True) if plan.cosine is not None]
+    axes[0].plot(
+        [plan.cosine for plan, _ in told],
+        [place for _, place in told],
+        "o",
+        color="#08519c",
+        label="mean of all draws there could be, with its 95 % interval",
+    )
+    for plan, place in told:
+        if plan.cosine_low is not None:
+            axes[0].plot([plan.cosine_low, plan.cosine_high], [place, place], color="#08519c", linewidth=1)
     priced = [(plan.for_the_price, place) for place, plan in zip(places, plans, strict=True) if plan.for_the_price]
     axes[0].plot(
         [value for value, _ in priced],

@@ -3,28 +3,24 @@
 Notation
     F_b, F     gradient of `full` on batch b; its mean over the B batches
     G_bd       gradient of a plan on batch b with draw d of its steps
-    G_b, G     its mean over the D draws; over batches too
-    c          scale that brings the plan nearest to full: argmin over c >= 0 of |c G - F|; optimisers such as Adam
+    m, V_draw  mean of the plan's gradient over batches and all draws there could be; variance of G_bd around it
+    c          scale that brings the plan nearest to full: argmin over c >= 0 of |c m - F|; optimisers such as Adam
                do not care about scale
-    V_draw     variance of G_bd around its expectation for batch b, all components added up
-    V_batch    variance of that expectation over batches
     n          updates of the plan in the time of one update with full
 
-    cosine        cos(G, F)
-    norm ratio    |G| / |F|
-    bias          |c G - F| / |F|, which is sin of the angle between them
+    cosine        cos(m, F)
+    norm ratio    |m| / |F|
+    bias          |c m - F| / |F|, which is sin of the angle between them
     variance      c^2 V_draw / |F|^2: with bias^2, the mean squared error of one draw as a share of |F|^2
-    for the price E[G] . E[F] / ( |E[F]| sqrt( |E[G]|^2 + (V_batch + V_draw) / n ) )
+    for the price the cosine that the mean of n updates, each on its own batch, has with the gradient of full over all
+                  prompts: what one gets for the time that full takes for one batch, whose own value is that of n = 1
 
-The last is the cosine that the mean of n updates, each on its own batch, has with the gradient of full over all
-prompts: what one gets for the time that full takes for one batch, whose own value is that of n = 1. Its expectations
-are unbiased estimates from the batches at hand: of |E[G]|^2, |G|^2 less the variance of G. Where noise leaves nothing
-of that, more batches are needed, and it is None.
+m is not what was measured, which has the noise of the draws in it: see `sdo_ray.fidelity.estimates`, which says how it
+is taken out, and how the intervals are made. Where noise leaves nothing, a number is None: more batches are needed.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +28,7 @@ from typing import Any
 
 import torch
 
+from sdo_ray.fidelity.estimates import Products, bias_of, cosine_of, for_the_price, jackknife, signed_square
 from sdo_ray.fidelity.gradients import MeasuredGradient
 
 
@@ -41,14 +38,14 @@ class PlanFidelity:
 
     plan: str
     """Its name with options."""
-    cosine: float
-    norm_ratio: float
+    cosine: float | None
+    norm_ratio: float | None
     draw_cosine: float
     """Mean over batches and draws of cos(G_bd, F_b)."""
     draw_cosine_spread: float
     """Their standard deviation."""
-    bias: float
-    variance: float
+    bias: float | None
+    variance: float | None
     for_the_price: float | None
     seconds: float
     """Of one update without the rewards; mean."""
@@ -60,6 +57,13 @@ class PlanFidelity:
     """The same over that of `full`."""
     reward: float
     """Mean reward of what the plan lets the reward see."""
+    cosine_low: float | None = None
+    """Of a 95 % interval, as all that follow; None in results of earlier versions, and where noise leaves nothing."""
+    cosine_high: float | None = None
+    bias_low: float | None = None
+    bias_high: float | None = None
+    for_the_price_low: float | None = None
+    for_the_price_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,21 +150,30 @@ class PlanTally:
     def summary(self, full: PlanTally) -> PlanFidelity:
         """The plan's numbers, once all batches are in."""
         G_b, F_b = torch.stack(self.batch_means), torch.stack(full.batch_means)
-        G, F = G_b.mean(dim=0), F_b.mean(dim=0)
-        norm_F, norm_G = F.norm().item(), G.norm().item()
-        c = max(0.0, (G @ F).item()) / norm_G**2 if norm_G else 0.0
-        V_draw = statistics.mean(self._draw_variances)
+        products = Products.of(G_b, F_b, self._draw_variances, self._num_draws)
         seconds, full_seconds = self._mean("seconds"), full._mean("seconds")
         saved, full_saved = self._mean("saved"), full._mean("saved")
+        square = jackknife(products, signed_square)
+        cosine_, bias = square.map(cosine_of), square.map(bias_of)
+        n = _over(full_seconds, seconds)
+        price = jackknife(products, lambda batches: for_the_price(batches, n))
+        F2 = float(products.FF.mean())
+        told = square.value is not None
         return PlanFidelity(
             plan=self.plan,
-            cosine=cosine(G, F),
-            norm_ratio=_over(norm_G, norm_F),
+            cosine=cosine_.value,
+            cosine_low=cosine_.low,
+            cosine_high=cosine_.high,
+            norm_ratio=_over(products.m2, F2) ** 0.5 if told else None,
             draw_cosine=statistics.mean(self._cosines),
             draw_cosine_spread=statistics.pstdev(self._cosines),
-            bias=_over((c * G - F).norm().item(), norm_F),
-            variance=_over(c**2 * V_draw, norm_F**2),
-            for_the_price=_for_the_price(G_b, F_b, V_draw, self._num_draws, _over(full_seconds, seconds)),
+            bias=bias.value,
+            bias_low=bias.low,
+            bias_high=bias.high,
+            variance=_over(products.scale**2 * statistics.mean(self._draw_variances), F2) if told else None,
+            for_the_price=price.value,
+            for_the_price_low=price.low,
+            for_the_price_high=price.high,
             seconds=seconds,
             time_ratio=_over(seconds, full_seconds),
             saved=saved,
@@ -170,18 +183,6 @@ class PlanTally:
 
     def _mean(self, name: str) -> float:
         return float(statistics.mean(getattr(draw, name) for draw in self._all))
-
-
-def _for_the_price(G_b: torch.Tensor, F_b: torch.Tensor, V_draw: float, num_draws: int, n: float) -> float | None:
-    B = len(G_b)
-    G, F = G_b.mean(dim=0), F_b.mean(dim=0)
-    spread_G, spread_F = (G_b - G).square().sum().item() / (B - 1), (F_b - F).square().sum().item() / (B - 1)
-    together = ((G_b - G) * (F_b - F)).sum().item() / (B - 1)
-    V_batch = max(0.0, spread_G - V_draw / num_draws)
-    EG2, EF2 = (G @ G).item() - spread_G / B, (F @ F).item() - spread_F / B
-    if EG2 <= 0 or EF2 <= 0:
-        return None
-    return ((G @ F).item() - together / B) / math.sqrt(EF2 * (EG2 + (V_batch + V_draw) / n))
 
 
 def step_fidelity(steps: Sequence[Sequence[torch.Tensor]], full: PlanTally) -> tuple[list[StepFidelity], float]:

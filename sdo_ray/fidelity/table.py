@@ -9,15 +9,18 @@ def as_table(fidelity: Fidelity) -> str:
     """All plans, then all steps, then what they suggest."""
     width = max(len(plan.plan) for plan in fidelity.plans)
     lines = [
-        f"{'plan':<{width}}  {'cosine':>7}  {'|G|/|F|':>8}  {'one draw':>16}  {'bias':>6}  {'variance':>9}  "
-        f"{'time/full':>9}  {'saved/full':>10}  {'saved, MB':>9}  {'for the price':>13}"
+        f"{'plan':<{width}}  {'cosine, 95 %':>22}  {'|G|/|F|':>9}  {'one draw':>16}  {'bias, 95 %':>20}  "
+        f"{'variance':>9}  {'time/full':>9}  {'saved/full':>10}  {'saved, MB':>9}  {'for the price, 95 %':>22}"
     ]
     for p in fidelity.plans:
+        cosine = _interval(p.cosine, p.cosine_low, p.cosine_high)
+        bias = _interval(p.bias, p.bias_low, p.bias_high)
+        price = _interval(p.for_the_price, p.for_the_price_low, p.for_the_price_high)
         draw = f"{p.draw_cosine:.3f} +- {p.draw_cosine_spread:.3f}"
-        price = "too noisy" if p.for_the_price is None else f"{p.for_the_price:.3f}"
         lines.append(
-            f"{p.plan:<{width}}  {p.cosine:>7.3f}  {p.norm_ratio:>8.3f}  {draw:>16}  {p.bias:>6.3f}  "
-            f"{p.variance:>9.3g}  {p.time_ratio:>9.2f}  {p.saved_ratio:>10.3f}  {p.saved / 1e6:>9.1f}  {price:>13}"
+            f"{p.plan:<{width}}  {cosine:>22}  {_number(p.norm_ratio, '.3f'):>9}  {draw:>16}  {bias:>20}  "
+            f"{_number(p.variance, '.3g'):>9}  {p.time_ratio:>9.2f}  {p.saved_ratio:>10.3f}  {p.saved / 1e6:>9.1f}  "
+            f"{price:>22}"
         )
     if fidelity.steps:
         lines += [
@@ -54,6 +57,14 @@ def suggestions(fidelity: Fidelity) -> list[str]:
             f"share of the steps' norms: {shares}; all direct terms together: cosine {fidelity.direct_cosine:.3f}"
         )
     return lines
+
+
+def _number(value: float | None, form: str) -> str:
+    return "too noisy" if value is None else format(value, form)
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    return _number(value, ".3f") + ("" if low is None or high is None else f" ({low:.2f} .. {high:.2f})")
 
 
 def _named(pairs: list[tuple[float, str]]) -> str:
