@@ -22,7 +22,7 @@ from pipelines.job import run_job
 from pipelines.progress import Progress
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings, check_align, said_of_prompts
 from sdo_ray.config.run import keep_model, model_of, open_run
 from sdo_ray.dry_batch.batch import check_by_dry_batch
 from sdo_ray.evaluation.closing import closing_evaluation
@@ -68,10 +68,12 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
     if (outcome := known_outcome(run, read_outcome)) is not None:
         return outcome
-    uri = check_run(run, checkpoint_bytes(initial))
+    uri = check_run(settings, run, checkpoint_bytes(initial))
     if not progress(run)[0]:
         check_by_dry_batch(settings)
 
+    for said in said_of_prompts(settings):
+        print(f"{run.name}: {said}", flush=True)
     if checks := checks_of(settings.model.base):
         print(f"{run.name}: learns without the model's {' and '.join(checks)}; the exported model has it", flush=True)
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)

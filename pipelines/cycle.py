@@ -56,7 +56,7 @@ def cycle(settings: CycleSettings) -> Summary:
     run = open_run(settings)
     if (summary := known_outcome(run, read_summary)) is not None:
         return summary
-    uri = check_run(run)
+    uri = check_run(settings, run)
     with driver_lock(run):
         prompts = prepare(settings.prompts, run)
         print(f"{settings.run.name}: {prompts}", flush=True)

@@ -58,7 +58,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     run = open_run(settings)
     if (known := known_outcome(run, read_evaluation)) is not None:
         return known
-    uri = check_run(run)
+    uri = check_run(settings, run)
     roles = find_roles(settings.models, settings.sampling, uri)
     check_roles(run, roles)
 

@@ -52,7 +52,7 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
     if (known := run.read_json(NUMBERS)) is not None:
         print(f"{settings.run.name} is complete; its numbers:\n")
         return Fidelity.from_dict(known)
-    uri = check_run(run, 10_000_000)
+    uri = check_run(settings, run, 10_000_000)
 
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
@@ -109,7 +109,7 @@ def _work(settings: FidelityRunSettings) -> list[Work]:
 
 
 def _title(settings: FidelityRunSettings) -> str:
-    rewards = ", ".join(term.name for term in settings.rewards.terms if term.weight)
+    rewards = ", ".join(term.key for term in settings.rewards.terms if term.weight)
     return (
         f"{settings.model.reference}, N = {settings.sampling.num_inference_steps}, {rewards}: "
         f"{settings.fidelity.batches} batches of {settings.samplers.batch_size}, {settings.fidelity.draws} draws"

@@ -63,7 +63,7 @@ def optimize(settings: OptimizeSettings) -> Outcome:
         return outcome
     parts = Parts(run)
     missing, num_rows = parts.missing(work), sum(len(batch.rows) for batch in work)
-    uri = check_run(run, num_rows * BYTES_A_ROW)
+    uri = check_run(settings, run, num_rows * BYTES_A_ROW)
 
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from sdo_ray.config.run import JobSettings, keep_settings
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.tracking.run import TrackedRun, check_tracked
 from sdo_ray.tracking.server import check_server, tracking_uri
 from sdo_ray.tracking.settings import ExperimentSettings
 
@@ -31,10 +31,11 @@ def known_outcome(run: RunDirectory, read: Callable[[RunDirectory], T | None]) -
     return outcome
 
 
-def check_run(run: RunDirectory, needed: int = 0) -> str:
-    """See that the storage has room and MLflow answers; returns MLflow's address.
+def check_run(settings: TrackedSettings, run: RunDirectory, needed: int = 0) -> str:
+    """See that the storage has room, and MLflow answers and can go on; returns MLflow's address.
 
     Args:
+        settings: of the job.
         run: its directory.
         needed: bytes.
 
@@ -43,6 +44,7 @@ def check_run(run: RunDirectory, needed: int = 0) -> str:
     """
     run.check_space(needed)
     check_server(uri := tracking_uri(run))
+    check_tracked(uri, settings.tracking.experiment, run)
     return uri
 
 

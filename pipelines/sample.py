@@ -11,12 +11,16 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipelines.job import ended, quiet
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
 from sdo_ray.settings import Problem, Problems, SettingsError, at, under
+
+if TYPE_CHECKING:
+    from sdo_ray.rollout.settings import SamplingSettings
 
 DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
 """How a model is called that says nothing about it."""
@@ -51,8 +55,10 @@ def sample(given: argparse.Namespace) -> list[Path]:
     _check(given)
     import torch
 
+    from sdo_ray.config.calls import check_options
     from sdo_ray.models.adapter_file import load_adapter
     from sdo_ray.models.load import load_pipeline
+    from sdo_ray.models.tokens import what_is_cut
     from sdo_ray.rollout.contact_sheet import grid
     from sdo_ray.rollout.sampling import draw
     from sdo_ray.rollout.settings import SamplingSettings
@@ -61,7 +67,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     sampling = SamplingSettings(
         num_inference_steps=recipe.num_inference_steps if given.steps is None else given.steps,
         guidance_scale=recipe.guidance_scale if given.guidance is None else given.guidance,
-        options=recipe.options,
+        options=recipe.options | _options(given),
     )
     batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -69,9 +75,14 @@ def sample(given: argparse.Namespace) -> list[Path]:
         raise SettingsError(Problem("--device", "got cuda, but torch sees no GPU", fix=fix))
     with at("--model"):
         pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device)
+    with at("--set"):
+        check_options(type(pipeline), sampling)
     if adapter is not None:
         with at("--adapter"):
             load_adapter(pipeline, adapter)
+    for said in (what_is_cut(pipeline.components, texts) for texts in (prompts, _negative(sampling))):
+        if said is not None:
+            print(f"sdo sample: of the prompts {said}", file=sys.stderr, flush=True)
 
     images = []
     for first in range(0, len(prompts), batch_size):
@@ -121,6 +132,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--steps", type=int, help=f"sampling steps (default: {DEFAULTS.num_inference_steps})")
     add("--guidance", type=float, help=f"classifier-free guidance (default: {DEFAULTS.guidance_scale})")
+    add("--height", metavar="PIXELS", type=int, help="of the images (default: the model's)")
+    add("--width", metavar="PIXELS", type=int, help="likewise")
+    add("--negative-prompt", metavar="TEXT", help="what no image is to show")
+    add(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="arguments",
+        help="any further argument of the pipeline's call, as in `sampling.options` of a settings file; repeatable",
+    )
     add("--dtype", choices=("float32", "bfloat16", "float16"), help=f"precision (default: {DEFAULTS.dtype})")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
     add("--batch-size", type=int, help=f"images made at once (default: {DEFAULTS.batch_size})")
@@ -145,6 +167,20 @@ def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
     return str(pipeline), None if adapter is None else str(adapter), recipe_beside(pipeline)
 
 
+def _options(given: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the pipeline's call."""
+    from sdo_ray.config.loading import override
+
+    options: dict[str, Any] = {}
+    override(options, given.arguments)
+    named = {name: getattr(given, name) for name in ("height", "width", "negative_prompt")}
+    return options | {name: value for name, value in named.items() if value is not None}
+
+
+def _negative(sampling: SamplingSettings) -> list[str]:
+    return [text for text in [sampling.options.get("negative_prompt")] if isinstance(text, str)]
+
+
 def _prompts(given: argparse.Namespace) -> list[str]:
     from sdo_ray.prompts.read import read_prompts
 
@@ -161,7 +197,15 @@ def _prompts(given: argparse.Namespace) -> list[str]:
 
 def _check(given: argparse.Namespace) -> None:
     with Problems() as problems:
-        for name, least in (("steps", 1), ("guidance", 0), ("batch_size", 1), ("limit", 1), ("seed", 0)):
+        for name, least in (
+            ("steps", 1),
+            ("guidance", 0),
+            ("batch_size", 1),
+            ("limit", 1),
+            ("seed", 0),
+            ("height", 1),
+            ("width", 1),
+        ):
             if (value := getattr(given, name)) is not None and value < least:
                 problems.add(Problem(f"--{name.replace('_', '-')}", f"got {value}", f"it is {least} or more"))
 

@@ -313,7 +313,7 @@ def _check_options(name: str, spec: RewardSpec, options: Mapping[str, Any]) -> N
 def _converted(spec: RewardSpec, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the class takes them: a text where a path is wanted becomes one."""
     return {
-        key: Path(value) if isinstance(value, str) and spec.options[key].is_path else value
+        key: Path(value).expanduser() if isinstance(value, str) and spec.options[key].is_path else value
         for key, value in options.items()
     }
 

@@ -24,10 +24,14 @@ class RewardTerm:
     text: str | None = None
     """Which of a row's texts it is given, where rows have several; None: the prompt."""
 
+    label: str | None = None
+    """A name of its own, for a reward that is there with several options."""
+
     @property
     def key(self) -> str:
-        """What its scores are called: `name`, or `name@text`, so that one reward can evaluate by several texts."""
-        return self.name if self.text is None else f"{self.name}@{self.text}"
+        """What its scores are called: `name` or `label`; with `@text`, so that one reward can evaluate by several."""
+        called = self.label or self.name
+        return called if self.text is None else f"{called}@{self.text}"
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
@@ -70,7 +74,9 @@ def check_terms(terms: Sequence[RewardTerm]) -> None:
     names = [term.key for term in terms]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"each reward can be named once; named more often: {', '.join(twice)}")
+        raise ValueError(
+            f"each reward can be named once; named more often: {', '.join(twice)}. Give each a label of its own"
+        )
     if not any(term.weight for term in terms):
         raise ValueError(
             f"nothing to learn from: no reward has a weight other than 0; given: {', '.join(names) or 'none'}"

@@ -10,12 +10,13 @@ from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.tokens import tokenizers_of, what_is_cut
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings
-from sdo_ray.settings import Problem, Problems, Settings, SettingsError
+from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
@@ -43,11 +44,9 @@ class AlignSettings(Settings):
     def demands(self) -> list[Demand]:
         """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""
         rewards = [
-            Demand(f"reward {term.name}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
+            Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
         ]
-        evaluators = [
-            Demand(f"evaluator {j.name}", j.count, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators
-        ]
+        evaluators = [Demand(f"evaluator {j.key}", j.count, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
         trainers = [Demand("trainers", self.trainers.count, self.trainers.num_cpus, self.trainers.num_gpus)]
         return [
             Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),
@@ -87,6 +86,24 @@ def check_align(settings: AlignSettings) -> None:
         for check_part in (_check_model, _check_plan, _check_backward, _check_rewards, _check_prompts, _check_batches):
             with problems.of():
                 check_part(settings)
+
+
+def said_of_prompts(settings: AlignSettings) -> list[str]:
+    """What the model does not read of its prompts, a line a setting.
+
+    Raises:
+        SettingsError: the model's tokenizers cannot be read.
+    """
+    options = settings.sampling.options
+    given = {
+        "prompts.train": read_prompts(settings.prompts.train, settings.prompts.column),
+        "evaluation.prompts": read_prompts(settings.evaluation.prompts, settings.evaluation.column),
+        "tracking.preview_prompts": settings.tracking.preview_prompts,
+        "sampling.options.negative_prompt": [v for v in [options.get("negative_prompt")] if isinstance(v, str)],
+    }
+    with under("model"):
+        tokenizers = tokenizers_of(settings.model.reference)
+    return [f"{setting}: {said}" for setting, prompts in given.items() if (said := what_is_cut(tokenizers, prompts))]
 
 
 def _check_model(settings: AlignSettings) -> None:

@@ -47,7 +47,7 @@ class EvaluateSettings(Settings):
         """What runs at the same time."""
         parts = [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus)]
         parts += [
-            Demand(f"reward {reward.name}", reward.count, reward.num_cpus, reward.num_gpus) for reward in self.rewards
+            Demand(f"reward {reward.key}", reward.count, reward.num_cpus, reward.num_gpus) for reward in self.rewards
         ]
         if self.features is not None:
             parts.append(Demand("features", 1, self.features.num_cpus, self.features.num_gpus))
@@ -71,7 +71,7 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
             check_rewards(settings.rewards, [questions["prompt"].to_pylist()] * len(settings.rewards))
         with problems.of("rewards"):
             check_names(settings.rewards)
-        for name in sorted(ABOUT.keys() & {reward.name for reward in settings.rewards}):
+        for name in sorted(ABOUT.keys() & {reward.key for reward in settings.rewards}):
             got = f"{name!r} is measured anyway, and is no name for a reward"
             problems.add(Problem("rewards", got, fix="register it under another"))
         if settings.features is not None:

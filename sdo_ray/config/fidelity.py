@@ -32,7 +32,7 @@ class FidelityRunSettings(Settings):
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
         rewards = [
-            Demand(f"reward {term.name}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
+            Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
         ]
         return [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus), *rewards]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
         kind: the settings class.
         path: the file.
         overrides: "a.b=c", c in YAML; lists are indexed by number, as in `rewards.terms.0.weight=2`; `a=null` takes the
-            section `a` back to its defaults.
+            section, mapping or list `a` back to its default.
 
     Raises:
         SettingsError: no such file, not YAML, secrets, unknown keys, wrong types or values; one line a problem.
@@ -41,7 +42,7 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
     data = _read(Path(path))
     for found in relative_paths(kind, data):
         found.start_at(Path(path).parent)
-    _override(data, overrides)
+    override(data, overrides)
     _drop_empty_sections(kind, data)
     try:
         return kind.model_validate(data)
@@ -60,7 +61,7 @@ def read_settings(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, 
         SettingsError: no such file, not YAML, or secrets.
     """
     data = _read(Path(path))
-    _override(data, overrides)
+    override(data, overrides)
     return data
 
 
@@ -84,21 +85,27 @@ def _no_settings(got: str) -> SettingsError:
     return SettingsError(Problem("", got, fix="give the path of a YAML file with settings"))
 
 
-def _override(data: dict[str, Any], overrides: Iterable[str]) -> None:
-    for override in overrides:
-        _set(data, override)
+def override(data: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Make changes such as `a.b=c`, see `load_settings`, in plain values.
+
+    Raises:
+        SettingsError: one is none, or is a secret.
+    """
+    for change in overrides:
+        _set(data, change)
     refuse_secrets(data)
 
 
 def _drop_empty_sections(kind: type[BaseModel], data: dict[str, Any]) -> None:
-    """A section that is null, as YAML reads a name with nothing below it, is one that was not given."""
+    """A section, mapping or list that is null, as YAML reads a name with nothing below it, was not given."""
     for name, field in kind.model_fields.items():
-        section, given = field.annotation, data.get(name)
-        if isinstance(section, type) and issubclass(section, BaseModel) and name in data:
-            if given is None:
-                del data[name]
-            elif isinstance(given, dict):
-                _drop_empty_sections(section, given)
+        section, given = typing.get_origin(field.annotation) or field.annotation, data.get(name)
+        if name not in data or not isinstance(section, type) or not issubclass(section, (BaseModel, dict, list)):
+            continue
+        if given is None:
+            del data[name]
+        elif isinstance(given, dict) and issubclass(section, BaseModel):
+            _drop_empty_sections(section, given)
 
 
 def _set(data: dict[str, Any], override: str) -> None:

@@ -48,7 +48,9 @@ def check_names(rewards: Sequence[RewardActorSettings]) -> None:
     Raises:
         SettingsError: which ones.
     """
-    names = [reward.name for reward in rewards]
+    names = [reward.key for reward in rewards]
     with Problems() as problems:
         for name in sorted({name for name in names if names.count(name) > 1}):
-            problems.add(Problem("", f"{name!r} is named {names.count(name)} times", fix="name it once"))
+            problems.add(
+                Problem("", f"{name!r} is named {names.count(name)} times", fix="name it once, or give each a label")
+            )

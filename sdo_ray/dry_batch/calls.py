@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from sdo_ray.backprop import called_scheduler
 from sdo_ray.config.calls import check_estimator
 from sdo_ray.dry_batch.problems import line, problem
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.precision import autocast
 from sdo_ray.models.small import save_small
-from sdo_ray.rollout.sampling import draw, noise
+from sdo_ray.rollout.sampling import noise
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import SettingsError
 
@@ -93,7 +95,8 @@ def stand_in(base: str, directory: Path) -> str:
             save_small(base, place, heads=heads)
             pipeline = load_pipeline(str(place))
             how = SamplingSettings(num_inference_steps=2, options=_sizes(pipeline, {}))
-            draw(pipeline, how.pipeline_call(["a"]), noise(0, [0]), "latent")
+            with torch.no_grad(), autocast(pipeline):
+                pipeline(**how.pipeline_call(["a"]), generator=noise(0, [0]), output_type="latent")
         except SettingsError:
             raise
         except Exception as error:  # of a configuration that was made here

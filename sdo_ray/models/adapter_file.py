@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FILE = "pytorch_lora_weights.safetensors"
 """The file's name in diffusers."""
+PEFT_FILE = "adapter_model.safetensors"
+"""The file's name in PEFT, whose tensors have other names."""
 FIT = "give the base model that it was trained on"
 """What to do about an adapter that does not fit."""
 
@@ -80,6 +82,16 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
     """
     path = Path(location).expanduser()
     file = path / FILE if path.is_dir() else path
+    if (path / PEFT_FILE).is_file() or path.name == PEFT_FILE:
+        raise SettingsError(
+            Problem(
+                "adapter",
+                f"{location!r} is an adapter in PEFT's own format",
+                f"diffusers reads {FILE}",
+                "load it with PEFT, and write it with `pipeline.save_lora_weights(directory, "
+                "unet_lora_layers=peft.get_peft_model_state_dict(model))`, or `transformer_lora_layers=`",
+            )
+        )
     if not file.is_file():
         raise SettingsError(
             Problem(

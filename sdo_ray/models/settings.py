@@ -28,7 +28,7 @@ class ModelSettings(Settings):
     variant: str | None = Field(
         None,
         min_length=1,
-        description="The middle of the weights' file names: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.",
+        description="The middle of the names of the weights: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Type of the frozen weights and of sampling. What is trained is always float32."

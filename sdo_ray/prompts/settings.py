@@ -27,8 +27,9 @@ class PreparationSettings(Settings):
         description="Words and phrases; prompts that contain one, in any case and as whole words, are dropped.",
     )
     duplicates: Literal["text", "words"] = Field(
-        "words",
-        description="What makes two prompts one: the same text but for case, or the same words in any order.",
+        "text",
+        description="What makes two prompts one: the same text but for case, or the same words in any order, by which "
+        "'a red cube on a blue sphere' is 'a blue cube on a red sphere', and 'C++' is 'C'.",
     )
     heldout: float = Field(
         0.1,

@@ -92,6 +92,11 @@ class RewardActorSettings(Settings):
     """A reward, and the actor that computes it."""
 
     name: str = Field(description="A registered reward, or `package.module:Class`.")
+    label: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="What its scores are called, for a reward that is named twice, with other options; none: its name.",
+    )
     options: Annotated[dict[str, Any], PathsAmong(_path_options)] = Field(
         default_factory=dict, description="Arguments of the reward's constructor."
     )
@@ -117,7 +122,7 @@ class RewardActorSettings(Settings):
     @property
     def key(self) -> str:
         """What its actor and its scores are called."""
-        return self.name
+        return self.label or self.name
 
     @property
     def smoothing(self) -> Smoothing | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import AfterValidator
+
 from sdo_ray.settings.base import Settings
 
 
@@ -16,9 +18,14 @@ class IsPath:
     """Marks the type of a path."""
 
 
-SettingsPath = Annotated[str, IsPath()]
+def at_home(path: str) -> str:
+    """The path with the home directory of whoever reads it in place of `~`."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+SettingsPath = Annotated[str, IsPath(), AfterValidator(at_home)]
 """Type of a setting that names a file or directory, or a URI of one. A relative path in a settings file starts at that
-file's directory; absolute ones, URIs and those that start with `~` stay as they are."""
+file's directory; one that starts with `~` at the home directory where the job runs."""
 
 
 @dataclass(frozen=True)

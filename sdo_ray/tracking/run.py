@@ -11,9 +11,48 @@ from typing import Any, Self
 
 from PIL import Image
 
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 from sdo_ray.tracking.server import without_password
+
+FILE = "mlflow.json"
+"""The file of a run's directory that says which MLflow run is beside it."""
+
+
+def check_tracked(uri: str, experiment: str, directory: RunDirectory) -> None:
+    """Refuse an experiment, or a run to be continued, that was deleted in MLflow, where nothing can be logged any more.
+
+    Args:
+        uri: of a server that answers.
+        experiment: its experiment.
+        directory: the run's.
+
+    Raises:
+        SettingsError: with how to restore it.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is not None and found.lifecycle_stage == "deleted":
+        restore = f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        got = f"{experiment!r} was deleted in MLflow"
+        raise SettingsError(Problem("tracking.experiment", got, fix=f"restore it, {restore}, or name another"))
+    known = directory.read_json(FILE)
+    if known is None or known["tracking_uri"] != without_password(uri):
+        return
+    run_id, anew = known["run_id"], f"remove {directory.place(FILE)} to begin another, which gets all updates"
+    try:
+        stage = client.get_run(run_id).info.lifecycle_stage
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise SettingsError(Problem("run.name", f"its MLflow run {run_id} is gone", fix=anew)) from None
+    if stage == "deleted":
+        restore = f"restore it, `mlflow runs restore --run-id {run_id}`, or {anew}"
+        raise SettingsError(Problem("run.name", f"its MLflow run {run_id} was deleted in MLflow", fix=restore))
 
 
 class TrackedRun:
@@ -27,17 +66,15 @@ class TrackedRun:
         settings: all settings, logged as parameters.
     """
 
-    FILE = "mlflow.json"
-
     def __init__(self, uri: str, experiment: str, directory: RunDirectory, name: str, settings: dict[str, Any]) -> None:
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self.uri = uri
-        known = directory.read_json(self.FILE)
+        known = directory.read_json(FILE)
         if known is None or known["tracking_uri"] != without_password(uri):
             self.run_id = self._start(experiment, directory, name, settings)
-            directory.write_json(self.FILE, {"tracking_uri": without_password(uri), "run_id": self.run_id})
+            directory.write_json(FILE, {"tracking_uri": without_password(uri), "run_id": self.run_id})
         else:
             self.run_id = known["run_id"]
             self.client.update_run(self.run_id, status="RUNNING")
@@ -53,7 +90,7 @@ class TrackedRun:
         else:
             experiment_id = found.experiment_id
         run_id: str = self.client.create_run(experiment_id, run_name=name).info.run_id
-        parameters = [Param(key, value[:6000]) for key, value in flatten(settings).items()]
+        parameters = [Param(_legal(key), value[:6000]) for key, value in flatten(settings).items()]
         for first in range(0, len(parameters), 100):  # MLflow's limit for one request
             self.client.log_batch(run_id, params=parameters[first : first + 100])
         return run_id
@@ -96,7 +133,7 @@ class TrackedRun:
 
     def adopt(self, directory: RunDirectory) -> None:
         """Show the MLflow run of another run's directory, if it has one, below this one."""
-        if (known := directory.read_json(self.FILE)) is not None:
+        if (known := directory.read_json(FILE)) is not None:
             self.client.set_tag(known["run_id"], "mlflow.parentRunId", self.run_id)
 
     def __enter__(self) -> Self:
@@ -115,4 +152,5 @@ class TrackedRun:
 
 def _legal(name: str) -> str:
     """A name that MLflow takes."""
-    return re.sub(r"[^/\w.\- :]", "/", name)
+    # What looks like a path has to be the shortest one.
+    return re.sub(r"/+", "/", re.sub(r"[^/\w.\- :]", "/", name)).strip("/")

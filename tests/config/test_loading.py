@@ -9,6 +9,7 @@ from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.trained.lora import LoraSettings
 from sdo_ray.settings import Settings, SettingsError
+from tests.support.runs import tiny_settings
 
 REPOSITORY = Path(__file__).parents[2]
 EMOJI = REPOSITORY / "pipelines/configs/emoji.yaml"
@@ -142,7 +143,7 @@ def test_paths_start_at_the_settings_file(tmp_path: Path, monkeypatch) -> None:
     relative = load_settings(AlignSettings, write(home / "a.yaml", text))
     assert relative.prompts.train == str(home / "prompts/emoji_train.parquet")
     assert relative.evaluation.prompts == str(home / "prompts/emoji_heldout.parquet")
-    for given in ("/data/p.parquet", "s3://bucket/p.parquet", "~/p.parquet"):
+    for given in ("/data/p.parquet", "s3://bucket/p.parquet"):
         moved = text.replace("prompts/emoji_train.parquet", given)
         assert load_settings(AlignSettings, write(home / "b.yaml", moved)).prompts.train == given
     # What is typed on the command line starts, as everything there, at the working directory.
@@ -158,3 +159,19 @@ def test_settings_do_not_change_after_they_were_checked(whole: Path) -> None:
 def test_a_round_trip_through_plain_values(whole: Path) -> None:
     settings = load_settings(AlignSettings, EMOJI)
     assert AlignSettings.model_validate(settings.to_dict()) == settings
+
+
+def test_null_takes_a_mapping_or_a_list_back_to_its_default(tiny_base: Path, tmp_path: Path) -> None:
+    path = tiny_settings(tmp_path, tiny_base, sampling={"options": {"height": 8}})
+    changes = ["sampling.options=null", "tracking.preview_prompts=null", "plan.options=null"]
+    settings = load_settings(AlignSettings, path, changes)
+    assert settings.sampling.options == settings.plan.options == {}
+    assert settings.tracking.preview_prompts == []
+
+
+def test_a_path_may_start_at_home(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tiny_settings(tmp_path, tiny_base, prompts={"train": "~/prompts.parquet"})
+    settings = load_settings(AlignSettings, path, ["evaluation.prompts=~/heldout.parquet"])
+    assert settings.prompts.train == str(tmp_path / "prompts.parquet")
+    assert settings.evaluation.prompts == str(tmp_path / "heldout.parquet")

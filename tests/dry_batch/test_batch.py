@@ -138,6 +138,11 @@ def test_rewards_that_are_none(attempt: Try, what: str, said: str) -> None:
     assert said in text
 
 
+def test_one_reward_twice_with_other_options(attempt: Try) -> None:
+    terms = "[{name: 'tests.support.ink:Ink', label: a}, {name: 'tests.support.ink:Ink', label: b, weight: -1.0}]"
+    assert attempt(f"rewards.terms={terms}") is None
+
+
 def test_an_evaluator_that_would_fail_at_the_end(attempt: Try) -> None:
     said = refused(attempt, "evaluation.evaluators.0.name=tests.support.ink:Broken")
     assert said.startswith("evaluation.evaluators.0: reward 'tests.support.ink:Broken' failed")
@@ -151,6 +156,11 @@ def test_one_that_kills_its_process(tiny_base: Path, tmp_path: Path) -> None:
         check_by_dry_batch(settings)
     check_by_dry_batch(load_settings(AlignSettings, path, [term, "training.dry_batch=false"]))
     check_by_dry_batch(load_settings(AlignSettings, path))
+
+
+def test_a_large_video_model(attempt: Try, bases: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small, "LARGE", -1)
+    assert "images must be [B, 3, H, W]" in refused(attempt, base=bases("Wan"))
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionXL", "StableDiffusion3", "Flux"])

@@ -129,3 +129,14 @@ def test_an_adapter_with_layers_that_the_model_lacks_is_refused(tiny_base: Path,
 def test_unknown_layers_are_listed(tiny_base: Path) -> None:
     with pytest.raises(SettingsError, match=r"ends with to_z; its layers end with .*to_q"):
         initial(str(tiny_base), "float32", LoraSettings(targets=["to_q", "to_z"]), 0)
+
+
+@pytest.mark.parametrize("named", ["directory", "file"])
+def test_pefts_own_format_is_refused_as_such(tiny_base: Path, tmp_path: Path, named: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    pipeline = load_pipeline(str(tiny_base))
+    get_peft_model(pipeline.unet, LoraConfig(r=2, target_modules=["to_q"])).save_pretrained(tmp_path)
+    location = tmp_path if named == "directory" else tmp_path / "adapter_model.safetensors"
+    with pytest.raises(SettingsError, match=r"in PEFT's own format; diffusers reads .*save_lora_weights"):
+        load_adapter(load_pipeline(str(tiny_base)), str(location))

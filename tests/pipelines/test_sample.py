@@ -55,6 +55,25 @@ def test_one_file_and_the_adapter_makes_a_difference(tiny_base: Path, adapter: P
     assert not same(base, aligned)
 
 
+def test_further_arguments_and_what_the_model_does_not_read(tiny_base: Path, tmp_path: Path, capsys) -> None:
+    common = [
+        "--model",
+        str(tiny_base),
+        "--prompt",
+        "a b c d e f x y",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "a.png"),
+    ]
+    assert main([*common, "--height", "24", "--width", "16", "--negative-prompt", "z", "--set", "eta=1.0"]) == 0
+    assert "of the prompts 1 of 1 are longer than the 8 tokens that the model reads" in capsys.readouterr().err
+    plain = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    call = {"num_inference_steps": 2, "guidance_scale": 3.0, "generator": [torch.Generator().manual_seed(0)]}
+    expected = plain(["a b c d e f"], height=24, width=16, negative_prompt=["z"], eta=1.0, **call).images[0]
+    assert same(Image.open(tmp_path / "a.png"), expected)
+
+
 def test_serves_the_champion(tiny_base: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -109,6 +128,8 @@ def test_refuses_what_is_not_registered(tmp_path: Path, capsys, monkeypatch, mod
         (["--prompts", "nowhere.parquet"], "--prompts: 'nowhere.parquet' does not exist"),
         (["--prompt", "a", "--steps", "0", "--batch-size", "0"], "--batch-size: got 0; it is 1 or more"),
         (["--prompt", "a", "--model", "zoo://emojis"], "the zoo has zoo://emoji"),
+        (["--prompt", "a", "--set", "heigth=8"], "--set: StableDiffusionPipeline takes no heigth here"),
+        (["--prompt", "a", "--set", "height"], "--set: got 'height'"),
         (["--prompt", "a", "--adapter", "nowhere"], "has no pytorch_lora_weights.safetensors"),
     ],
 )

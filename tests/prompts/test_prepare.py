@@ -47,10 +47,13 @@ def test_blocked_are_whole_words_and_phrases() -> None:
 
 
 def test_word_order_matters_to_some() -> None:
-    assert kept_and_dropped("dog bites man", "man bites dog", duplicates="text")[0] == [
-        "dog bites man",
-        "man bites dog",
-    ]
+    for pair in (
+        ("a red cube on a blue sphere", "a blue cube on a red sphere"),
+        ("a dog left of a cat", "a cat left of a dog"),
+        ("C++ logo", "C logo"),
+    ):
+        assert kept_and_dropped(*pair)[0] == list(pair)
+    assert kept_and_dropped("a  red Cube", "A red cube")[0] == ["a red Cube"]
     assert kept_and_dropped("dog bites man", "man bites dog", duplicates="words")[0] == ["dog bites man"]
     assert identity("🍎", "words") != identity("🍐", "words")
 

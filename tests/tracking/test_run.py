@@ -9,8 +9,9 @@ from PIL import Image
 
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
+from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.run import TrackedRun
+from sdo_ray.tracking.run import FILE, TrackedRun, check_tracked
 from tests.support.aligned import PROMPTS, SAMPLING, SEED, aligned
 
 
@@ -94,6 +95,40 @@ def test_no_password_is_kept_beside_the_run(uri: str, run: RunDirectory, monkeyp
     monkeypatch.setattr("mlflow.MlflowClient", lambda **_: mlflow.tracking.MlflowClient(uri, uri))
     with tracked("postgresql://ann:hunter2@db/mlflow", run) as first:
         pass
-    assert run.read_json(TrackedRun.FILE)["tracking_uri"] == "postgresql://db/mlflow"
+    assert run.read_json(FILE)["tracking_uri"] == "postgresql://db/mlflow"
     with tracked("postgresql://ann:hunter2@db/mlflow", run) as second:
         assert second.run_id == first.run_id
+
+
+def test_what_was_deleted_is_said_before_a_start(uri: str, run: RunDirectory) -> None:
+    experiment = f"experiment of {run.storage}"
+    with tracked(uri, run) as it:
+        pass
+    client = mlflow.MlflowClient(uri)
+    check_tracked(uri, experiment, run)
+    client.delete_run(it.run_id)
+    said = (
+        rf"run\.name: its MLflow run .* was deleted in MLflow; restore it, `mlflow runs restore --run-id {it.run_id}`"
+    )
+    with pytest.raises(SettingsError, match=said):
+        check_tracked(uri, experiment, run)
+    client.restore_run(it.run_id)
+    check_tracked(uri, experiment, run)
+    client.delete_experiment(client.get_run(it.run_id).info.experiment_id)
+    with pytest.raises(
+        SettingsError, match=r"tracking\.experiment: .* was deleted in MLflow; restore it, `mlflow exper"
+    ):
+        check_tracked(uri, experiment, run)
+
+
+def test_a_run_that_is_gone_can_be_begun_anew(uri: str, run: RunDirectory) -> None:
+    run.write_json(FILE, {"tracking_uri": uri, "run_id": "0" * 32})
+    with pytest.raises(SettingsError, match=r"its MLflow run 0+ is gone; remove .*mlflow\.json to begin another"):
+        check_tracked(uri, "any", run)
+
+
+def test_names_that_mlflow_does_not_take(uri: str, run: RunDirectory) -> None:
+    settings = {"runtime_env": {"env_vars": {"A(B)": "x"}}}
+    with TrackedRun(uri, "odd names", run, "a run", settings) as it:
+        pass
+    assert mlflow.MlflowClient(uri).get_run(it.run_id).data.params == {"runtime_env.env_vars.A/B": "x"}
