@@ -8,8 +8,6 @@ A name made with `@register` exists where its module was imported, so give the a
 Torch is imported by the actor, and not by the process that starts and watches the actors of all rewards.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from ray.util.metrics import Histogram
 
+from rewards.provenance import provenance
 from rewards.registry import create, reward_class
 from rewards.spec import RewardSpec, inspect_spec
 from rewards.terms import Smoothing
@@ -102,9 +101,16 @@ class RewardActor:
     ) -> tuple[Any, ...]:
         """Scores of several batches whose images have one size, in one call of the reward; see `score`.
 
+        A reward of whole batches is given each by itself: which others came along must not be in its scores.
+
         Returns:
             For each batch its scores and its gradients or None; last the seconds it took.
         """
+        if self._spec.batchwise:
+            parts = [
+                self.score(*batch[:2], want_gradient, batch[2]) for batch in zip(images, prompts, seeds, strict=True)
+            ]
+            return (*((scores, gradient) for scores, gradient, _ in parts), sum(seconds for *_, seconds in parts))
         together = np.concatenate(images) if len(images) > 1 else images[0]
         scores, gradient, seconds = self.score(
             together, [p for part in prompts for p in part], want_gradient, [s for part in seeds for s in part]
@@ -114,10 +120,8 @@ class RewardActor:
         return (*zip(np.split(scores, ends), gradients, strict=True), seconds)
 
     def provenance(self) -> dict[str, Any]:
-        """Name, options and sha256 of the weights, or of name and options without any: what exactly gave the scores."""
-        settings = hashlib.sha256(json.dumps([self._name, self._options], sort_keys=True, default=str).encode())
-        weights_hash = getattr(self._reward, "weights_hash", settings.hexdigest())
-        return {"name": self._name, "options": self._options, "weights_hash": weights_hash}
+        """What exactly gave the scores, see `rewards.provenance`."""
+        return provenance(self._name, self._reward, self._options, self._spec)
 
     def spec(self) -> RewardSpec:
         """What the reward is, once loaded; without its options, whose types may be of packages that others lack."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import ray
 import torch
 
+from rewards.provenance import as_tags, is_noncommercial
 from rewards.registry import import_path
 from rewards.spec import RewardSpec
 from sdo_ray.rollout.objective import ImageGradients, Scores
@@ -15,6 +17,8 @@ from sdo_ray.rollout.replicas import RewardFailed
 from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, start_pool
 from sdo_ray.rollout.settings import RewardActorSettings
 from sdo_ray.settings import Problem, Problems
+
+_log = logging.getLogger(__name__)
 
 
 def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, RewardHandle]:
@@ -38,6 +42,13 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Rew
                 problems.add(Problem("", error.line))
             except ValueError as error:
                 problems.add(Problem("", str(error)))
+    for name, spec in reward_specs(handles).items():
+        if is_noncommercial(spec.licence):
+            _log.warning(
+                "the licence of reward %r, %s, forbids commercial use, perhaps of what learns from it, too",
+                name,
+                spec.licence,
+            )
     return handles
 
 
@@ -47,11 +58,9 @@ def reward_specs(rewards: Mapping[str, RewardHandle]) -> dict[str, RewardSpec]:
 
 
 def reward_provenance(rewards: Mapping[str, RewardHandle]) -> dict[str, str]:
-    """`reward.NAME` -> sha256 of the reward's weights and its options."""
+    """`reward.NAME` -> sha256 of the reward's weights and its options; its licence, sources and versions beside it."""
     parts = ray.get([handle.provenance() for handle in rewards.values()])
-    return {
-        f"reward.{name}": f"{part['weights_hash']} {part['options']}" for name, part in zip(rewards, parts, strict=True)
-    }
+    return {tag: text for name, part in zip(rewards, parts, strict=True) for tag, text in as_tags(name, part).items()}
 
 
 class RewardClient:
