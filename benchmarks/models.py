@@ -78,7 +78,7 @@ def _sd15(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
         vae=_autoencoder(4, 0.18215, tiny),
         text_encoder=None,
         tokenizer=None,
-        unet=_built(UNet2DConditionModel, unet),
+        unet=_built(UNet2DConditionModel, unet, device),
         scheduler=_ddim(),
         safety_checker=None,
         feature_extractor=None,
@@ -122,7 +122,7 @@ def _sdxl(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
         text_encoder_2=None,
         tokenizer=None,
         tokenizer_2=None,
-        unet=_built(UNet2DConditionModel, unet),
+        unet=_built(UNet2DConditionModel, unet, device),
         scheduler=_ddim(),
         add_watermarker=False,
     )
@@ -164,7 +164,7 @@ def _sd35_medium(dtype: str, device: str, tiny: bool) -> BenchmarkModel:
             "dual_attention_layers": (0,),
         }
     pipeline = StableDiffusion3Pipeline(
-        transformer=_built(SD3Transformer2DModel, transformer),
+        transformer=_built(SD3Transformer2DModel, transformer, device),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_autoencoder(16, 1.5305, tiny, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=None,
@@ -192,8 +192,10 @@ MODELS: dict[str, Callable[[str, str, bool], BenchmarkModel]] = {
 """Name -> (dtype, device, tiny) -> the model."""
 
 
-def _built(kind: Any, config: dict[str, Any]) -> torch.nn.Module:
-    module: torch.nn.Module = kind.from_config(config)
+def _built(kind: Any, config: dict[str, Any], device: str) -> torch.nn.Module:
+    # Billions of random numbers take a minute on a CPU.
+    with torch.device(device):
+        module: torch.nn.Module = kind.from_config(config)
     return module
 
 
