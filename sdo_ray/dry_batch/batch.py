@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,7 +54,7 @@ def check_by_dry_batch(settings: AlignSettings) -> None:
         return
     print("trying a tiny batch", flush=True)
     try:
-        untried = apart(lambda say: dry_batch(settings, say), TIMEOUT)
+        untried = apart(partial(dry_batch, settings), TIMEOUT)
     except Died as error:
         raise SettingsError(Problem(error.doing, f"a first tiny batch ended: {error.how}", fix=OFF)) from None
     if untried:

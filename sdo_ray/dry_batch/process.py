@@ -6,11 +6,16 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
 
 T = TypeVar("T")
+
+_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 class Died(RuntimeError):
@@ -27,20 +32,22 @@ class Died(RuntimeError):
 
 
 def apart(work: Callable[[Callable[[str], None]], T], timeout: float) -> T:
-    """Call `work` in a copy of this process, which leaves nothing behind.
+    """Call `work` in a process without GPUs, which leaves nothing behind.
 
     Args:
-        work: given a function by which it says what it does next. Its result is pickled.
+        work: given a function by which it says what it does next. Its result is pickled, and where there are GPUs it
+            is itself.
         timeout: seconds that each of the things it does may take.
 
     Raises:
         Died: the process died, or took longer.
         Exception: what `work` raised.
     """
-    context = multiprocessing.get_context("fork")  # imports alone would take longer than the work
+    # A copy of this process has all that is imported, which takes longer than the work; but CUDA does not survive that.
+    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(work, sender), daemon=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_gpus():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child does not use
         process.start()
     sender.close()
@@ -64,8 +71,6 @@ def apart(work: Callable[[Callable[[str], None]], T], timeout: float) -> T:
 
 
 def _child(work: Callable[[Callable[[str], None]], T], sender: Connection) -> None:
-    import torch
-
     # The threads of this process's pools are not in the copy, and would be waited for.
     torch.set_num_threads(1)
     try:
@@ -74,6 +79,19 @@ def _child(work: Callable[[Callable[[str], None]], T], sender: Connection) -> No
         os._exit(1)
     except Exception as error:
         sender.send(("error", error))
+
+
+@contextmanager
+def _no_gpus() -> Iterator[None]:
+    """The processes that are started within see no GPU."""
+    before = os.environ.get(_GPUS)
+    os.environ[_GPUS] = ""
+    try:
+        yield
+    finally:
+        del os.environ[_GPUS]
+        if before is not None:
+            os.environ[_GPUS] = before
 
 
 def _ending(code: int | None) -> str:

@@ -77,16 +77,17 @@ def test_twice_is_the_same_to_the_bit(tiny_base: Path) -> None:
 def test_the_trainer_makes_the_same_gradient(tiny_base: Path) -> None:
     model = ModelSettings(base=str(tiny_base))
     module = Denoisers(model, policy(model)).to("cuda")
-    module(contribution(tiny_base, "cuda", backward="trainer")).backward()
+    module(contribution(tiny_base, "cuda", backward="trainer").calls).backward()
     got = {name: p.grad.cpu() for name, p in module.named().items() if p.grad is not None}
     torch.testing.assert_close(flat(got), flat(contribution(tiny_base, "cuda").gradient), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_points_the_same_way(tiny_base: Path, dtype: str) -> None:
-    half, full = flat(contribution(tiny_base, "cuda", dtype).gradient), flat(contribution(tiny_base, "cuda").gradient)
-    assert half.isfinite().all()
-    assert torch.nn.functional.cosine_similarity(half, full, dim=0) > 0.9
+def test_half_precision_is_that_of_the_cpu(tiny_base: Path, dtype: str) -> None:
+    """Of the same type, in which torch draws other noise than in float32."""
+    here, there = (flat(contribution(tiny_base, device, dtype).gradient) for device in ("cuda", "cpu"))
+    assert here.isfinite().all()
+    assert torch.nn.functional.cosine_similarity(here, there, dim=0) > 0.99
 
 
 def test_a_learned_reward_scores_alike(tiny_base: Path) -> None:
