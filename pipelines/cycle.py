@@ -11,8 +11,10 @@ The same command again goes on where it stopped, or shows the outcome of a compl
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 
 import ray
 from mlflow import MlflowClient
@@ -21,13 +23,13 @@ from pipelines.align import align
 from pipelines.evaluate import evaluate
 from pipelines.job import run_job
 from pipelines.run import check_run, known_outcome, tracked_run
-from sdo_ray.config.cycle import CycleSettings, check_cycle
+from sdo_ray.config.cycle import CycleSettings, check_cycle, check_stages
 from sdo_ray.config.run import open_run
 from sdo_ray.cycle.lock import driver_lock
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.promotion.aliases import read_aliases
-from sdo_ray.promotion.promote import Promotion, promote
+from sdo_ray.promotion.promote import Promotion, check_champion, promote
 from sdo_ray.prompts.prepare import Preparation, prepare
 from sdo_ray.registry.versions import CHAMPION, SCHEME
 from sdo_ray.storage import RunDirectory
@@ -56,7 +58,10 @@ def cycle(settings: CycleSettings) -> Summary:
     run = open_run(settings)
     if (summary := known_outcome(run, read_summary)) is not None:
         return summary
+    with tempfile.TemporaryDirectory() as temporary:  # where the prompts are prepared for the checks of the stages
+        check_stages(settings, prepare(settings.prompts, RunDirectory(temporary, "check")))
     uri = check_run(settings, run)
+    check_champion(MlflowClient(uri, uri), model)
     with driver_lock(run):
         prompts = prepare(settings.prompts, run)
         print(f"{settings.run.name}: {prompts}", flush=True)
@@ -102,9 +107,10 @@ def _promote(
     record: CycleRecord,
     tracked: TrackedRun,
 ) -> Promotion:
-    """Evaluate and promote, anew whenever the champion changes in between."""
+    """Evaluate and promote, anew whenever the champion changes in between, as it did for attempts that are over."""
     client = MlflowClient(tracked.uri, tracked.uri)
-    for attempt in range(1, ATTEMPTS + 1):
+    first = next(n for n in count(1) if record.facts(f"promote-{n}").get("decision") != "outdated")
+    for attempt in range(first, first + ATTEMPTS):
         with record.stage(f"evaluate-{attempt}") as stage:
             if "champion" not in stage.facts:
                 # Kept, so that an evaluation that is resumed is of the same models.

@@ -35,7 +35,16 @@ from sdo_ray.evaluation.metrics import frechet_yardsticks, image_metrics, set_me
 from sdo_ray.evaluation.parts import Parts
 from sdo_ray.evaluation.reference import reference_features
 from sdo_ray.evaluation.report import REPORT, render_report
-from sdo_ray.evaluation.result import CANDIDATE, Evaluation, read_evaluation, write_evaluation
+from sdo_ray.evaluation.result import (
+    CANDIDATE,
+    IMAGES,
+    NUMBERS,
+    SHA256_TAG,
+    Evaluation,
+    evaluation_sha256,
+    read_evaluation,
+    write_evaluation,
+)
 from sdo_ray.evaluation.summary import as_numbers, as_records, as_text
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.rollout.reward_client import reward_provenance, reward_specs, start_reward_actors
@@ -68,7 +77,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     keep_roles(run, roles)
     with tracked_run(settings, run, uri) as tracked:
         parts = _make_missing(settings, questions, run, roles, rewards, features)
-        evaluation = _measure(settings, questions, roles, parts, rewards, features)
+        evaluation = _measure(settings, questions, roles, parts, rewards, features, tracked.run_id)
         _keep(settings, run, evaluation, tracked)
     return evaluation
 
@@ -112,6 +121,7 @@ def _measure(
     parts: Sequence[pa.Table],
     rewards: Actors,
     features: Any,
+    mlflow_run: str,
 ) -> Evaluation:
     """Everything that is known about the images."""
     reference = None
@@ -127,6 +137,7 @@ def _measure(
         details=frechet_yardsticks(parts, list(roles))
         | {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "mlflow_run": mlflow_run,
             "sha256": {name: role.sha256 for name, role in roles.items()},
             "reference_images": 0 if reference is None else len(reference),
             "history": {} if history is None else dict(history.curves),
@@ -140,15 +151,15 @@ def _measure(
 
 
 def _keep(settings: EvaluateSettings, run: RunDirectory, evaluation: Evaluation, tracked: TrackedRun) -> None:
-    """The files, to the run and to MLflow; the parts are no longer needed."""
+    """The files, to the run and to MLflow, which notes what they are; the parts are no longer needed."""
     with tempfile.TemporaryDirectory() as temporary:
         local = RunDirectory(temporary, settings.run.name)
-        page = render_report(evaluation, settings.report)
-        run.write(REPORT, page.encode())
-        local.write(REPORT, page.encode())
+        local.write(REPORT, render_report(evaluation, settings.report).encode())
         write_evaluation(local, evaluation)
         tracked.log_results(as_numbers(evaluation), sorted(Path(local.path).iterdir()))
-    write_evaluation(run, evaluation)
+        tracked.set_tags({SHA256_TAG: evaluation_sha256(local)})
+        for name in (REPORT, IMAGES, NUMBERS):  # the last marks it as complete
+            run.copy_file(Path(local.path) / name, name)
     Parts(run).remove()
 
 

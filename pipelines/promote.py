@@ -1,4 +1,4 @@
-"""Make an evaluated model the champion, if it passes the rules: `sdo promote CONFIG [--rollback --why TEXT]`.
+"""Make an evaluated model the champion, if it passes the rules: `sdo promote CONFIG [--rollback VERSION --why TEXT]`.
 
 `models:/NAME@champion` then names it, and `@previous` the one before. Exit codes: 0 promoted, 3 refused by the rules,
 2 bad input or an evaluation that is out of date, 1 failure.
@@ -28,22 +28,25 @@ PROMOTION, ROLLBACK = "promotion.json", "rollback.json"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     flags = argparse.ArgumentParser(add_help=False)
-    flags.add_argument("--rollback", action="store_true", help="make the champion before the champion again")
+    flags.add_argument(
+        "--rollback", metavar="VERSION", type=int, help="take this champion back: the one before it is champion again"
+    )
     flags.add_argument("--why", metavar="TEXT", default="", help="reason of the rollback, kept with the version")
+    flags.add_argument("--first", action="store_true", help="there was a champion, and it is gone: promote a first one")
     given, _ = flags.parse_known_args(arguments)
 
     def job(settings: PromoteSettings) -> int:
-        if given.rollback and not given.why.strip():
+        if given.rollback is not None and not given.why.strip():
             fix = "give one, for those who find the version later"
             raise SettingsError(Problem("--why", "a rollback takes a reason", fix=fix))
         settings.rules()
         run = RunDirectory(settings.evaluation.storage, settings.evaluation.name)
         check_server(uri := tracking_uri(run))
-        if given.rollback:
-            rollback = roll_back(settings, given.why, uri)
+        if given.rollback is not None:
+            rollback = roll_back(settings, given.rollback, given.why, uri)
             print(rollback, run.write_json(ROLLBACK, rollback.to_dict()), sep="\n")
             return ExitCode.OK
-        promotion = promote(settings, uri)
+        promotion = promote(settings, uri, first=given.first)
         print(promotion, run.write_json(PROMOTION, promotion.to_dict()), sep="\n")
         return CODES[promotion.decision]
 

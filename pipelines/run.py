@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from sdo_ray.config.run import JobSettings, keep_settings
+from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun, check_tracked
 from sdo_ray.tracking.server import check_server, tracking_uri
@@ -22,6 +23,10 @@ class TrackedSettings(JobSettings, Protocol):
     def tracking(self) -> ExperimentSettings:
         """The experiment."""
         ...
+
+
+class FoundLate(RuntimeError):
+    """Bad input that only the work showed: it had begun, and what is done is kept."""
 
 
 def known_outcome(run: RunDirectory, read: Callable[[RunDirectory], T | None]) -> T | None:
@@ -53,4 +58,7 @@ def tracked_run(settings: TrackedSettings, run: RunDirectory, uri: str) -> Itera
     """Bind the run's name to its settings, as nothing can be refused any more, and keep an MLflow run beside it."""
     keep_settings(run, settings)
     with TrackedRun(uri, settings.tracking.experiment, run, run.name, settings.to_dict()) as tracked:
-        yield tracked
+        try:
+            yield tracked
+        except SettingsError as error:
+            raise FoundLate(" ".join(str(error).split())) from error

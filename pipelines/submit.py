@@ -1,6 +1,6 @@
 """Run a command of sdo as a job of a Ray cluster: `sdo submit COMMAND CONFIG --address http://HEAD:8265 [--set a.b=c]`.
 
-    settings checked here -> working directory packed -> Ray's job server -> `python -m sdo_ray COMMAND CONFIG`
+    settings checked here -> what they name packed -> Ray's job server -> `python -m sdo_ray COMMAND CONFIG`
 
 The job is named after the run and its settings, so the same command again finds the job: it is attached to while it
 runs, reported if it succeeded, and submitted once more if it failed or was stopped, to go on where the run was.
@@ -19,17 +19,22 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands import COMMANDS
 from pipelines.job import add_set, ended, quiet
+from sdo_ray.config.cycle import CycleSettings, check_cycle
 from sdo_ray.config.loading import load_settings, read_settings
+from sdo_ray.config.rewards import check_reward_names
 from sdo_ray.own_packages import find_modules_beside
+from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.secrets import redact
-from sdo_ray.settings import Problem, Problems, SettingsError, relative_paths
+from sdo_ray.settings import Problem, Problems, SettingsError
 from sdo_ray.submission.environment import job_environment
 from sdo_ray.submission.identity import JobName
+from sdo_ray.submission.job_files import STAGES, check_places, named_files, settings_files
 from sdo_ray.submission.package import pack
 from sdo_ray.submission.server import JobServer, exit_code
 
@@ -38,6 +43,18 @@ if TYPE_CHECKING:
 
 TAKING_SETTINGS = tuple(name for name, command in COMMANDS.items() if command.settings)
 """The commands that can be submitted."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is submitted."""
+
+    working: Path
+    """The directory that files travel from."""
+    named: set[Path]
+    """What of it the settings name."""
+    entrypoint: str
+    variables: dict[str, str]
 
 
 def submit(options: argparse.Namespace) -> int:
@@ -54,8 +71,8 @@ def submit(options: argparse.Namespace) -> int:
         raise SettingsError(Problem("--address", "", fix=fix))
     if not (options.status or options.stop):
         find_modules_beside(config)
-        load_settings(COMMANDS[options.command].settings_class(), config, options.overrides)
-        working, entrypoint, variables = _prepare(options, config, settings)
+        _check_settings(options, config)
+        prepared = _prepare(options, config, settings)
     server = JobServer(options.address, options.timeout, _say)
     known = server.attempts(run)
     mine = [(name, job) for name, job in known.items() if name.same_settings(run)]
@@ -78,57 +95,47 @@ def submit(options: argparse.Namespace) -> int:
         action = "submitted" if job is None else "resumed"
         name = run if job is None else name.next()
         with tempfile.TemporaryDirectory() as temporary:
-            package = pack(working, Path(temporary), options.exclude)
-            _say(f"{name}: sending {package}; environment: {', '.join(variables) or 'none'}")
-            job = server.submit(name, entrypoint, {"working_dir": temporary, "env_vars": variables})
+            package = pack(prepared.working, Path(temporary), prepared.named, options.include, options.exclude)
+            _say(f"{name}: sending {package}; environment: {', '.join(prepared.variables) or 'none'}")
+            environment = {"working_dir": temporary, "env_vars": prepared.variables}
+            job = server.submit(name, prepared.entrypoint, environment)
     _say(f"{name}: {action}")
     if options.follow:
         job = server.follow(name, lambda text: print(text, end="", flush=True))
     return _report(action, name, job, exit_code(job) if options.follow else 0)
 
 
-def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]) -> tuple[Path, str, dict[str, str]]:
-    """The working directory, the job's command line and its environment, checked as far as they can be here."""
+def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]) -> _Job:
+    """What is submitted, checked as far as it can be here."""
     working = Path(options.working_dir or config.parent).resolve()
-    inside = config.resolve()
+    kinds = {name: COMMANDS[name].settings_class() for name in STAGES}
+    files = settings_files(COMMANDS[options.command].settings_class(), config, settings, kinds)
     with Problems() as problems:
         with problems.of():
-            _check_storage(options.command, settings)
+            check_places(files)
+        named = set[Path]()
         with problems.of():
-            _check_paths(options.command, config, working, settings)
-        if not inside.is_relative_to(working):
+            named = named_files(files, working)
+        if not config.resolve().is_relative_to(working):
             got = f"{str(working)!r} does not hold {str(config)!r}"
             problems.add(Problem("--working-dir", got, fix="name one that does"))
         with problems.of():
             variables = job_environment(options.env)
-    command = [options.python, "-u", "-m", "sdo_ray", options.command, str(inside.relative_to(working))]
+    inside = str(config.resolve().relative_to(working))
+    command = [options.python, "-u", "-m", "sdo_ray", options.command, inside]
     for override in options.overrides:
         command += ["--set", override]
-    return working, shlex.join(command), variables
+    return _Job(working, named, shlex.join(command), variables)
 
 
-def _check_storage(command: str, settings: dict[str, Any]) -> None:
-    storage = (settings.get("run") or {}).get("storage", "runs")
-    kind = COMMANDS[command].settings_class()
-    if "run" in kind.model_fields and "://" not in storage and not Path(storage).is_absolute():
-        raise SettingsError(
-            Problem(
-                "run.storage",
-                f"{storage!r} is relative, and a job's directory goes away with the cluster",
-                fix="name storage that all nodes write, by an absolute path or a URI such as s3://bucket/path",
-            )
-        )
-
-
-def _check_paths(command: str, config: Path, working: Path, settings: dict[str, Any]) -> None:
-    with Problems() as problems:
-        for found in relative_paths(COMMANDS[command].settings_class(), settings):
-            # A path in the file starts at the file, one given by --set where the job starts: at the working directory.
-            places = [(start / found.path).resolve() for start in (config.parent, working)]
-            if not any(place.exists() and place.is_relative_to(working) for place in places):
-                got = f"{found.path!r} is not in {str(working)!r}, which is what travels"
-                fix = "put it there, or name a --working-dir that holds it"
-                problems.add(Problem(found.setting, got, fix=fix))
+def _check_settings(options: argparse.Namespace, config: Path) -> None:
+    """What the job would refuse, but for what only its nodes know."""
+    loaded = load_settings(COMMANDS[options.command].settings_class(), config, options.overrides)
+    if isinstance(loaded, CycleSettings):
+        check_cycle(loaded)
+    elif isinstance(loaded, PromoteSettings):
+        loaded.rules()
+    check_reward_names(loaded)
 
 
 def _refuse_rival(known: dict[JobName, JobDetails], run: JobName) -> None:
@@ -172,7 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of the job server on the head node; RAY_ADDRESS by default",
     )
     parser.add_argument(
-        "--working-dir", metavar="DIR", help="what travels: prompts, your rewards; CONFIG's directory by default"
+        "--working-dir", metavar="DIR", help="holds prompts and your rewards; CONFIG's directory by default"
+    )
+    parser.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="names, or paths below it, that travel besides what the settings name and *.py; repeatable",
     )
     parser.add_argument(
         "--exclude", metavar="PATTERN", action="append", default=[], help="names that do not travel; repeatable"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,9 +23,11 @@ FROM_FILES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TR
 HF_TOKEN_PATH, AWS_SHARED_CREDENTIALS_FILE."""
 
 _NAME = re.compile(
-    r"(?i:(^|[_.-])(password|passwd|passphrase|secret|api_?key|(secret_)?access_?key(_id)?|private_?key|credentials?)s?$)"
+    r"(?i:(passwords?|passwd|passphrase|pwd|secrets?|api_?keys?|credentials?)$"
+    r"|(^|[_.-])(pass|auth|authorization|cookies?)$"
+    r"|(access|account|storage|signing|encryption|private|shared|service|master)_?keys?(_?id)?$)"
     # A variable of the environment, any token; a setting, not words of a prompt such as `instance_token`.
-    r"|_TOKEN$|^((auth|access|api|bearer|hf|session|refresh)_)?token$"
+    r"|_TOKEN$|^(?i:(auth|access|api|bearer|hf|session|refresh|client)_?)?(token|Token)$"
 )
 _FORMATS = (
     # (what it is, pattern); the group `keep`, where there is one, survives the cut. A password may hold any of :/@.
@@ -42,10 +44,23 @@ _FORMATS = (
     ),
     ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)")),
     (
+        "a password in a list of parameters",
+        re.compile(r"(?P<keep>\b(?:password|passwd|pwd|AccountKey|SharedAccess(?:Key|Signature))\s*=)[^\s;&,]+", re.I),
+    ),
+    (
+        "an authorization header",
+        re.compile(r"(?P<keep>\b(?:Bearer|Basic)\s+)(?=[\w.~+/-]*[\d=])[\w.~+/-]{16,}=*"),
+    ),
+    (
         "an access token",
+        # As their issuers document them: Hugging Face, GitHub, GitLab, AWS, Google, OpenAI and Anthropic, npm, PyPI,
+        # Slack, Stripe, SendGrid, DigitalOcean, Replicate, age; JSON web tokens.
         re.compile(
-            r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|(AKIA|ASIA)[0-9A-Z]{16}"
-            r"|xox[abprs]-[\w-]{10,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"
+            r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|gl(pat|dt|rt|cbt|ptt)-[\w-]{20,}"
+            r"|(AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,}|sk-(?=\S*\d)[\w-]{20,}|npm_[A-Za-z0-9]{36}"
+            r"|pypi-[\w-]{40,}|xox[abprse]-[\w-]{10,}|xapp-[\w-]{10,}|[sr]k_(live|test)_[A-Za-z0-9]{16,}"
+            r"|SG\.[\w-]{16,}\.[\w-]{16,}|do[opr]_v1_[0-9a-f]{64}|r8_[A-Za-z0-9]{30,}|AGE-SECRET-KEY-1[0-9A-Z]{50,}"
+            r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"
         ),
     ),
 )
@@ -69,7 +84,7 @@ def refuse_secrets(settings: Mapping[str, Any]) -> None:
         SettingsError: the places, a line each, without what they hold.
     """
     with Problems() as problems:
-        for place, name, value in _strings(settings, "", ""):
+        for place, name, value in _strings(settings, "", "", set()):
             if kind := kind_of_secret(name, value):
                 fix = (
                     "take it out, and give it by a file that an environment variable names, such as "
@@ -83,6 +98,30 @@ def redact(text: str) -> str:
     for _, pattern in _FORMATS:
         text = pattern.sub(lambda found: (found.groupdict().get("keep") or "") + CUT, text)
     return text
+
+
+class RedactedLines:
+    """Text that comes in pieces, handed on by whole lines without secrets, for one may come in two pieces.
+
+    Args:
+        write: takes the lines.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._rest = ""
+
+    def add(self, text: str) -> None:
+        """The next piece."""
+        lines, end, self._rest = (self._rest + text).rpartition("\n")
+        if end:
+            self._write(redact(lines + end))
+
+    def end(self) -> None:
+        """There is no more: what is left is a line too."""
+        if self._rest:
+            self._write(redact(self._rest))
+        self._rest = ""
 
 
 def read_secret_files() -> None:
@@ -115,13 +154,15 @@ def take_credentials_from_tracking_uri() -> None:
     os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
 
 
-def _strings(value: Any, place: str, name: str) -> Iterator[tuple[str, str, str]]:
-    """(place, last key that is a name, text) for every text in nested settings; keys that are no text count as text."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _strings(inner, f"{place}.{key}".lstrip("."), str(key))
-    elif isinstance(value, str):
+def _strings(value: Any, place: str, name: str, seen: set[int]) -> Iterator[tuple[str, str, str]]:
+    """(place, last key that is a name, text) for every text in nested settings; keys that are no text count as text.
+    A section that YAML's aliases name in several places is looked at once."""
+    if isinstance(value, str):
         yield place, name, value
-    elif isinstance(value, Sequence):
-        for index, inner in enumerate(value):
-            yield from _strings(inner, f"{place}.{index}", name)
+    elif isinstance(value, Mapping | Sequence):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            inner_name = str(key) if isinstance(value, Mapping) else name
+            yield from _strings(inner, f"{place}.{key}".lstrip("."), inner_name, seen)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -57,15 +59,12 @@ class RunDirectory:
 
     def write(self, name: str, data: bytes) -> str:
         """Write a file, which is there whole or not at all whatever is killed meanwhile; returns its full name."""
-        target = f"{self.path}/{name}"
-        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-        # Object stores show a file once it is whole; on a disk it gets its name then.
-        written = f"{target}.part" if self.is_local else target
-        with self.filesystem.open_output_stream(written) as stream:
-            stream.write(data)
-        if written != target:
-            self.filesystem.move(written, target)
-        return self.place(name)
+        return self._write(name, (data,))
+
+    def copy_file(self, file: Path, name: str) -> str:
+        """Copy a local file here, block by block; as `write`."""
+        with file.open("rb") as source:
+            return self._write(name, iter(lambda: source.read(1 << 20), b""))
 
     def write_json(self, name: str, data: Any) -> str:
         """Write a JSON file; returns its full name."""
@@ -74,7 +73,7 @@ class RunDirectory:
     def copy_in(self, directory: Path) -> None:
         """Copy all of a local directory's files here, under the same names."""
         for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-            self.write(file.relative_to(directory).as_posix(), file.read_bytes())
+            self.copy_file(file, file.relative_to(directory).as_posix())
 
     def check_space(self, needed: int) -> None:
         """Refuse a local place that cannot be written or has too little room; object stores have no such limit.
@@ -100,3 +99,16 @@ class RunDirectory:
                 f"{self.storage!r} has {free / 1e6:,.0f} MB free, and the run's checkpoints need {needed / 1e6:,.0f} MB"
             )
             raise SettingsError(Problem("run.storage", got, fix="free some, or name another place"))
+
+    def _write(self, name: str, blocks: Iterable[bytes]) -> str:
+        target = f"{self.path}/{name}"
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        # Object stores show a file once it is whole; on a disk it gets its name then.
+        # Two writers of one file each have a name of their own until then.
+        written = f"{target}.{uuid.uuid4().hex[:8]}.part" if self.is_local else target
+        with self.filesystem.open_output_stream(written) as stream:
+            for block in blocks:
+                stream.write(block)
+        if written != target:
+            self.filesystem.move(written, target)
+        return self.place(name)

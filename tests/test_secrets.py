@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdo_ray.secrets import (
+    RedactedLines,
     kind_of_secret,
     read_secret_files,
     redact,
@@ -26,6 +27,22 @@ SECRETS = {
     "Hugging Face": ("hf_" + "a1" * 17, "***"),
     "GitHub": ("ghp_" + "b2" * 18, "***"),
     "AWS": ("AKIA" + "C3" * 8, "***"),
+    "GitLab": ("glpat-" + "d4" * 10, "***"),
+    "Google's API": ("AIza" + "SyD-9" * 7, "***"),
+    "OpenAI": ("sk-proj-" + "e5" * 20, "***"),
+    "npm": ("npm_" + "f6" * 18, "***"),
+    "PyPI": ("pypi-AgEIcHlwaS5vcmc" + "g7" * 30, "***"),
+    "Slack": ("xoxb-123456789012-" + "h8" * 12, "***"),
+    "Stripe": ("sk_live_" + "i9" * 12, "***"),
+    "SendGrid": ("SG." + "j1" * 11 + "." + "k2" * 20, "***"),
+    "DigitalOcean": ("dop_v1_" + "a3" * 32, "***"),
+    "a bearer": ("Authorization: Bearer " + "l4" * 12, "Authorization: Bearer ***"),
+    "basic authentication": ("Authorization: Basic YW5uOmh1bnRlcjI0NDQ=", "Authorization: Basic ***"),
+    "Azure": (
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=bTVuNg==;EndpointSuffix=x",
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=***;EndpointSuffix=x",
+    ),
+    "a connection's words": ("host=db user=ann password=hunter2 dbname=x", "host=db user=ann password=*** dbname=x"),
     "a JSON web token": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N", "***"),
     "a key": ("-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY-----", "***"),
 }
@@ -54,6 +71,16 @@ def test_forms_of_secrets(secret: str, shown: str) -> None:
         "auth_token",
         "credentials",
         "s3.secret",
+        "PGPASSWORD",
+        "MYSQL_PWD",
+        "DB_PASS",
+        "dbpassword",
+        "clientSecret",
+        "AZURE_STORAGE_KEY",
+        "signing_key",
+        "auth",
+        "cookie",
+        "accessToken",
     ],
 )
 def test_names_of_secrets(name: str) -> None:
@@ -71,6 +98,11 @@ def test_names_of_secrets(name: str) -> None:
         ("negative_prompt", "mail: someone@example.com, blurry"),
         ("instance_token", "sks"),
         ("tokenizer", "clip"),
+        ("prompt", "Basic internationalization, bearer of internationalization"),
+        ("prompt", "risk-averse-investment-strategies-for-everybody, a password, a key"),
+        ("key", "value"),
+        ("author", "Ann"),
+        ("compass", "north"),
         ("HF_TOKEN_PATH", "/run/secrets/hf"),
         ("RAY_AUTH_TOKEN_PATH", "/run/secrets/ray"),
         ("AWS_SHARED_CREDENTIALS_FILE", "/run/secrets/s3"),
@@ -100,6 +132,16 @@ def test_all_places_are_named_and_none_is_shown() -> None:
     assert "hunter" not in said
     assert "AWS_SHARED_CREDENTIALS_FILE" in said
     refuse_secrets({"run": {"storage": "s3://bucket"}})
+
+
+def test_a_secret_in_two_pieces_is_cut_out() -> None:
+    token, said = "hf_" + "a1" * 17, list[str]()
+    lines = RedactedLines(said.append)
+    for piece in ("one\ntwo ", token[:20], token[20:] + "\nthree"):
+        lines.add(piece)
+    assert said == ["one\n", "two ***\n"]
+    lines.end()
+    assert said[2:] == ["three"]
 
 
 def test_secret_files(tmp_path: Path, monkeypatch) -> None:

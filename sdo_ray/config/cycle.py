@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field
 
-from sdo_ray.config.align import AlignSettings
-from sdo_ray.config.evaluate import EvaluateSettings
+from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.calls import check_options, check_pipeline
+from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.loading import load_settings
+from sdo_ray.config.rewards import check_reward_names
 from sdo_ray.config.run import RunSettings
+from sdo_ray.evaluation.metrics import DISTANCE, DIVERSITY, FRECHET_BASE, FRECHET_REFERENCE, PIXELS, SECONDS
 from sdo_ray.evaluation.result import CANDIDATE, CHAMPION
+from sdo_ray.promotion.measured import Measured, check_rules
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.prompts.prepare import Preparation
 from sdo_ray.prompts.settings import PreparationSettings
+from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, SettingsPath, under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.settings import ExperimentSettings
@@ -28,10 +33,9 @@ class StageSettings(Settings):
         default_factory=dict, description="Changes to it, by dotted name: `{training.updates: 200}`."
     )
 
-    def overrides(self, **ours: Any) -> list[str]:
+    def changes(self, **ours: Any) -> dict[str, Any]:
         """As `load_settings` takes them; `ours`, with `__` for dots, come last."""
-        given = self.set | {name.replace("__", "."): value for name, value in ours.items()}
-        return [f"{name}={json.dumps(value)}" for name, value in given.items()]
+        return self.set | {name.replace("__", "."): value for name, value in ours.items()}
 
 
 class CycleSettings(Settings):
@@ -50,7 +54,7 @@ class CycleSettings(Settings):
         Raises:
             SettingsError: see `load_settings`.
         """
-        changes = self.align.overrides(
+        changes = self.align.changes(
             run__name=f"{self.run.name}-align",
             run__storage=self.run.storage,
             run__seed=self.run.seed,
@@ -69,10 +73,11 @@ class CycleSettings(Settings):
         Raises:
             SettingsError: see `load_settings`.
         """
-        changes = self.evaluate.overrides(
+        changes = self.evaluate.changes(
             run__name=f"{self.run.name}-evaluate-{attempt}",
             run__storage=self.run.storage,
-            run__seed=self.run.seed,
+            # Prompts and noise of its own: the same every night, some candidate that is no better passes at last.
+            run__seed=derive_seed(self.run.seed, f"evaluation of {self.run.name}", 0),
             prompts__heldout=prompts.heldout,
             prompts__column="prompt",
             prompts__category="category",
@@ -86,7 +91,7 @@ class CycleSettings(Settings):
         Raises:
             SettingsError: see `load_settings`.
         """
-        changes = self.promote.overrides(
+        changes = self.promote.changes(
             evaluation__name=f"{self.run.name}-evaluate-{attempt}",
             evaluation__storage=RunDirectory(self.run.storage, self.run.name).storage,
         )
@@ -104,10 +109,14 @@ def check_cycle(settings: CycleSettings) -> str:
     """
     somewhere = Preparation("-", "-", 0, 0, 0, {})
     with Problems() as problems:
-        with problems.of():
-            settings.align_settings(somewhere)
-        with problems.of():
-            settings.evaluate_settings(somewhere, 1, "models:/-/1", None)
+        for stage, load in (
+            ("align", lambda: settings.align_settings(somewhere)),
+            ("evaluate", lambda: settings.evaluate_settings(somewhere, 1, "models:/-/1", None)),
+        ):
+            with problems.of():
+                loaded = load()
+                with under(stage):
+                    check_reward_names(loaded)
         with problems.of():
             promote = settings.promote_settings(1)
             with under("promote"):
@@ -127,6 +136,49 @@ def check_cycle(settings: CycleSettings) -> str:
     return promoted
 
 
-def _load(name: str, kind: Any, stage: StageSettings, overrides: list[str]) -> Any:
+def check_stages(settings: CycleSettings, prompts: Preparation) -> None:
+    """Refuse what any stage would refuse, before the first begins.
+
+    Args:
+        settings: of the cycle, which `check_cycle` let through.
+        prompts: prepared from its source.
+
+    Raises:
+        SettingsError: one line a problem, each of its stage.
+    """
+    align, evaluate = settings.align_settings(prompts), settings.evaluate_settings(prompts, 1, "models:/-/1", None)
+    with Problems() as problems:
+        with problems.of("align"):
+            check_align(align)
+        if align.model.base != evaluate.models.base.model:
+            got = f"got {evaluate.models.base.model!r}, and the candidate is made of align's {align.model.base!r}"
+            problems.add(Problem("evaluate.models.base", got, fix="name the same"))
+        else:
+            with problems.of("evaluate.sampling"):
+                check_options(check_pipeline(align.model.base), evaluate.sampling)
+        measured = None
+        with problems.of("evaluate"):
+            measured = measured_by(evaluate, check_evaluate(evaluate))
+        if measured is not None:
+            with problems.of("promote"):
+                # Whether there is a champion is known once it is promoted.
+                check_rules(settings.promote_settings(1).rules(), measured, has_champion=True)
+
+
+def measured_by(settings: EvaluateSettings, questions: pa.Table) -> Measured:
+    """What an evaluation will say of its models.
+
+    Args:
+        settings: of the evaluation.
+        questions: of `check_evaluate`.
+    """
+    images, sets = [reward.key for reward in settings.rewards] + [PIXELS], [SECONDS]
+    if settings.features is not None:
+        images += [DISTANCE, *([DIVERSITY] if settings.prompts.images_per_prompt > 1 else [])]
+        sets += [FRECHET_BASE, *([FRECHET_REFERENCE] if settings.reference is not None else [])]
+    return Measured(images, sets, len(set(questions["prompt"].to_pylist())))
+
+
+def _load(name: str, kind: Any, stage: StageSettings, changes: dict[str, Any]) -> Any:
     with under(name):
-        return load_settings(kind, stage.config, overrides)
+        return load_settings(kind, stage.config, changes=changes)

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import difflib
-import re
 import typing
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from sdo_ray.config.strict_yaml import NotYaml, parse
 from sdo_ray.secrets import redact, refuse_secrets
 from sdo_ray.settings import Problem, Settings, SettingsError, relative_paths
 
 S = TypeVar("S", bound=Settings)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it takes 1e-4 for a string; people mean a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()) -> S:
+def load_settings(
+    kind: type[S], path: str | Path, overrides: Iterable[str] = (), *, changes: Mapping[str, Any] = MappingProxyType({})
+) -> S:
     """Settings of type `kind` from a YAML file.
 
     Args:
@@ -35,6 +29,7 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
         path: the file.
         overrides: "a.b=c", c in YAML; lists are indexed by number, as in `rewards.terms.0.weight=2`; `a=null` takes the
             section, mapping or list `a` back to its default.
+        changes: the same as values, dotted name -> value.
 
     Raises:
         SettingsError: no such file, not YAML, secrets, unknown keys, wrong types or values; one line a problem.
@@ -42,6 +37,8 @@ def load_settings(kind: type[S], path: str | Path, overrides: Iterable[str] = ()
     data = _read(Path(path))
     for found in relative_paths(kind, data):
         found.start_at(Path(path).parent)
+    for dotted, value in changes.items():
+        _put(data, dotted, deepcopy(value))
     override(data, overrides)
     _drop_empty_sections(kind, data)
     try:
@@ -67,15 +64,15 @@ def read_settings(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(), _Loader)
+        data = parse(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise _no_settings(f"there is no file {str(path)!r}") from None
     except OSError as error:
         raise _no_settings(f"{str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise _no_settings(f"{str(path)!r} is not text") from None
-    except yaml.YAMLError as error:
-        raise _no_settings(f"{str(path)!r} is not YAML: {redact(' '.join(str(error).split()))}") from None
+    except NotYaml as error:
+        raise _no_settings(f"{str(path)!r} is not YAML: {redact(str(error))}") from None
     if not isinstance(data, dict):
         raise _no_settings(f"{str(path)!r} holds {type(data).__name__}, not sections such as `model:`")
     return data
@@ -113,11 +110,15 @@ def _set(data: dict[str, Any], override: str) -> None:
     if not equals or not dotted:
         raise SettingsError(Problem("--set", f"got {redact(override)!r}", "it takes section.key=value"))
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+        value = parse(text)
+    except NotYaml:
         raise SettingsError(
             Problem(f"--set {dotted}", f"{redact(text)!r} is not a YAML value", fix="quote it")
         ) from None
+    _put(data, dotted, value)
+
+
+def _put(data: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     place: Any = data
     for key in parents:

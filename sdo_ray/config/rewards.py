@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from rewards.registry import RewardError
+from pydantic import BaseModel
+
+from rewards.registry import RewardError, available
 from rewards.terms import check_terms
 from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
@@ -54,3 +57,27 @@ def check_names(rewards: Sequence[RewardActorSettings]) -> None:
             problems.add(
                 Problem("", f"{name!r} is named {names.count(name)} times", fix="name it once, or give each a label")
             )
+
+
+def check_reward_names(settings: BaseModel) -> None:
+    """Refuse names of no reward, wherever settings have them; an import path is of a module that may be elsewhere.
+
+    Raises:
+        SettingsError: which ones.
+    """
+    with Problems() as problems:
+        for setting, name in _reward_names(settings, ""):
+            if ":" not in name and name not in available():
+                legal = f"there are {', '.join(available())}"
+                problems.add(Problem(setting, f"there is no reward {name!r}", legal, "name one, or an import path"))
+
+
+def _reward_names(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, RewardActorSettings):
+        yield place, value.name
+    elif isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            yield from _reward_names(getattr(value, field), f"{place}.{field}".lstrip("."))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _reward_names(inner, f"{place}.{number}")

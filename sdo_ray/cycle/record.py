@@ -8,9 +8,26 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 
 FILE, SUMMARY = "cycle.json", "summary.json"
+
+
+class StageFailed(RuntimeError):
+    """A stage of a cycle failed, after others had begun.
+
+    Attributes:
+        stage: its name.
+        why: in words.
+    """
+
+    def __init__(self, stage: str, why: str) -> None:
+        super().__init__(stage, why)
+        self.stage, self.why = stage, why
+
+    def __str__(self) -> str:
+        return f"stage {self.stage}: {self.why}"
 
 
 @dataclass
@@ -39,7 +56,11 @@ class CycleRecord:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
-        """Work on a stage: done at the block's end, failed after an exception; its facts are kept either way."""
+        """Work on a stage: done at the block's end, failed after an exception; its facts are kept either way.
+
+        Raises:
+            StageFailed: what the block refused as bad input, for a cycle that has begun.
+        """
         stage = self.stages.setdefault(name, Stage(name))
         began, before = time.monotonic(), stage.seconds
         stage.status = "running"
@@ -47,12 +68,19 @@ class CycleRecord:
         try:
             yield stage
             stage.status = "done"
+        except SettingsError as error:
+            stage.status = "failed"
+            raise StageFailed(name, " ".join(str(error).split())) from error
         except BaseException:
             stage.status = "failed"
             raise
         finally:
             stage.seconds = before + time.monotonic() - began
             self.keep()
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What is known of a stage so far; nothing of one that has not begun."""
+        return self.stages[name].facts if name in self.stages else {}
 
     def keep(self) -> None:
         """Write it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ BASE, CANDIDATE, CHAMPION = "base", "candidate", "champion"
 IMAGES, NUMBERS = "pictures.parquet", "evaluation.json"
 """The two files."""
 
+SHA256_TAG = "sdo.evaluation.sha256"
+"""Tag of an evaluation's MLflow run: what `evaluation_sha256` says of its files."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -30,10 +34,10 @@ class Evaluation:
             and for every role `ROLE.picture` (PNG bytes) and `ROLE.METRIC` float64. A metric of a whole prompt, such as
             diversity, has the same value in all rows of that prompt.
         set_metrics: metric -> role -> value, for what only a whole set of images has (Frechet distance).
-        details: anything else worth keeping; JSON. `sdo evaluate` keeps `created` (ISO time), `sha256` (role -> of its
-            files), `settings`, `provenance`, `metrics` (metric -> `about`, `trained_on`, `heldout`), `comparisons` (see
-            `summary.as_records`), `history` (reward -> [update, mean, deviation] of the candidate's training),
-            `reference_images` and what `metrics.frechet_yardsticks` returns.
+        details: anything else worth keeping; JSON. `sdo evaluate` keeps `created` (ISO time), `mlflow_run`, `sha256`
+            (role -> of its files), `settings`, `provenance`, `metrics` (metric -> `about`, `trained_on`, `heldout`),
+            `comparisons` (see `summary.as_records`), `history` (reward -> [update, mean, deviation] of the candidate's
+            training), `reference_images` and what `metrics.frechet_yardsticks` returns.
     """
 
     name: str
@@ -41,6 +45,11 @@ class Evaluation:
     images: pa.Table
     set_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run of the evaluation, which notes what its files are; those of version 0.1.0 do not say."""
+        return self.details.get("mlflow_run")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -64,11 +73,31 @@ def write_evaluation(run: RunDirectory, evaluation: Evaluation) -> None:
     run.write_json(NUMBERS, numbers)
 
 
-def read_evaluation(run: RunDirectory) -> Evaluation | None:
-    """A complete evaluation, None if there is none."""
+def read_evaluation(run: RunDirectory, *, pictures: bool = True) -> Evaluation | None:
+    """A complete evaluation, None if there is none.
+
+    Args:
+        run: its directory.
+        pictures: whether the images' files are read too; without them it is small.
+    """
     numbers = run.read_json(NUMBERS)
     if numbers is None:
         return None
     with run.filesystem.open_input_file(f"{run.path}/{IMAGES}") as file:
-        images = pyarrow.parquet.read_table(file)
+        names = pyarrow.parquet.read_schema(file).names
+    with run.filesystem.open_input_file(f"{run.path}/{IMAGES}") as file:
+        wanted = [name for name in names if pictures or not name.endswith(".picture")]
+        images = pyarrow.parquet.read_table(file, columns=wanted)
     return Evaluation(images=images, **numbers)
+
+
+def evaluation_sha256(run: RunDirectory) -> str:
+    """sha256 over the two files of a complete evaluation."""
+    digest = hashlib.sha256()
+    for name in (NUMBERS, IMAGES):
+        of_file = hashlib.sha256()
+        with run.filesystem.open_input_stream(f"{run.path}/{name}") as file:
+            while block := file.read(1 << 20):
+                of_file.update(block)
+        digest.update(of_file.digest())
+    return digest.hexdigest()

@@ -1,14 +1,15 @@
 """One promotion at a time: a lease that lives in the registry itself, so that it holds between machines.
 
 MLflow moves an alias unconditionally: two promoters that both found the same champion would both move it, and the one
-would undo the other unseen. What its server does decide atomically is who creates a registered model of a given name,
-for names are unique. So whoever creates the model `NAME.promotion-lock.G` holds lease number G.
+would undo the other unseen. Its server has no operation that only one of two may do, but each can write a tag of its
+own on the registered model, and read those of all at once. That is enough (Lamport's bakery, 1974): draw a ticket with
+a number above all others, and wait until every other is gone or higher. Writing a tag takes the right to change the
+model, so an account without it can neither hold nor block the lock.
 
-- G is one more than the last lease that is over: released (the tag `sdo.lock` of NAME says how many were) or run out.
-- A holder may have died, so a lease runs out. Clocks of machines differ, so nobody compares them: a waiter takes over
-  once it has itself seen the same lease for as long as that one lasts, and its holder counts from before it asked.
-- Who created G looks again: were it to find a later lease, or G released, what it had read was out of date, and it
-  starts anew. Numbers only rise, so of two leases one is over.
+- A holder may have died, so a ticket runs out. Clocks of machines differ, so nobody compares them: a waiter sets a
+  ticket aside once it has itself seen it unchanged for as long as that ticket says. Its owner counts from before it
+  wrote it, and writes it anew while it waits and when its turn comes.
+- Whoever finds that its own ticket may have been set aside draws another or, if it holds the lock, ends.
 
 The holder asks `Lease.check` before every change. What a request does that left in time and arrives after the lease ran
 out, no client can help; so the time a request may take is kept free at the end of the lease.
@@ -16,9 +17,10 @@ out, no client can help; so the time a request may take is kept free at the end 
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,14 +30,14 @@ from sdo_ray.tracking.server import PATIENCE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LAST = "sdo.lock"
-"""Tag of the registered model: the number of its last released lease."""
-
-OWNER, SECONDS, TOKEN = "sdo.lock.owner", "sdo.lock.seconds", "sdo.lock.token"
-"""Tags of a lease's record: who, in words; for how long; and one attempt of theirs, which nobody else writes."""
+TICKET = "sdo.lock."
+"""What the names of the tags start with."""
 
 EVERY = 0.5
 """Seconds between two looks at a lease that is waited for."""
+
+LONGEST = 600.0
+"""Seconds that a ticket may last, whatever it says."""
 
 
 class LeaseOver(RuntimeError):
@@ -60,19 +62,12 @@ class Lease:
 
     model: str
     """The registered model's name."""
-    number: int
-    """It rises with every lease of this model."""
     until: float
     """When it runs out, on `time.monotonic`'s clock."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether there is no time left for one more change."""
-        return time.monotonic() > self.until - PATIENCE
-
     def check(self) -> None:
-        """Raise `LeaseOver` if there is none."""
-        if self.is_over:
+        """Raise `LeaseOver` if there is no time left for one more change."""
+        if time.monotonic() > self.until - PATIENCE:
             raise LeaseOver(self.model, "this took so long that another may have the lock; nothing more was changed")
 
 
@@ -86,52 +81,70 @@ def lease(
         client: of the MLflow server.
         model: the registered model's name.
         owner: who asks, in words, for those who wait.
-        seconds: how long the lease lasts; more than `PATIENCE`.
+        seconds: how long the lease lasts; more than `PATIENCE`, at most `LONGEST`.
         say: gets a line for everything that is waited for or taken over.
 
     Raises:
         LeaseOver: it was not to be had in ten times `seconds`.
     """
-    held = _acquire(client, model, owner, seconds, say)
+    mine = _Ticket(client, model, owner, seconds)
     try:
-        yield held
+        yield _wait(mine, _Watch(say, model), give_up=time.monotonic() + 10 * seconds)
     finally:
-        _release(client, held)
-
-
-def _acquire(client: MlflowClient, model: str, owner: str, seconds: float, say: Callable[[str], None]) -> Lease:
-    watch = _Watch(say, model)
-    give_up = time.monotonic() + 10 * seconds
-    while time.monotonic() < give_up:
-        records = _records(client, model)
-        newest = max(records, default=0)
-        if newest > _last(client, model) and not watch.is_over(newest, records[newest]):
-            time.sleep(EVERY)
-            continue
-        start, number = time.monotonic(), max(newest, _last(client, model)) + 1
-        if _create(client, model, number, owner, seconds):
-            if number == max(_records(client, model), default=0) and number > _last(client, model):
-                return Lease(model, number, start + seconds)
-            _delete(client, _name(model, number))
-    raise LeaseOver(model, f"waited {10 * seconds:.0f} s for the lock, which others kept taking; try again later")
-
-
-def _release(client: MlflowClient, held: Lease) -> None:
-    """Say that this lease is over, and clear away its record and those of earlier ones that were not released."""
-    if held.is_over:
-        return  # others take over, or did
-    client.set_registered_model_tag(held.model, LAST, str(held.number))
-    for number in _records(client, held.model):
-        if number <= held.number:
-            _delete(client, _name(held.model, number))
+        mine.tear_up()
 
 
 @dataclass(frozen=True)
-class _Record:
-    """What the registry knows of a lease."""
+class _Known:
+    """A ticket as the registry shows it."""
 
     owner: str
     seconds: float
+    number: int | None
+    """None while it is drawn: it may become lower than one that is drawn later."""
+    text: str
+    """The tag's value."""
+
+
+@dataclass
+class _Ticket:
+    """One's own."""
+
+    client: MlflowClient
+    model: str
+    owner: str
+    seconds: float
+    number: int | None = None
+    until: float = 0.0
+    """When another may set it aside, on `time.monotonic`'s clock; before the first writing, it is not there."""
+    is_written: bool = False
+    name: str = field(default_factory=lambda: TICKET + uuid.uuid4().hex)
+
+    def draw(self) -> None:
+        """Write that it is being drawn, look at all others, and write a number above theirs."""
+        self.number, self.until = None, time.monotonic() + self.seconds
+        self.write()
+        numbers = [known.number for known in tickets(self.client, self.model).values() if known.number is not None]
+        self.number = max(numbers, default=0) + 1
+        self.write()
+
+    def write(self) -> None:
+        """Write it as it is now, which begins its time anew."""
+        begin = time.monotonic()
+        shown = {"owner": self.owner, "seconds": self.seconds, "number": self.number, "turn": uuid.uuid4().hex[:8]}
+        self.client.set_registered_model_tag(self.model, self.name, json.dumps(shown))
+        self.is_written = True
+        if time.monotonic() <= self.until:  # else others may have set it aside before it arrived
+            self.until = begin + self.seconds
+
+    def may_be_gone(self, there: Mapping[str, _Known]) -> bool:
+        """Whether another has set it aside, or may do so before the next request arrives."""
+        return self.name not in there or time.monotonic() > self.until - PATIENCE
+
+    def tear_up(self) -> None:
+        """Take it away; nothing happens if another has, or it could not be written."""
+        if self.is_written:
+            self.client.delete_registered_model_tag(self.model, self.name)
 
 
 @dataclass
@@ -140,72 +153,67 @@ class _Watch:
 
     say: Callable[[str], None]
     model: str
-    seen: dict[int, float] = field(default_factory=dict)
+    seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Name of a ticket -> its text, and since when it has been that."""
+    said: set[str] = field(default_factory=set)
 
-    def is_over(self, number: int, record: _Record) -> bool:
-        """Whether the lease `number` has run out."""
+    def is_over(self, name: str, known: _Known) -> bool:
+        """Whether the ticket has run out."""
         now = time.monotonic()
-        if number not in self.seen:
-            self.seen[number] = now
+        if self.seen.get(name, ("", 0.0))[0] != known.text:
+            self.seen[name] = known.text, now
+        if name not in self.said:
+            self.said.add(name)
             self.say(
-                f"waiting for {record.owner}, who is changing the champion of {self.model}; if that does not end, it "
-                f"is taken over in {record.seconds:.0f} s"
+                f"waiting for {known.owner}, who is changing the champion of {self.model}; if that does not end, it "
+                f"is taken over in {known.seconds:.0f} s"
             )
-        if now - self.seen[number] <= record.seconds:
+        if now - self.seen[name][1] <= known.seconds:
             return False
-        self.say(f"taking over from {record.owner}, who did not finish within {record.seconds:.0f} s")
+        self.say(f"taking over from {known.owner}, who did not finish within {known.seconds:.0f} s")
         return True
 
 
-def _name(model: str, number: int) -> str:
-    return f"{model}.promotion-lock.{number}"
+def _wait(mine: _Ticket, watch: _Watch, give_up: float) -> Lease:
+    mine.draw()
+    while time.monotonic() < give_up:
+        there = tickets(mine.client, mine.model)
+        if mine.may_be_gone(there):
+            time.sleep(EVERY)
+            mine.draw()
+            continue
+        before = {name: known for name, known in there.items() if name != mine.name and _is_before(name, known, mine)}
+        over = [name for name, known in before.items() if watch.is_over(name, known)]
+        for name in over:
+            mine.client.delete_registered_model_tag(mine.model, name)
+        if len(over) == len(before):
+            mine.write()
+            if not mine.may_be_gone(tickets(mine.client, mine.model)):
+                return Lease(mine.model, mine.until)
+        elif not over:
+            if time.monotonic() > mine.until - mine.seconds / 2:
+                mine.write()
+            time.sleep(EVERY)
+    raise LeaseOver(
+        mine.model, f"waited {10 * mine.seconds:.0f} s for the lock, which others kept taking; try again later"
+    )
 
 
-def _records(client: MlflowClient, model: str) -> dict[int, _Record]:
-    """Every lease that has a record, by number."""
-    prefix = _name(model, 0)[:-1]
-    found = client.search_registered_models(f"name LIKE '{prefix}%'", max_results=1000)
-    return {
-        int(number): _Record(record.tags[OWNER], float(record.tags[SECONDS]))
-        for record in found
-        if record.name.startswith(prefix)
-        and (number := record.name.removeprefix(prefix)).isdigit()
-        and TOKEN in record.tags
-    }
+def _is_before(name: str, known: _Known, mine: _Ticket) -> bool:
+    assert mine.number is not None
+    return known.number is None or (known.number, name) < (mine.number, mine.name)
 
 
-def _last(client: MlflowClient, model: str) -> int:
-    return int(client.get_registered_model(model).tags.get(LAST, 0))
-
-
-def _create(client: MlflowClient, model: str, number: int, owner: str, seconds: float) -> bool:
-    """Whether the record could be created; the server lets one succeed."""
-    from mlflow.exceptions import MlflowException
-
-    token = uuid.uuid4().hex
-    about = f"Lock of `sdo promote` for {model}; it goes when the promotion is done."
-    try:
-        tags = {OWNER: owner, SECONDS: str(seconds), TOKEN: token}
-        client.create_registered_model(_name(model, number), tags, about)
-        return True
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    # The client asks again when an answer is lost: then it exists because we created it.
-    try:
-        return bool(client.get_registered_model(_name(model, number)).tags.get(TOKEN) == token)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-
-
-def _delete(client: MlflowClient, name: str) -> None:
-    """Delete a record, unless another did, or it is another user's; a number that was released counts for nothing."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.delete_registered_model(name)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
-            raise
+def tickets(client: MlflowClient, model: str) -> dict[str, _Known]:
+    """Every ticket of a registered model by name; what is none is not read."""
+    found = {}
+    for name, text in client.get_registered_model(model).tags.items():
+        if name.startswith(TICKET):
+            try:
+                shown = json.loads(text)
+                number = shown["number"]
+                seconds = min(float(shown["seconds"]), LONGEST)
+                found[name] = _Known(str(shown["owner"]), seconds, None if number is None else int(number), text)
+            except (ValueError, TypeError, KeyError):
+                continue
+    return found

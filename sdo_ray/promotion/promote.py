@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import socket
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sdo_ray.evaluation.result import CANDIDATE, IMAGES, NUMBERS, Evaluation, read_evaluation
+from sdo_ray.evaluation.result import CANDIDATE, SHA256_TAG, Evaluation, evaluation_sha256, read_evaluation
 from sdo_ray.evaluation.result import CHAMPION as CHAMPION_ROLE
-from sdo_ray.promotion.aliases import crown, read_aliases, step_back
-from sdo_ray.promotion.lock import lease
+from sdo_ray.promotion.aliases import (
+    PROMOTED,
+    REFUSED,
+    ROLLED_BACK,
+    Move,
+    complete,
+    make,
+    read_aliases,
+    version_before,
+)
+from sdo_ray.promotion.lock import Lease, lease
 from sdo_ray.promotion.measured import Measured, check_rules
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.promotion.verdict import Verdict, apply_rule
+from sdo_ray.registry.verify import check_files
 from sdo_ray.registry.versions import CHAMPION, PREVIOUS, SCHEME, RegisteredVersion, find_version
-from sdo_ray.settings import Problem, SettingsError
+from sdo_ray.settings import Problem, SettingsError, at, under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.server import impatient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-RULES, EVALUATION, EVALUATION_SHA256 = "sdo.rules", "sdo.evaluation", "sdo.evaluation.sha256"
-CHAMPION_BEFORE, PROMOTED = "sdo.champion_before", "sdo.promoted"
-REFUSED, ROLLED_BACK = "sdo.refused", "sdo.rolled_back"
-"""Tags of a version: what it was evaluated by, what it replaced, and what was done with it, by whom, when and why."""
+RULES, EVALUATION, EVALUATION_RUN = "sdo.rules", "sdo.evaluation", "sdo.evaluation.run"
+EVALUATION_SHA256, COMPARED_WITH = "sdo.evaluation.sha256", "sdo.compared_with"
+"""Tags of a version: what it was judged by, where that is, its MLflow run and its files, and the champion of then."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,18 @@ class Promotion:
     """Who promoted."""
     when: str
     """ISO time, UTC."""
+    tried: int = 0
+    """Candidates compared with this champion so far, this one included: of many that are no better, some pass."""
+    notes: tuple[str, ...] = ()
+    """What to know besides."""
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.verdicts), f"{self.decision}: {self.reason}"])
+        return "\n".join([*map(str, self.verdicts), *(f"note: {note}" for note in self.notes), self._said])
+
+    @property
+    def _said(self) -> str:
+        count = f"; candidate {self.tried} of those compared with this champion" if self.tried and self.champion else ""
+        return f"{self.decision}: {self.reason}{count}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -84,7 +100,9 @@ class Rollback:
         return asdict(self)
 
 
-def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], None] = print) -> Promotion:
+def promote(
+    settings: PromoteSettings, tracking_uri: str, say: Callable[[str], None] = print, *, first: bool = False
+) -> Promotion:
     """Decide on the evaluated candidate by the rules and, if it passes, make it the champion.
 
     The same call again, after it was interrupted or has promoted, does what was left and says the same.
@@ -93,10 +111,11 @@ def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], N
         settings: the evaluation, the model and the rules.
         tracking_uri: the MLflow server.
         say: gets a line for everything that is waited for.
+        first: promote a first champion although there was one, whose version or alias was deleted.
 
     Raises:
-        SettingsError: before anything is changed: no such model, no complete evaluation, one of something else, or
-            rules that it cannot judge, see `check_rules`.
+        SettingsError: before anything is changed: no such model, no complete evaluation, one of something else, files
+            that are not those evaluated or registered, or rules that it cannot judge, see `check_rules`.
         LeaseOver: the model's lock was not to be had, or lost.
     """
     from mlflow import MlflowClient
@@ -107,66 +126,100 @@ def promote(settings: PromoteSettings, tracking_uri: str, say: Callable[[str], N
     client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
     aliases = read_aliases(client, model)
     candidate = _candidate(evaluation, model, tracking_uri)
-    sha256, by, when = _sha256(run), whoami(), datetime.now(UTC).isoformat(timespec="seconds")
-
-    def outcome(
-        decision: Literal["promoted", "refused", "outdated"], reason: str, verdicts: tuple[Verdict, ...] = ()
-    ) -> Promotion:
-        before = f"{SCHEME}{model}/{aliases[CHAMPION]}" if CHAMPION in aliases else None
-        return Promotion(decision, reason, candidate.reference, before, run.uri, verdicts, by, when)
-
     check_rules(rules, Measured.of(evaluation), CHAMPION_ROLE in evaluation.models)
+    sha256 = evaluation_sha256(run)
+    _check_evaluation(client, evaluation, sha256)
     verdicts = tuple(apply_rule(rule, evaluation) for rule in rules)
-    tags = {RULES: "\n".join(map(str, verdicts)), EVALUATION: run.uri, EVALUATION_SHA256: sha256}
-    if aliases.get(CHAMPION) == candidate.version and candidate.tags.get(EVALUATION_SHA256) == sha256:
-        _tag(client, candidate, {PROMOTED: candidate.tags.get(PROMOTED, f"{when} by {by}")})
-        return outcome("promoted", f"{candidate.reference} is the champion, by this evaluation", verdicts)
-    if reason := _outdated(evaluation, candidate, aliases, sha256):
-        return outcome("outdated", reason)
-    if failed := [verdict for verdict in verdicts if not verdict.passed]:
-        _tag(client, candidate, {REFUSED: f"{when} by {by}, {run.uri}:\n" + "\n".join(map(str, failed))})
-        return outcome("refused", f"{candidate.reference} fails {len(failed)} of {len(rules)} rules", verdicts)
+    passes = all(verdict.passed for verdict in verdicts)
+    if passes and aliases.get(CHAMPION) != candidate.version:
+        with under("evaluation"):
+            check_files(candidate, tracking_uri)
+    by, when = whoami(), _now()
+    notes = tuple(_notes(evaluation, [rule.metric for rule in rules]))
 
-    _attach(client, candidate, evaluation.name, run)
-    owner = f"{by} (process {os.getpid()})"
-    with impatient(), lease(client, model, owner, settings.promotion.lock_seconds, say) as lock:
+    def outcome(decision: Literal["promoted", "refused", "outdated"], reason: str, tried: int = 0) -> Promotion:
+        before = f"{SCHEME}{model}/{aliases[CHAMPION]}" if CHAMPION in aliases else None
+        shown = () if decision == "outdated" else verdicts
+        return Promotion(decision, reason, candidate.reference, before, run.uri, shown, by, when, tried, notes)
+
+    with _locked(client, settings, by, say) as lock:
         aliases = read_aliases(client, model)
         candidate = find_version(candidate.reference, tracking_uri)
+        champion = aliases.get(CHAMPION)
+        if champion == candidate.version and candidate.tags.get(EVALUATION_SHA256) == sha256:
+            return outcome("promoted", _already(candidate, verdicts))
         if reason := _outdated(evaluation, candidate, aliases, sha256):
             return outcome("outdated", reason)
-        champion = aliases.get(CHAMPION)
-        _tag(client, candidate, tags | {CHAMPION_BEFORE: str(champion or "none")})
-        crown(client, lock, champion, candidate.version)
-        _tag(client, candidate, {PROMOTED: f"{when} by {by}"}, without=(REFUSED, ROLLED_BACK))
+        if champion is None and not first:
+            check_champion(client, model)
+        tried = _tried(client, candidate, champion)
+        place = {EVALUATION: run.uri, EVALUATION_RUN: evaluation.run_id or "", COMPARED_WITH: str(champion or "none")}
+        _tag(client, lock, candidate, place | {RULES: "\n".join(map(str, verdicts)), EVALUATION_SHA256: sha256})
+        if failed := [verdict for verdict in verdicts if not verdict.passed]:
+            why = f"{when} by {by}, {run.uri}:\n" + "\n".join(map(str, failed))
+            _tag(client, lock, candidate, {REFUSED: why})
+            return outcome("refused", f"{candidate.reference} fails {len(failed)} of {len(rules)} rules", tried)
+        make(client, lock, Move(champion, candidate.version, f"{when} by {by}", is_rollback=False))
     kept = f"; version {champion} is kept as @{PREVIOUS}" if champion else ""
-    return outcome("promoted", f"{SCHEME}{model}@{CHAMPION} is version {candidate.version}{kept}", verdicts)
+    return outcome("promoted", f"{SCHEME}{model}@{CHAMPION} is version {candidate.version}{kept}", tried)
 
 
-def roll_back(settings: PromoteSettings, why: str, tracking_uri: str, say: Callable[[str], None] = print) -> Rollback:
-    """Make the champion before the champion again. There is one step back: then `previous` is gone, until a promotion.
+def roll_back(
+    settings: PromoteSettings, version: int, why: str, tracking_uri: str, say: Callable[[str], None] = print
+) -> Rollback:
+    """Take the champion `version` back: the champion before it is champion again. Done for that one, it goes on back.
+
+    The same call again, after it was interrupted or has rolled back, does what was left and says the same.
 
     Args:
         settings: the model; its evaluation and rules do not matter.
+        version: the champion that is taken back. If another is champion by then, nothing is done.
         why: for the tag of the version that is no longer champion.
         tracking_uri: the MLflow server.
         say: gets a line for everything that is waited for.
 
     Raises:
-        SettingsError: there is no such model, no champion, or none before it.
+        SettingsError: there is no such model, `version` is not its champion, or there is none before it.
         LeaseOver: the model's lock was not to be had, or lost.
     """
     from mlflow import MlflowClient
 
-    model, by, when = settings.promotion.model, whoami(), datetime.now(UTC).isoformat(timespec="seconds")
+    model, by, when = settings.promotion.model, whoami(), _now()
     client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-    _steps_back(read_aliases(client, model), model)
-    owner = f"{by} (process {os.getpid()})"
-    with impatient(), lease(client, model, owner, settings.promotion.lock_seconds, say) as lock:
-        champion, previous = _steps_back(read_aliases(client, model), model)
-        lock.check()
-        client.set_model_version_tag(model, str(champion), ROLLED_BACK, f"{when} by {by}: {why}")
-        step_back(client, lock, previous)
-    return Rollback(f"{SCHEME}{model}/{previous}", f"{SCHEME}{model}/{champion}", why, by, when)
+    read_aliases(client, model)
+    with _locked(client, settings, by, say) as lock:
+        champion = read_aliases(client, model).get(CHAMPION)
+        with at("--rollback"):
+            done = find_version(f"{SCHEME}{model}/{version}", tracking_uri).tags.get(ROLLED_BACK)
+        if champion is not None and champion != version and done is not None:
+            when, by, why = _said(done)
+            previous = champion
+        elif champion != version:
+            got = f"got {version}, and the champion of {model!r} is " + ("none" if champion is None else str(champion))
+            raise SettingsError(Problem("--rollback", got, fix="look again at which one is to be taken back"))
+        elif (before := version_before(client, model, version)) is None:
+            got = f"{model!r} has no champion before version {version} to go back to"
+            raise SettingsError(Problem("--rollback", got, fix="promote another version"))
+        else:
+            previous = before
+            make(client, lock, Move(version, previous, f"{when} by {by}: {why}", is_rollback=True))
+    return Rollback(f"{SCHEME}{model}/{previous}", f"{SCHEME}{model}/{version}", why, by, when)
+
+
+def check_champion(client: MlflowClient, model: str) -> None:
+    """Refuse a registered model whose champion is gone: without one, rules against it judge nothing.
+
+    Raises:
+        SettingsError: it has no champion, and versions of it were promoted.
+    """
+    versions = client.search_model_versions(f"name = '{model}'")
+    if any(CHAMPION in version.aliases for version in versions):
+        return
+    once = [f"version {v.version} ({v.tags[PROMOTED]})" for v in versions if PROMOTED in v.tags]
+    if once:
+        got = f"{model!r} has no champion, but there were some: {', '.join(once)}"
+        fix = f"give the alias {CHAMPION} back to the right version, or promote a first one again with --first"
+        raise SettingsError(Problem("promotion.model", got, fix=fix))
 
 
 def whoami() -> str:
@@ -178,9 +231,30 @@ def whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _locked(client: MlflowClient, settings: PromoteSettings, by: str, say: Callable[[str], None]) -> Iterator[Lease]:
+    """Hold the model's lock, with what others left half done completed."""
+    owner = f"{by} (process {os.getpid()})"
+    with impatient(), lease(client, settings.promotion.model, owner, settings.promotion.lock_seconds, say) as lock:
+        if completed := complete(client, lock):
+            say(completed)
+        yield lock
+
+
+def _said(rolled_back: str) -> tuple[str, str, str]:
+    """When, by whom and why, of the tag."""
+    when, _, rest = rolled_back.partition(" by ")
+    by, _, why = rest.partition(": ")
+    return when, by, why
+
+
 def _read(run: RunDirectory) -> Evaluation:
     try:
-        evaluation = read_evaluation(run)
+        evaluation = read_evaluation(run, pictures=False)
     except OSError as error:
         got = f"{run.uri} cannot be read: {str(error).splitlines()[0]}"
         raise SettingsError(Problem("evaluation", got, fix="correct it, or the access to it")) from None
@@ -190,13 +264,25 @@ def _read(run: RunDirectory) -> Evaluation:
     return evaluation
 
 
-def _sha256(run: RunDirectory) -> str:
-    """Of the evaluation's two files."""
-    digest = hashlib.sha256()
-    for name in (NUMBERS, IMAGES):
-        with run.filesystem.open_input_stream(f"{run.path}/{name}") as file:
-            digest.update(hashlib.sha256(file.read()).digest())
-    return digest.hexdigest()
+def _check_evaluation(client: MlflowClient, evaluation: Evaluation, sha256: str) -> None:
+    """See that the files are those that the evaluation's MLflow run noted: every job can write to the storage."""
+    from mlflow.exceptions import MlflowException
+
+    fix = "evaluate again, under another name"
+    if evaluation.run_id is None:
+        got = f"{evaluation.name!r} is of an earlier version, which did not note its files in MLflow"
+        raise SettingsError(Problem("evaluation", got, fix=fix))
+    try:
+        noted = client.get_run(evaluation.run_id).data.tags.get(SHA256_TAG)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"):
+            raise
+        cause = " ".join(error.message.split())
+        got = f"its MLflow run {evaluation.run_id} cannot be read: {cause}"
+        raise SettingsError(Problem("evaluation", got, fix=fix)) from None
+    if noted != sha256:
+        got = f"its files are not those that its MLflow run {evaluation.run_id} noted; they were changed since"
+        raise SettingsError(Problem("evaluation", got, fix=fix))
 
 
 def _candidate(evaluation: Evaluation, model: str, tracking_uri: str) -> RegisteredVersion:
@@ -210,7 +296,7 @@ def _candidate(evaluation: Evaluation, model: str, tracking_uri: str) -> Registe
 
 def _outdated(evaluation: Evaluation, candidate: RegisteredVersion, aliases: dict[str, int], sha256: str) -> str:
     """Why the evaluation is not, or no longer, about this candidate against this champion; empty if it is."""
-    evaluated = evaluation.details.get("sha256", {}).get(CANDIDATE, candidate.sha256)
+    evaluated = evaluation.details.get("sha256", {}).get(CANDIDATE)
     champion = aliases.get(CHAMPION)
     now = f"{SCHEME}{candidate.name}/{champion}" if champion else "nothing"
     then = evaluation.models.get(CHAMPION_ROLE, "nothing")
@@ -227,39 +313,31 @@ def _outdated(evaluation: Evaluation, candidate: RegisteredVersion, aliases: dic
     return f"{what}; evaluate again"
 
 
-def _attach(client: MlflowClient, candidate: RegisteredVersion, name: str, run: RunDirectory) -> None:
-    """Keep the evaluation's files with the MLflow run that made the candidate."""
-    if candidate.run_id is None:
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        for file in (NUMBERS, IMAGES):
-            local = Path(directory) / file
-            with run.filesystem.open_input_stream(f"{run.path}/{file}") as stream:
-                local.write_bytes(stream.read())
-            client.log_artifact(candidate.run_id, str(local), f"evaluations/{name}")
+def _already(candidate: RegisteredVersion, verdicts: tuple[Verdict, ...]) -> str:
+    said = f"{candidate.reference} is the champion, by this evaluation"
+    failing = sum(not verdict.passed for verdict in verdicts)
+    if failing:
+        then = candidate.tags.get(RULES, "").replace("\n", "; ")
+        said += f" and the rules of then ({then}); {failing} of those of now fail, which takes nothing back"
+    return said
 
 
-def _tag(client: MlflowClient, version: RegisteredVersion, tags: dict[str, str], without: tuple[str, ...] = ()) -> None:
+def _tried(client: MlflowClient, candidate: RegisteredVersion, champion: int | None) -> int:
+    """Versions compared with this champion, the candidate included."""
+    tags = {COMPARED_WITH: str(champion or "none")}
+    versions = client.search_model_versions(f"name = '{candidate.name}'")
+    others = (v for v in versions if int(v.version) != candidate.version)
+    return 1 + sum(tags.items() <= v.tags.items() for v in others)
+
+
+def _notes(evaluation: Evaluation, metrics: list[str]) -> Iterator[str]:
+    told = evaluation.details.get("metrics", {})
+    for metric in dict.fromkeys(metrics):
+        if told.get(metric, {}).get("trained_on"):
+            yield f"the candidate learned from {metric}, which so says how well it learned; have an evaluator beside it"
+
+
+def _tag(client: MlflowClient, lock: Lease, version: RegisteredVersion, tags: dict[str, str]) -> None:
     for key, value in tags.items():
+        lock.check()
         client.set_model_version_tag(version.name, str(version.version), key, value)
-    for key in without:
-        if key in version.tags:
-            client.delete_model_version_tag(version.name, str(version.version), key)
-
-
-def _steps_back(aliases: dict[str, int], model: str) -> tuple[int, int]:
-    """The champion and the one before."""
-    champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
-    if champion is None:
-        got = f"{model!r} has no champion to roll back"
-        raise SettingsError(Problem("promotion.model", got, fix="promote a version first"))
-    if previous is None or previous == champion:
-        raise SettingsError(
-            Problem(
-                "promotion.model",
-                f"{model!r} has no champion before version {champion} to go back to",
-                "one step is kept by a promotion, none by a rollback",
-                "promote another version",
-            )
-        )
-    return champion, previous

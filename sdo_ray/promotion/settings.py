@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sdo_ray.promotion.lock import LONGEST
 from sdo_ray.promotion.rules import Rule, parse_rule
 from sdo_ray.settings import Problems, Settings
 
@@ -27,6 +28,7 @@ class PromotionSettings(Settings):
     lock_seconds: float = Field(
         60.0,
         ge=30,
+        le=LONGEST,
         description="How long this promotion may hold the model's lock, and so how long others wait if it dies.",
     )
 

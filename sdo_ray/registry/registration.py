@@ -18,10 +18,10 @@ from sdo_ray.models.load import resolve
 from sdo_ray.models.reference import parse
 from sdo_ray.registry.recipe import FILE as RECIPE
 from sdo_ray.registry.recipe import Recipe, write_recipe
-from sdo_ray.registry.versions import ADAPTER, PIPELINE, SCHEME, SHA256, fetch_base
+from sdo_ray.registry.versions import ADAPTER, PIPELINE, SCHEME, SHA256, WHOLE_SHA256, fetch_base
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import Problem, SettingsError
-from sdo_ray.tracking.provenance import SUFFIXES, fingerprint
+from sdo_ray.tracking.provenance import SUFFIXES, combined, file_hash, fingerprint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,8 +105,10 @@ def register_model(
         sha256 = fingerprint(str(files))
         number = _already(client, run_id, name, sha256)
         if number is None:
-            model_id = _log(client, run_id, files, Path(temporary) / "saved", recipe, examples)
-            tags = provenance | {SHA256: sha256}
+            saved = Path(temporary) / "saved"
+            model_id = _log(client, run_id, files, saved, recipe, examples)
+            whole = {path.relative_to(saved).as_posix(): file_hash(path) for path in saved.rglob("*") if path.is_file()}
+            tags = provenance | {SHA256: sha256, WHOLE_SHA256: combined(whole)}
             number = _create_version(client, run_id, name, model_id, tags)
     description = DESCRIPTION.format(name=name, version=number, files=_described(recipe, directory))
     client.update_model_version(name, number, description)

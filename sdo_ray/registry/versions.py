@@ -32,8 +32,9 @@ CHAMPION, PREVIOUS = "champion", "previous"
 PIPELINE, ADAPTER = "pipeline", "adapter"
 """Names of the two directories."""
 
-SHA256 = "sdo.sha256"
-"""Tag of a version: the fingerprint of its files."""
+SHA256, WHOLE_SHA256 = "sdo.sha256", "sdo.model_sha256"
+"""Tags of a version: the fingerprint of its files, and that of the whole logged model, MLflow's files and the program
+that serves it included; versions of 0.1.0 have no such one."""
 
 
 @dataclass(frozen=True)

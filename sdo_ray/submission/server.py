@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdo_ray.exit_codes import ExitCode
-from sdo_ray.secrets import kind_of_secret, redact
+from sdo_ray.secrets import RedactedLines, kind_of_secret, redact
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.submission.identity import JobName
 
@@ -112,7 +112,7 @@ class JobServer:
 
     def follow(self, name: JobName, write: Callable[[str], None]) -> JobDetails:
         """Hand a job's output on as it comes, from its beginning, until it has ended; secrets are cut out."""
-        written = 0
+        written, lines = 0, RedactedLines(write)
 
         async def read() -> None:
             nonlocal written
@@ -123,7 +123,7 @@ class JobServer:
                 new = text[max(0, written - position) :]
                 position += len(text)
                 if new:
-                    write(redact(new))
+                    lines.add(new)
                     written = position
 
         while True:
@@ -131,6 +131,7 @@ class JobServer:
             job = self.info(name)
             self._patiently(lambda: asyncio.run(read()), f"the output of {name}")
             if job.status.is_terminal():
+                lines.end()
                 return job
             time.sleep(self.PAUSE)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 PACKAGES = ("sdo-ray", "torch", "diffusers", "transformers", "peft", "ray", "deepspeed", "mlflow")
@@ -33,11 +34,26 @@ def fingerprint(location: str) -> str:
         if not isinstance(index, str):
             return "unknown: not in this machine's cache"
         directory = Path(index).parent
+    files = (path for path in directory.rglob("*") if path.suffix in SUFFIXES)
+    return combined({file.relative_to(directory).as_posix(): file_hash(file) for file in files})
+
+
+def file_hash(file: Path) -> bytes:
+    """sha256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def combined(hashes: Mapping[str, bytes]) -> str:
+    """sha256 over files, names included.
+
+    Args:
+        hashes: path in the directory, with `/` -> sha256 of the file.
+    """
     digest = hashlib.sha256()
-    for file in sorted(path for path in directory.rglob("*") if path.suffix in SUFFIXES):
-        digest.update(file.relative_to(directory).as_posix().encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for name in sorted(hashes, key=PurePosixPath):
+        digest.update(name.encode())
+        digest.update(hashes[name])
     return digest.hexdigest()
 
 

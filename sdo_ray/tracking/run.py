@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
@@ -16,12 +16,15 @@ from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 from sdo_ray.tracking.server import without_password
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 FILE = "mlflow.json"
 """The file of a run's directory that says which MLflow run is beside it."""
 
 
 def check_tracked(uri: str, experiment: str, directory: RunDirectory) -> None:
-    """Refuse an experiment, or a run to be continued, that was deleted in MLflow, where nothing can be logged any more.
+    """Refuse an experiment that this user may not write to, and one, or a run to be continued, that was deleted in MLflow.
 
     Args:
         uri: of a server that answers.
@@ -40,6 +43,7 @@ def check_tracked(uri: str, experiment: str, directory: RunDirectory) -> None:
         restore = f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
         got = f"{experiment!r} was deleted in MLflow"
         raise SettingsError(Problem("tracking.experiment", got, fix=f"restore it, {restore}, or name another"))
+    _check_rights(client, experiment, directory)
     known = directory.read_json(FILE)
     if known is None or known["tracking_uri"] != without_password(uri):
         return
@@ -82,13 +86,7 @@ class TrackedRun:
     def _start(self, experiment: str, directory: RunDirectory, name: str, settings: dict[str, Any]) -> str:
         from mlflow.entities import Param
 
-        found = self.client.get_experiment_by_name(experiment)
-        if found is None:
-            # Without a server, artifacts would land in the directory the command was started from.
-            place = f"file://{directory.storage}/mlartifacts" if self.uri.startswith("sqlite:") else None
-            experiment_id = self.client.create_experiment(experiment, artifact_location=place)
-        else:
-            experiment_id = found.experiment_id
+        experiment_id = _experiment_id(self.client, experiment, directory)
         run_id: str = self.client.create_run(experiment_id, run_name=name).info.run_id
         parameters = [Param(_legal(key), value[:6000]) for key, value in flatten(settings).items()]
         for first in range(0, len(parameters), 100):  # MLflow's limit for one request
@@ -148,6 +146,31 @@ class TrackedRun:
 
         now = int(time.time() * 1000)
         self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+
+
+def _experiment_id(client: MlflowClient, experiment: str, directory: RunDirectory) -> str:
+    """Of the experiment, which is made if need be."""
+    found = client.get_experiment_by_name(experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    # Without a server, artifacts would land in the directory the command was started from.
+    place = f"file://{directory.storage}/mlartifacts" if client.tracking_uri.startswith("sqlite:") else None
+    return str(client.create_experiment(experiment, artifact_location=place))
+
+
+def _check_rights(client: MlflowClient, experiment: str, directory: RunDirectory) -> None:
+    """Write a tag, which takes the same right as a run: after hours on GPUs is too late to find that there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_experiment_tag(_experiment_id(client, experiment, directory), "sdo.used", "true")
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED" and "ermission denied" not in str(error):
+            raise
+        got = f"this user of MLflow may not write to {experiment!r}"
+        raise SettingsError(
+            Problem("tracking.experiment", got, fix="ask who made it for EDIT, or name one of your own")
+        ) from None
 
 
 def _legal(name: str) -> str:

@@ -5,11 +5,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 
+import pipelines.cycle as module
 from pipelines.cycle import main
+from sdo_ray.config.evaluate import EvaluateSettings
+from sdo_ray.promotion.promote import Promotion
+from sdo_ray.settings import SettingsError
 from tests.support.cycles import INK, MODEL, tiny_cycle
 from tests.support.mlflow_server import MlflowServer, mlflow_server
 from tests.support.runs import AlignProcess
@@ -117,6 +122,22 @@ CASES = {
     "no rule": (["promote.set={promotion.rules: [better]}"], "promotion.rules.0: 'better'"),
     "another model": (["promote.set={promotion.model: other}"], "the cycle promotes what it registers"),
     "no prompts": (["prompts.source=none.txt"], "prompts.source: 'none.txt' does not exist"),
+    "a reward that is none": (["evaluate.set={rewards.1.name: beauty}"], "evaluate.rewards.1"),
+    "another that is none": (["align.set={rewards.terms.0.name: beauty}"], "align.rewards.terms.0"),
+    "a batch": (["align.set={training.batch_size: 7}"], "align.training.batch_size: got 7"),
+    "a metric that nobody measures": (
+        ["promote.set={promotion.rules: [qq > base]}"],
+        "promote.promotion.rules.0: 'qq > base': there is no qq of the candidate; the evaluation measures",
+    ),
+    "a metric that takes more images": (
+        ["promote.set={promotion.rules: [diversity > base]}"],
+        "there is no diversity of the candidate",
+    ),
+    "too few prompts for a rule": (
+        [f"promote.set={{promotion.rules: ['{INK} > base, 95 % confidence']}}"],
+        "promote.promotion.rules.0: 'tests.support.ink:Ink > base, 95 % confidence': 6 prompts cannot show that",
+    ),
+    "another base": (["evaluate.set={models.base: zoo://emoji}"], "evaluate.models.base: got 'zoo://emoji', and"),
     "too few prompts": (["prompts.min_words=5"], "each side takes 2 or more"),
 }
 
@@ -128,4 +149,52 @@ def test_refused(
     settings = tiny_cycle(tmp_path, tiny_base, *BETTER)
     assert main([str(settings), *(part for override in overrides for part in ("--set", override))]) == 2
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "runs/first-align").exists()
+    assert not (tmp_path / "runs/first").exists()
+
+
+@pytest.fixture
+def stubbed(tiny_base: Path, tmp_path: Path, registry_uri: str, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """A cycle whose stages cost nothing: what they are called with, and what `promote` decides next."""
+    said: dict = {"evaluated": [], "decisions": []}
+
+    def evaluate(job: EvaluateSettings) -> None:
+        said["evaluated"].append((job.run.name, job.models.champion, job.run.seed))
+
+    def promote(*_: object) -> Promotion:
+        decision = said["decisions"].pop(0)
+        if isinstance(decision, Exception):
+            raise decision
+        return Promotion(decision, "", "models:/glossy/1", None, "", (), "", "")
+
+    outcome = SimpleNamespace(places={"registered model": "models:/glossy/1"})
+    monkeypatch.setattr(module, "align", lambda _: outcome)
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(module, "promote", promote)
+    settings = tiny_cycle(tmp_path, tiny_base, *BETTER, run={"storage": str(tmp_path / "runs")})
+    for path in (tmp_path / "settings.yaml", tmp_path / "promote.yaml"):
+        path.write_text(path.read_text().replace(MODEL, "glossy"))
+    return said | {"settings": settings}
+
+
+def test_after_five_changes_of_the_champion_it_goes_on(stubbed: dict, capsys: pytest.CaptureFixture[str]) -> None:
+    stubbed["decisions"] += ["outdated"] * 5 + ["promoted"]
+    assert main([str(stubbed["settings"])]) == 1
+    assert "the same command tries again" in capsys.readouterr().err
+    assert main([str(stubbed["settings"])]) == 0
+    assert [name for name, *_ in stubbed["evaluated"]] == [f"first-evaluate-{n}" for n in range(1, 7)]
+
+
+def test_cycles_evaluate_on_noise_of_their_own(stubbed: dict) -> None:
+    for name in ("first", "second"):
+        stubbed["decisions"].append("refused")
+        assert main([str(stubbed["settings"]), "--set", f"run.name={name}"]) == 3
+    (_, _, one), (_, _, other) = stubbed["evaluated"]
+    assert one != other
+
+
+def test_a_late_stage_says_which_it_is(stubbed: dict, capsys: pytest.CaptureFixture[str]) -> None:
+    stubbed["decisions"].append(SettingsError("evaluation: its files were changed"))
+    assert main([str(stubbed["settings"])]) == 1
+    said = capsys.readouterr().err
+    assert "sdo cycle stopped: stage promote-1: evaluation: its files were changed." in said
+    assert "did not start" not in said

@@ -69,7 +69,7 @@ def test_refusal_promotion_and_roll_back(tmp_path: Path, monkeypatch: pytest.Mon
         assert cycle("better", BETTER) == 0
         assert (alias("champion"), alias("previous")) == ("3", "1")
         evaluation = ["--set=evaluation.name=better-evaluate-1", f"--set=evaluation.storage={tmp_path}/runs"]
-        assert sdo("promote", "promote_emoji.yaml", *evaluation, "--rollback", "--why", "a drill") == 0
+        assert sdo("promote", "promote_emoji.yaml", *evaluation, "--rollback", "3", "--why", "a drill") == 0
         assert alias("champion") == "1"
         images = os.environ.get("SDO_DRILL_IMAGES", str(tmp_path))
         for version in (1, 2, 3):

@@ -44,18 +44,19 @@ def test_rollback(tmp_path: Path, capsys) -> None:
     main([str(promotion_settings(tmp_path, evaluation(1, **BETTER), "q > 0"))])
     settings = str(promotion_settings(tmp_path, evaluation(2, 1, **BETTER), "q > champion"))
     assert main([settings]) == 0
-    assert main([settings, "--rollback"]) == 2
+    assert main([settings, "--rollback", "2"]) == 2
     assert "--why: a rollback takes a reason" in capsys.readouterr().err
-    assert main([settings, "--rollback", "--why", "too dark"]) == 0
+    assert main([settings, "--rollback", "2", "--why", "too dark"]) == 0
     assert f"models:/{MODEL}/1 is champion again, instead of models:/{MODEL}/2" in capsys.readouterr().out
     assert json.loads((tmp_path / "runs/evaluated/rollback.json").read_text())["why"] == "too dark"
-    assert main([settings, "--rollback", "--why", "too dark"]) == 2
+    assert main([settings, "--rollback", "1", "--why", "too dark"]) == 2
     assert "no champion before version 1 to go back to" in capsys.readouterr().err
 
 
 def test_every_bad_rule_is_named_before_anything_is_asked(tmp_path: Path, capsys, monkeypatch) -> None:
+    config = promotion_settings(tmp_path, evaluation(1), "q > 0", "q >", "q > base, 20 % sure")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert main([str(promotion_settings(tmp_path, evaluation(1), "q > 0", "q >", "q > base, 20 % sure"))]) == 2
+    assert main([str(config)]) == 2
     said = capsys.readouterr().err
     assert "promotion.rules.1: 'q >': at its end, expected base or champion or a number" in said
     assert "promotion.rules.2: 'q > base, 20 % sure': got 20 % confidence" in said
@@ -92,6 +93,6 @@ def test_the_help_lists_the_flags(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     said = capsys.readouterr().out
-    assert "--rollback" in said
+    assert "--rollback VERSION" in said
     assert "--why TEXT" in said
     assert "3 refused by the rules" in " ".join(said.split())

@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.commands import COMMANDS
 from pipelines.submit import main
+from sdo_ray.config.cycle import CycleSettings
+from sdo_ray.config.loading import read_settings
+from sdo_ray.submission.job_files import STAGES, named_files, settings_files
+from tests.support.cycles import tiny_cycle
 from tests.support.ports import wait_until
 from tests.support.ray_cluster import Cluster, ray_cluster
 from tests.support.runs import REPOSITORY, tiny_settings
@@ -121,6 +126,14 @@ REFUSED = {
     "default storage": (["--set", "run={name: a}"], "run.storage: 'runs' is relative"),
     "prompts that do not travel": (["--set", "prompts.train=../p.parquet"], "prompts.train: '../p.parquet' is not in"),
     "a working directory without the settings": (["--working-dir", "prompts"], "does not hold"),
+    "a model of this machine": (
+        ["--set", "model.base=./mine"],
+        "model.base: './mine' is of this machine, and models do",
+    ),
+    "a reward that is none": (
+        ["--set", "evaluation.evaluators=[{name: beauty}]"],
+        "evaluation.evaluators.0: there is no reward 'beauty'; there are ",
+    ),
     "wrong settings": (["--set", "training.updates=many"], "training.updates: got 'many'"),
     "a secret in the settings": (["--set", "run.storage=s3://key:hunter2@b"], "run.storage: holds a user and password"),
     "a secret in the environment": (["--env", "DB_PASSWORD=hunter2"], "--env DB_PASSWORD: holds"),
@@ -139,3 +152,39 @@ def test_refused_without_a_cluster(settings: Path, capsys, monkeypatch, more: li
     shown = capsys.readouterr()
     assert said in shown.err
     assert "hunter2" not in shown.err + shown.out
+
+
+OF_A_CYCLE = {
+    "a stage's own setting": (["align.set={training.updatess: 3}"], "align.training.updatess: unknown setting"),
+    "a stage's reward": (["evaluate.set={rewards.0.name: beauty}"], "evaluate.rewards.0: there is no reward 'beauty'"),
+    "a stage's model": ([], "evaluate.models.base: './here' is of this machine"),
+    "a stage's file": (["promote.config=/elsewhere/promote.yaml"], "promote: there is no file"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "said"), OF_A_CYCLE.values(), ids=OF_A_CYCLE.keys())
+def test_a_cycle_that_its_stages_would_refuse(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], said: str
+) -> None:
+    config = tiny_cycle(tmp_path, tiny_base, "ink > base", run={"storage": "/shared"})
+    if not overrides:
+        evaluate = tmp_path / "evaluate.yaml"
+        evaluate.write_text(evaluate.read_text().replace(str(tiny_base), "./here"))
+    more = [part for override in overrides for part in ("--set", override)]
+    assert main(["cycle", str(config), "--address", "http://127.0.0.1:9", *more]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_promotion_by_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "promote.yaml"
+    config.write_text("{evaluation: {name: x, storage: runs}, promotion: {model: m, rules: [q > base]}}")
+    assert main(["promote", str(config), "--address", "http://127.0.0.1:9"]) == 2
+    assert "evaluation.storage: 'runs' is relative" in capsys.readouterr().err
+
+
+def test_what_a_cycle_s_stages_name_travels(tmp_path: Path, tiny_base: Path) -> None:
+    config = tiny_cycle(tmp_path, tiny_base, "ink > base")
+    kinds = {name: COMMANDS[name].settings_class() for name in STAGES}
+    files = settings_files(CycleSettings, config, read_settings(config), kinds)
+    named = {path.name for path in named_files(files, tmp_path)}
+    assert named == {"cycle.yaml", "settings.yaml", "evaluate.yaml", "promote.yaml", "raw.txt"}

@@ -1,5 +1,6 @@
 """The lock in the registry: one holder at a time, whoever dies or is slow."""
 
+import json
 import threading
 import time
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ import mlflow
 import pytest
 
 from sdo_ray.promotion import lock
-from sdo_ray.promotion.lock import LAST, LeaseOver, lease
+from sdo_ray.promotion.lock import TICKET, LeaseOver, lease, tickets
 from tests.support.registry import MODEL
 
 
@@ -20,35 +21,37 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "EVERY", 0.02)
 
 
-def records(client: mlflow.MlflowClient) -> list[str]:
-    return [model.name for model in client.search_registered_models() if "lock" in model.name]
-
-
 def said_by(said: list[str]) -> Any:
     return lambda line: said.append(line)
 
 
-def test_nothing_is_left_but_a_number_that_rises(client: mlflow.MlflowClient) -> None:
-    for number in (1, 2, 3):
+def dead(client: mlflow.MlflowClient, seconds: float) -> lock._Ticket:
+    """A ticket whose owner holds the lock and never comes back."""
+    ticket = lock._Ticket(client, MODEL, "ann", seconds)
+    lock._wait(ticket, lock._Watch(print, MODEL), time.monotonic() + 30)
+    return ticket
+
+
+def test_nothing_is_left(client: mlflow.MlflowClient) -> None:
+    before = client.get_registered_model(MODEL).tags
+    for _ in range(3):
         with lease(client, MODEL, "ann", 30) as held:
-            assert held.number == number
-            assert records(client) == [f"{MODEL}.promotion-lock.{number}"]
+            (name,) = tickets(client, MODEL)
+            assert name.startswith(TICKET)
             held.check()
-        assert records(client) == []
-        assert client.get_registered_model(MODEL).tags[LAST] == str(number)
+        assert client.get_registered_model(MODEL).tags == before
 
 
 def test_it_is_released_when_the_block_fails(client: mlflow.MlflowClient) -> None:
     with pytest.raises(KeyError), lease(client, MODEL, "ann", 30):
         raise KeyError
-    assert records(client) == []
+    assert tickets(client, MODEL) == {}
 
 
 def test_models_have_locks_of_their_own(client: mlflow.MlflowClient) -> None:
-    client.create_registered_model(f"{MODEL}.promotion-lock.other")
     client.create_registered_model("other")
-    with lease(client, MODEL, "ann", 30) as one, lease(client, "other", "bob", 30) as two:
-        assert (one.number, two.number) == (1, 1)
+    with lease(client, MODEL, "ann", 30), lease(client, "other", "bob", 30):
+        assert len(tickets(client, MODEL)) == len(tickets(client, "other")) == 1
 
 
 def test_one_waits_for_the_other_and_says_so(client: mlflow.MlflowClient) -> None:
@@ -57,8 +60,7 @@ def test_one_waits_for_the_other_and_says_so(client: mlflow.MlflowClient) -> Non
         first.enter_context(lease(client, MODEL, "ann@host", 30))
         threading.Timer(1.0, first.close).start()
         start = time.monotonic()
-        with lease(client, MODEL, "bob", 30, said_by(said)) as second:
-            assert second.number == 2
+        with lease(client, MODEL, "bob", 30, said_by(said)):
             assert time.monotonic() - start >= 0.9
     assert said == [
         f"waiting for ann@host, who is changing the champion of {MODEL}; if that does not end, it is taken over in 30 s"
@@ -67,31 +69,31 @@ def test_one_waits_for_the_other_and_says_so(client: mlflow.MlflowClient) -> Non
 
 def test_a_dead_holder_is_taken_over_from(client: mlflow.MlflowClient) -> None:
     said: list[str] = []
-    dead = lock._acquire(client, MODEL, "ann", 1.5, print)
+    gone = dead(client, 1.5)
+    held = lock.Lease(MODEL, gone.until)
     start = time.monotonic()
-    with lease(client, MODEL, "bob", 30, said_by(said)) as second:  # it is the dead one's own time that counts
-        assert 1.5 <= time.monotonic() - start < 10
-        assert second.number == dead.number + 1
+    with lease(client, MODEL, "bob", 30, said_by(said)):  # it is the dead one's own time that counts
+        assert 1.4 <= time.monotonic() - start < 10
         assert said[-1] == "taking over from ann, who did not finish within 2 s"
         # Were it only slow, it finds out before it changes anything, and leaves the other's lock alone.
         with pytest.raises(LeaseOver, match=r"so long that another may have the lock; nothing more was changed"):
-            dead.check()
-        lock._release(client, dead)
-        assert len(records(client)) == 2
-    assert records(client) == []
+            held.check()
+        gone.tear_up()
+        assert len(tickets(client, MODEL)) == 1
+    assert tickets(client, MODEL) == {}
 
 
 def test_of_many_that_take_over_one_does(client: mlflow.MlflowClient) -> None:
-    lock._acquire(client, MODEL, "dead", 3, print)
-    inside, most, order = 0, 0, []
+    dead(client, 3)
+    inside, most, done = 0, 0, 0
 
     def work(name: str) -> None:
-        nonlocal inside, most
-        with lease(mlflow.MlflowClient(client.tracking_uri, client.tracking_uri), MODEL, name, 3, said_by([])) as held:
+        nonlocal inside, most, done
+        with lease(mlflow.MlflowClient(client.tracking_uri, client.tracking_uri), MODEL, name, 6, said_by([])):
             inside += 1
             most = max(most, inside)
             time.sleep(0.1)
-            order.append(held.number)
+            done += 1
             inside -= 1
 
     threads = [threading.Thread(target=work, args=(str(i),)) for i in range(4)]
@@ -99,49 +101,65 @@ def test_of_many_that_take_over_one_does(client: mlflow.MlflowClient) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == 1
-    assert order == sorted(set(order))
-    assert len(order) == 4
+    assert (most, done) == (1, 4)
+    assert tickets(client, MODEL) == {}
 
 
-def test_what_was_read_too_early_is_noticed(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A waiter reads that lease 1 is the last; before it creates number 2, that one has come and gone."""
-    with lease(client, MODEL, "ann", 30):
-        pass
-    create, interrupted = lock._create, []
-
-    def late(client: mlflow.MlflowClient, model: str, number: int, *rest: Any) -> bool:
-        if not interrupted:
-            interrupted.append(number)
-            with lease(client, MODEL, "bob", 30) as second:
-                assert second.number == 2
-        return create(client, model, number, *rest)
-
-    monkeypatch.setattr(lock, "_create", late)
-    with lease(client, MODEL, "ann", 30) as third:
-        assert interrupted == [2]
-        assert third.number == 3
-        assert records(client) == [f"{MODEL}.promotion-lock.3"]
+def test_one_that_is_being_drawn_is_waited_for(client: mlflow.MlflowClient) -> None:
+    """Its owner has read the others' numbers and not yet written its own, which may be as low as ours."""
+    drawing = lock._Ticket(client, MODEL, "ann", 30)
+    drawing.until = time.monotonic() + 30
+    drawing.write()
+    threading.Timer(0.6, drawing.tear_up).start()
+    start = time.monotonic()
+    with lease(client, MODEL, "bob", 30, said_by([])):
+        assert time.monotonic() - start >= 0.5
 
 
-def test_a_lost_answer_does_not_lose_the_lock(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server creates the record, the answer is lost, and MLflow's client asks again."""
-    create = client.create_registered_model
+def test_a_waiter_that_was_set_aside_draws_again(client: mlflow.MlflowClient) -> None:
+    """Its ticket was taken from the registry while it waited: it does not enter by it."""
+    with ExitStack() as first:
+        first.enter_context(lease(client, MODEL, "ann", 30))
+        mine, entered = lock._Ticket(client, MODEL, "bob", 30), list[float]()
 
-    def twice(*arguments: Any) -> Any:
-        create(*arguments)
-        return create(*arguments)
+        def wait() -> None:
+            lock._wait(mine, lock._Watch(said_by([]), MODEL), time.monotonic() + 60)
+            entered.append(time.monotonic())
 
-    monkeypatch.setattr(client, "create_registered_model", twice)
-    with lease(client, MODEL, "ann", 30) as held:
-        assert held.number == 1
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        while mine.name not in tickets(client, MODEL):
+            time.sleep(0.02)
+        mine.tear_up()
+        while mine.name not in tickets(client, MODEL):
+            time.sleep(0.02)
+        assert not entered
+    waiting.join()
+    mine.tear_up()
+    assert entered
 
 
-def test_waiting_ends(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock._acquire(client, MODEL, "ann", 0.3, print)
-    monkeypatch.setattr(lock._Watch, "is_over", lambda *_: False)
+@pytest.mark.parametrize(
+    "value",
+    ["", "no JSON", "[]", json.dumps({"owner": "x", "seconds": "soon", "number": 1}), json.dumps({"number": 1})],
+)
+def test_what_is_no_ticket_blocks_nobody(client: mlflow.MlflowClient, value: str) -> None:
+    client.set_registered_model_tag(MODEL, f"{TICKET}other", value)
+    client.create_registered_model(f"{MODEL}.promotion-lock.999", {"sdo.lock.seconds": "1e9"})  # of an earlier version
+    start = time.monotonic()
+    with lease(client, MODEL, "bob", 30):
+        assert time.monotonic() - start < 5
+
+
+def test_no_ticket_lasts_for_ever(client: mlflow.MlflowClient) -> None:
+    client.set_registered_model_tag(MODEL, f"{TICKET}x", json.dumps({"owner": "x", "seconds": 1e9, "number": 1}))
+    assert tickets(client, MODEL)[f"{TICKET}x"].seconds == lock.LONGEST
+
+
+def test_waiting_ends(client: mlflow.MlflowClient) -> None:
+    dead(client, 30)
     with (
-        pytest.raises(LeaseOver, match=f"{MODEL}: waited 3 s for the lock, which others kept taking"),
-        lease(client, MODEL, "bob", 0.3, said_by([])),
+        pytest.raises(LeaseOver, match=f"{MODEL}: waited 8 s for the lock, which others kept taking"),
+        lease(client, MODEL, "bob", 0.8, said_by([])),
     ):
         pass

@@ -12,6 +12,9 @@ import requests
 from mlflow.server.auth.client import AuthServiceClient
 
 from sdo_ray.promotion import lock
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
+from sdo_ray.tracking.run import check_tracked
 from tests.support.mlflow_server import MlflowServer, mlflow_server
 from tests.support.postgres import postgres, skip_without_postgres
 from tests.support.promoter import Promoter
@@ -38,12 +41,14 @@ def authenticated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         yield server
 
 
-def settings(directory: Path, candidate: int, champion: int | None, model: str, lock_seconds: float = 300.0) -> Path:
+def settings(
+    server: MlflowServer, directory: Path, candidate: int, champion: int | None, model: str, lock_seconds: float = 300.0
+) -> Path:
     """A promotion with much time for its requests, for tests share their machine."""
     directory.mkdir(parents=True)
     scores = {"candidate_q": [2.0 + candidate] * 4, "champion_q": [1.0] * 4}
-    it = evaluation(candidate, champion, model=model, **scores)
-    return promotion_settings(directory, it, "q > champion", model=model, lock_seconds=lock_seconds)
+    it, rules = evaluation(candidate, champion, model=model, **scores), ("q > champion", "q > base")
+    return promotion_settings(directory, it, *rules, model=model, uri=server.uri, lock_seconds=lock_seconds)
 
 
 def aliases(client: mlflow.MlflowClient, model: str) -> dict[str, str]:
@@ -51,7 +56,7 @@ def aliases(client: mlflow.MlflowClient, model: str) -> dict[str, str]:
 
 
 def leftovers(client: mlflow.MlflowClient, model: str) -> list[str]:
-    return [found.name for found in client.search_registered_models() if found.name.startswith(f"{model}.")]
+    return [name for name in client.get_registered_model(model).tags if name.startswith("sdo.")]
 
 
 def test_of_many_at_once_one_wins(server: MlflowServer, tmp_path: Path) -> None:
@@ -59,7 +64,7 @@ def test_of_many_at_once_one_wins(server: MlflowServer, tmp_path: Path) -> None:
     client = registered(server.uri, "many", MANY + 1)
     client.set_registered_model_alias("many", "champion", "1")
     candidates = range(2, MANY + 2)
-    promoters = [Promoter(settings(tmp_path / str(c), c, 1, "many"), server.environment) for c in candidates]
+    promoters = [Promoter(settings(server, tmp_path / str(c), c, 1, "many"), server.environment) for c in candidates]
     for promoter in promoters:
         promoter.until("ready")
     codes = [promoter.finish() for promoter in [promoter.go() for promoter in promoters]]
@@ -77,26 +82,18 @@ def test_of_many_at_once_one_wins(server: MlflowServer, tmp_path: Path) -> None:
     assert leftovers(client, "many") == []
 
 
-def test_the_evaluation_comes_along_over_http(server: MlflowServer, tmp_path: Path) -> None:
-    client = registered(server.uri, "attached", 1)
-    promoter = Promoter(settings(tmp_path / "a", 1, None, "attached"), server.environment).until("ready").go()
-    assert promoter.finish() == 0, promoter.output
-    run_id = client.get_model_version("attached", "1").run_id
-    assert len(client.list_artifacts(run_id, "evaluations/evaluated")) == 2
-
-
 @pytest.mark.slow
 def test_one_that_is_killed_with_the_lock_is_taken_over_from(server: MlflowServer, tmp_path: Path) -> None:
     """30 seconds of waiting, the shortest lease that may be set."""
     client = registered(server.uri, "killed", 3)
     client.set_registered_model_alias("killed", "champion", "1")
-    its = settings(tmp_path / "2", 2, 1, "killed", lock_seconds=30.0)
+    its = settings(server, tmp_path / "2", 2, 1, "killed", lock_seconds=30.0)
     holder = Promoter(its, server.environment, hold=True).until("ready").go()
     holder.until("inside")
     holder.kill()
-    assert leftovers(client, "killed") == ["killed.promotion-lock.1"]
+    assert len(leftovers(client, "killed")) == 1
     start = time.monotonic()
-    other = Promoter(settings(tmp_path / "3", 3, 1, "killed"), server.environment).until("ready").go()
+    other = Promoter(settings(server, tmp_path / "3", 3, 1, "killed"), server.environment).until("ready").go()
     assert other.finish() == 0, other.output
     assert time.monotonic() - start >= 30
     assert re.search(r"waiting for \S+@\S+ \(process \d+\), who is changing the champion of killed", other.output)
@@ -106,23 +103,62 @@ def test_one_that_is_killed_with_the_lock_is_taken_over_from(server: MlflowServe
     assert leftovers(client, "killed") == []
 
 
-def test_a_lock_of_another_user(authenticated: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One user died with the lock; another may not delete what it left, and promotes all the same."""
-    monkeypatch.setattr(lock, "PATIENCE", 0.0)
-    for name, value in authenticated.environment.items():
-        monkeypatch.setenv(name, value)
-    client = registered(authenticated.uri, "shared", 1)
-    users = AuthServiceClient(authenticated.uri)
-    users.create_user("bob", password := secrets.token_urlsafe(16))
-    users.grant_user_permission("bob", "registered_model", "shared", "EDIT")
-    lock._acquire(client, "shared", "ann", 1.0, print)
+def user(server: MlflowServer, name: str, *, may_edit: str | None = None) -> dict[str, str]:
+    """A new user's environment."""
+    users = AuthServiceClient(server.uri)
+    users.create_user(name, password := secrets.token_urlsafe(16))
+    if may_edit is not None:
+        users.grant_user_permission(name, "registered_model", may_edit, "EDIT")
+    return server.environment | {"MLFLOW_TRACKING_USERNAME": name, "MLFLOW_TRACKING_PASSWORD": password}
 
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-    for number in (2, 3):
-        with lock.lease(client, "shared", "bob", 60, lambda _: None) as held:
-            assert held.number == number
-    assert leftovers(client, "shared") == ["shared.promotion-lock.1"]
+
+def become(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_users_with_rights_of_their_own(
+    authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bob may edit the model and nothing else, and promotes; eve may read, and neither promotes nor blocks others."""
+    become(monkeypatch, authenticated.environment)
+    client = registered(authenticated.uri, "shared", 2)
+    bob, eve = user(authenticated, "bob", may_edit="shared"), user(authenticated, "eve")
+    config = settings(authenticated, tmp_path / "1", 1, None, "shared")
+    become(monkeypatch, eve)
+    with pytest.raises(mlflow.MlflowException, match="ermission denied"), lock.lease(client, "shared", "eve", 60):
+        pass
+    client.create_registered_model("shared.promotion-lock.999", {"sdo.lock.seconds": "1e9", "sdo.lock.owner": "eve"})
+    refused = Promoter(config, eve).until("ready").go()
+    assert refused.finish() == 1
+    assert "set-tag" in refused.output
+    assert "ermission denied" in refused.output
+    promoted = Promoter(config, bob).until("ready").go()
+    assert promoted.finish() == 0, promoted.output
+    assert aliases(client, "shared") == {"champion": "1"}
+
+    # One user died with the lock; another who may edit the model takes over.
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    become(monkeypatch, authenticated.environment)
+    dead = lock._Ticket(client, "shared", "ann", 1.0)
+    dead.draw()
+    become(monkeypatch, bob)
+    with lock.lease(client, "shared", "bob", 60, lambda _: None):
+        assert dead.name not in lock.tickets(client, "shared")
+    assert leftovers(client, "shared") == []
+
+
+def test_an_experiment_of_another_user_is_refused_before_work_starts(
+    authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One default experiment, and an account for each person: who came first owns it."""
+    become(monkeypatch, user(authenticated, "ann"))
+    directory = RunDirectory(str(tmp_path), "run")
+    check_tracked(authenticated.uri, "anns", directory)
+    become(monkeypatch, user(authenticated, "carl"))
+    with pytest.raises(SettingsError, match="this user of MLflow may not write to 'anns'; ask who"):
+        check_tracked(authenticated.uri, "anns", directory)
+    check_tracked(authenticated.uri, "carls", directory)
 
 
 def test_user_and_password(authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +166,7 @@ def test_user_and_password(authenticated: MlflowServer, tmp_path: Path, monkeypa
     for name, value in authenticated.environment.items():
         monkeypatch.setenv(name, value)
     registered(authenticated.uri, "guarded", 1)
-    config = settings(tmp_path / "1", 1, None, "guarded")
+    config = settings(authenticated, tmp_path / "1", 1, None, "guarded")
     right = authenticated.environment["MLFLOW_TRACKING_PASSWORD"]
     wrong = "not-the-p4ssword"
     for name in authenticated.environment:

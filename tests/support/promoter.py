@@ -76,7 +76,7 @@ def _main(config: str, hold: bool) -> int:
             print("inside", flush=True)
             time.sleep(600)
 
-        promotion.crown = stay  # type: ignore[assignment]
+        promotion.make = stay  # type: ignore[assignment]
     print("ready", flush=True)
     sys.stdin.readline()
     return main([config])
