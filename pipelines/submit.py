@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.commands import COMMANDS
 from pipelines.job import add_set, ended, quiet
 from sdo_ray.config.cycle import CycleSettings, check_cycle
+from sdo_ray.config.job_files import STAGES, check_places, named_files, settings_files
 from sdo_ray.config.loading import load_settings, read_settings
 from sdo_ray.config.rewards import check_reward_names
 from sdo_ray.own_packages import find_modules_beside
@@ -34,7 +35,6 @@ from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, Problems, SettingsError
 from sdo_ray.submission.environment import job_environment
 from sdo_ray.submission.identity import JobName
-from sdo_ray.submission.job_files import STAGES, check_places, named_files, settings_files
 from sdo_ray.submission.package import pack
 from sdo_ray.submission.server import JobServer, exit_code
 

@@ -24,7 +24,7 @@ FILE = "mlflow.json"
 
 
 def check_tracked(uri: str, experiment: str, directory: RunDirectory) -> None:
-    """Refuse an experiment that this user may not write to, and one, or a run to be continued, that was deleted in MLflow.
+    """Refuse an experiment that this user may not write to, and one, or a run to be continued, that was deleted.
 
     Args:
         uri: of a server that answers.

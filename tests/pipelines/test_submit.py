@@ -14,8 +14,8 @@ import pytest
 from pipelines.commands import COMMANDS
 from pipelines.submit import main
 from sdo_ray.config.cycle import CycleSettings
+from sdo_ray.config.job_files import STAGES, named_files, settings_files
 from sdo_ray.config.loading import read_settings
-from sdo_ray.submission.job_files import STAGES, named_files, settings_files
 from tests.support.cycles import tiny_cycle
 from tests.support.ports import wait_until
 from tests.support.ray_cluster import Cluster, ray_cluster
