@@ -34,7 +34,7 @@ from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.policy import attach_working_copy, initial_policy
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.prompts.schedule import schedule
@@ -60,7 +60,7 @@ def learn(settings: AlignSettings, at: Sequence[int], say: Callable[[str], None]
     """
     model, training = settings.model, settings.training
     pipeline = load_pipeline(model.base, model.dtype)
-    trained = attach(pipeline.components, model)
+    trained = attach_working_copy(pipeline.components, model)
     set_parameters(trained, initial_policy(model, derive_seed(settings.run.seed, "adapter", 0)))
     parameters = trained_parameters(trained)
     adamw = torch.optim.AdamW(

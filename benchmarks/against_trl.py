@@ -70,7 +70,8 @@ def load(blocks: bool) -> BenchmarkModel:
 def ours(model: BenchmarkModel, plan_name: str, kept_graph: KeptGraph, given: argparse.Namespace) -> Side:
     """An update of the sampler and an optimizer's step."""
     denoisers = find_denoisers(model.pipeline)
-    parameters = list(trained_parameters(denoisers).values())
+    trained = trained_parameters(denoisers)
+    parameters = list(trained.values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=1e-4)
     call = model.call(given.batch) | {"num_inference_steps": given.steps, "guidance_scale": given.guidance}
 
@@ -88,7 +89,9 @@ def ours(model: BenchmarkModel, plan_name: str, kept_graph: KeptGraph, given: ar
         )
         trajectory = sample(model.pipeline, call, noise(i, range(given.batch)), plan, kept_graph=kept_graph)
         v = torch.full_like(trajectory.samples, 1 / trajectory.samples[0].numel() / given.batch)
-        backpropagate(trajectory, Cotangents(v), denoisers)
+        found = backpropagate(trajectory, Cotangents(v), trained, denoisers)
+        for name, parameter in trained.items():
+            parameter.grad = found.parameters[name]
 
     def update(i: int) -> float:
         began = time.process_time()

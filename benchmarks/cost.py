@@ -18,7 +18,7 @@ from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, sam
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import trained_parameters
-from sdo_ray.models.precision import autocast
+from sdo_ray.models.precision import own_precision
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def update(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batc
     """Sample, decode, and take a gradient at the images back to the adapter; an empty plan only samples."""
     for parameter in trained_parameters(find_denoisers(model.pipeline)).values():
         parameter.grad = None
-    with autocast(model.pipeline):
+    with own_precision(model.pipeline):
         images = differentiable_sample(
             model.pipeline, plan, generator=torch.Generator().manual_seed(seed), **model.call(batch), **call
         )
@@ -96,7 +96,7 @@ def update(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batc
 
 def _saved(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batch: int, output_type: str) -> int:
     parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    with saved_activations(*parts) as saved, autocast(model.pipeline):
+    with saved_activations(*parts) as saved, own_precision(model.pipeline):
         differentiable_sample(
             model.pipeline,
             plan,

@@ -25,6 +25,7 @@ from diffusers import (
 )
 
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, attach
 
 
@@ -49,7 +50,9 @@ def load_model(name: str, *, rank: int, dtype: str, device: str, tiny: bool = Fa
     """
     torch.manual_seed(0)
     model = MODELS[name](dtype, device, tiny)
-    attach(model.pipeline.components, LoraSettings(rank=rank, alpha=float(rank)))
+    trained = attach(model.pipeline.components, LoraSettings(rank=rank, alpha=float(rank)))
+    for parameter in trained_parameters(trained).values():
+        parameter.data = parameter.data.to(getattr(torch, dtype))  # a sampler's working copy
     return model
 
 

@@ -23,9 +23,8 @@ from sdo_ray.dry_batch.problems import OFF, problem
 from sdo_ray.dry_batch.process import Died, apart
 from sdo_ray.dry_batch.rewards import DryRewards
 from sdo_ray.models.checkpointing import checkpoint_blocks
-from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.small import is_large
 from sdo_ray.prompts.read import read_prompts
@@ -91,8 +90,8 @@ def dry_batch(settings: AlignSettings, say: Say = lambda _: None) -> str | None:
 
 def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
     with under("model"):
-        pipeline = load_pipeline(model.reference, model.dtype)
-    trained, weights = attach(pipeline.components, model), initial_policy(model, seed=0)
+        pipeline = load_model(model)
+    trained, weights = attach_working_copy(pipeline.components, model), initial_policy(model, seed=0)
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
     device = "cuda" if settings.samplers.num_gpus else "cpu"  # where the run's samplers are; here all is on the CPU
     if model.checkpoints_blocks(device):

@@ -13,7 +13,7 @@ from sdo_ray.backprop import called_scheduler
 from sdo_ray.config.calls import check_estimator
 from sdo_ray.dry_batch.problems import line, problem
 from sdo_ray.models.load import load_pipeline
-from sdo_ray.models.precision import autocast
+from sdo_ray.models.precision import own_precision
 from sdo_ray.models.small import save_small
 from sdo_ray.rollout.sampling import noise
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
@@ -95,7 +95,7 @@ def stand_in(base: str, directory: Path) -> str:
             save_small(base, place, heads=heads)
             pipeline = load_pipeline(str(place))
             how = SamplingSettings(num_inference_steps=2, options=_sizes(pipeline, {}))
-            with torch.no_grad(), autocast(pipeline):
+            with torch.no_grad(), own_precision(pipeline):
                 pipeline(**how.pipeline_call(["a"]), generator=noise(0, [0]), output_type="latent")
         except SettingsError:
             raise
@@ -108,7 +108,7 @@ def stand_in(base: str, directory: Path) -> str:
 
 def _begin(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str]) -> None:
     """Call the pipeline up to its first denoiser call."""
-    with autocast(pipeline):
+    with own_precision(pipeline):
         called_scheduler(pipeline, generator=noise(0, range(len(prompts))), **sampling.pipeline_call(prompts))
 
 

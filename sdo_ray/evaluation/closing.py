@@ -31,7 +31,7 @@ def closing_evaluation(
     """
     heldout = read_heldout(settings.prompts, settings.column)
     questions = draw_questions(heldout, settings.num_prompts, config.seed)
-    base = WholeModel(policy.model.reference, policy.model.dtype)
+    base = WholeModel(policy.model.reference, policy.model.dtype, policy.model.dtypes)
     models: dict[str, ModelSource] = {BASE: base, CANDIDATE: policy}
     blocks = image_blocks(models, questions, config.samplers.batch_size)
     images = side_by_side(list(make_images(blocks, config, models, evaluators)), models, questions)

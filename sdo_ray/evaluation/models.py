@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sdo_ray.models.adapter_file import FILE, load_adapter
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach
+from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import load_tensors
@@ -34,10 +35,12 @@ class WholeModel:
     """`zoo://NAME`, a directory that every node reads, or a hub id."""
     dtype: str
     """Type of all weights."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Component -> type of its weights, where it is another."""
 
     def load(self, device: str) -> DiffusionPipeline:
         """See `ModelSource`."""
-        return load_pipeline(self.base, self.dtype, device)
+        return load_pipeline(self.base, self.dtype, device, self.types)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class PolicyModel:
 
     def load(self, device: str) -> DiffusionPipeline:
         """See `ModelSource`."""
-        pipeline = load_pipeline(self.model.reference, self.model.dtype, device)
+        pipeline = load_model(self.model, device)
         _, weights = self.policies.newest(self.version)
         assert weights is not None
-        set_parameters(attach(pipeline.components, self.model), load_tensors(weights))
+        set_parameters(attach_working_copy(pipeline.components, self.model), load_tensors(weights))
         return pipeline

@@ -11,9 +11,8 @@ import torch
 from ray.util import ActorPool
 
 from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, plan_gradient, step_gradients
-from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient
@@ -70,8 +69,8 @@ class GradientMaker:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
         device = "cuda" if config.samplers.num_gpus else "cpu"
-        self._pipeline = load_pipeline(config.model.reference, config.model.dtype, device)
-        trained = attach(self._pipeline.components, config.model)
+        self._pipeline = load_model(config.model, device)
+        trained = attach_working_copy(self._pipeline.components, config.model)
         set_parameters(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
         self._parameters = trained_parameters(trained)
 

@@ -23,7 +23,7 @@ from sdo_ray.backprop import BackpropPlan
 from sdo_ray.evaluation.images import to_png
 from sdo_ray.input_optimization.records import OptimizedRow, OptimizerConfig, RowBatch
 from sdo_ray.input_optimization.variables import VARIABLES
-from sdo_ray.models.precision import autocast
+from sdo_ray.models.precision import own_precision
 from sdo_ray.rollout.objective import ImageGradients, Scores, backpropagate, reward_objective
 from sdo_ray.rollout.sampling import noise, plan_of, reward_seeds, sample
 from sdo_ray.seeds import generator
@@ -84,7 +84,7 @@ def optimize_batch(
     call = config.sampling.pipeline_call(batch.texts[config.column])
     texts = {term.key: batch.texts[term.text or config.column] for term in config.rewards.terms}
     kind = VARIABLES[settings.variable]
-    with autocast(pipeline):
+    with own_precision(pipeline):
         start = kind.start(pipeline, call | {"generator": noise(config.seed, batch.rows)})
     variable = kind(start, keep_norm=settings.keep_norm, max_change=settings.max_change)
     adam = torch.optim.Adam(variable.values, lr=settings.learning_rate, maximize=True)

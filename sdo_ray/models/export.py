@@ -9,7 +9,7 @@ import torch
 
 from sdo_ray.models.load import ZOO, load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach
+from sdo_ray.models.policy import attach, load_model
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.settings import ModelSettings
 
@@ -45,7 +45,7 @@ def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, to
         with quiet_libraries():
             load_pipeline(model.reference).save_pretrained(directory / BASE)
         return BASE
-    pipeline = load_pipeline(model.reference, model.dtype)
+    pipeline = load_model(model)
     trained = attach(pipeline.components, model)
     set_parameters(trained, weights)
     model.kind.merge(trained)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,23 +122,29 @@ def reading(base: str) -> Iterator[None]:
         raise SettingsError(Problem("base", f"{base!r} cannot be read: {cause}", fix=fix)) from None
 
 
-def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> DiffusionPipeline:
+def load_pipeline(
+    base: str, dtype: str = "float32", device: str = "cpu", types: Mapping[str, str] | None = None
+) -> DiffusionPipeline:
     """A frozen pipeline, ready to sample.
 
     Args:
         base: `zoo://NAME`, a directory in diffusers format, or a hub id; see `sdo_ray.models.reference`.
         dtype: name of the torch type of all weights, such as "float32".
         device: torch device.
+        types: component -> name of the type of its weights, where it is another; see
+            `sdo_ray.models.precision.component_types`.
 
     Returns:
         The pipeline with every parameter `requires_grad=False`, in eval mode, its progress bar off. Weights are read
         from safetensors only and no code from the model's repository is run.
 
     Raises:
-        SettingsError: see `check_base`; or its files cannot be read.
+        SettingsError: see `check_base`; its files cannot be read, or it has no component of a name in `types`.
     """
     import torch
     from diffusers import DiffusionPipeline
+
+    from sdo_ray.models.precision import component_types
 
     pipeline_class(base)
     check_components(base)
@@ -151,7 +157,8 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
         else:
             # Saved as there being none, such as SD3's T5, which diffusers alone would miss.
             absent = {name: None for name, entry in load_index(base).items() if entry == [None, None]}
-            options = parse(base).of_weights | {"dtype": torch_dtype, "use_safetensors": True}
+            loaded = {"default": torch_dtype} | {name: getattr(torch, own) for name, own in (types or {}).items()}
+            options = parse(base).of_weights | {"dtype": loaded, "use_safetensors": True}
             pipeline = DiffusionPipeline.from_pretrained(resolve(base), **options, **absent)
     pipeline.set_progress_bar_config(disable=True)
     for name, component in pipeline.components.items():
@@ -165,6 +172,13 @@ def load_pipeline(base: str, dtype: str = "float32", device: str = "cpu") -> Dif
                     )
                 )
             component.requires_grad_(False).eval()
+    networks = sorted(name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module))
+    if unknown := sorted(set(types or {}) - set(networks)):
+        got = f"{base!r} has no {' and no '.join(unknown)} with weights"
+        raise SettingsError(Problem("dtypes", got, f"it has {', '.join(networks)}", "name one of these"))
+    for name, own in component_types(pipeline, dtype, types or {}).items():
+        if own != torch_dtype:
+            pipeline.components[name].to(own)
     return pipeline.to(device)
 
 

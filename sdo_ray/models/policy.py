@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
+from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def load_model(model: ModelSettings, device: str = "cpu") -> DiffusionPipeline:
+    """The base model, frozen; see `sdo_ray.models.load.load_pipeline`."""
+    return load_pipeline(model.reference, model.dtype, device, model.dtypes)
 
 
 def attach(components: Mapping[str, object], model: ModelSettings) -> dict[str, torch.nn.Module]:
@@ -23,6 +33,21 @@ def attach(components: Mapping[str, object], model: ModelSettings) -> dict[str, 
         SettingsError: no layer's name ends with one of the settings' endings.
     """
     return model.kind.attach(components, model.kind_settings)
+
+
+def attach_working_copy(components: Mapping[str, object], model: ModelSettings) -> dict[str, torch.nn.Module]:
+    """As `attach`, with what is trained of the type of the weights around it: for whoever makes no steps with it.
+
+    So an adapter samples as it will where it is used, and no autocast is needed.
+    """
+    parts = {name: part for name, part in components.items() if isinstance(part, torch.nn.Module)}
+    types = {p: p.dtype for part in parts.values() for p in part.parameters()}
+    trained = attach(components, model)
+    for module in trained.values():
+        usual = next(types[p] for p in module.parameters() if p in types and p.is_floating_point())
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(types.get(parameter, usual))
+    return trained
 
 
 def initial_policy(model: ModelSettings, seed: int) -> dict[str, torch.Tensor]:

@@ -1,57 +1,78 @@
-"""The precision that models sample and learn in."""
+"""The precision that models sample and learn in: each component in its own, without autocast.
+
+Samplers hold working copies of what is trained, of the type of the weights around it; trainers hold float32.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.patches import replaced_call, replaced_method
+from sdo_ray.backprop.tensors import map_floating
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-@contextmanager
-def autocast(pipeline: DiffusionPipeline) -> Iterator[None]:
-    """The precision to sample in: a half-precision model multiplies what is trained, float32, in half precision too.
+def component_types(pipeline: DiffusionPipeline, dtype: str, types: Mapping[str, str]) -> dict[str, torch.dtype]:
+    """The type of each network among a pipeline's components.
 
-    A component that is frozen and float32 computes in float32: an autoencoder that was loaded so, or that its pipeline
-    turns to float32 for the decoding because its activations overflow in float16 (SDXL's).
+    Args:
+        pipeline: with its components.
+        dtype: name of the type of those that are not named.
+        types: component -> name of its type. A decoder that overflows in float16 (diffusers' `force_upcast`) is float32
+            where it is not named.
     """
-    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    if _half(parts) is None:
-        yield
-        return
+    found = {}
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            overflows = dtype == "float16" and getattr(getattr(part, "config", None), "force_upcast", False)
+            found[name] = getattr(torch, types.get(name, "float32" if overflows else dtype))
+    return found
+
+
+@contextmanager
+def own_precision(pipeline: DiffusionPipeline) -> Iterator[None]:
+    """Within the block a component of another type than what it is given computes in its own all the same.
+
+    Pipelines themselves expect one type: their latents have the denoiser's, or the prompts', and go to the decoder so.
+    """
+    denoisers = denoisers_of(pipeline)
     with ExitStack() as stack:
-        stack.enter_context(mixed_precision(parts, pipeline.device.type))
-        for part in parts:
-            if not any(parameter.requires_grad for parameter in part.parameters()):
-                stack.enter_context(replaced_call(part, functools.partial(_in_its_own, part)))
-                if hasattr(part, "decode"):
-                    stack.enter_context(replaced_method(part, "decode", functools.partial(_in_its_own, part)))
+        for name, part in pipeline.components.items():
+            if not isinstance(part, torch.nn.Module):
+                continue
+            if name in denoisers:
+                stack.enter_context(replaced_call(part, partial(_in_own_type, part, 3)))
+            elif callable(getattr(part, "decode", None)):
+                stack.enter_context(replaced_method(part, "decode", partial(_in_own_type, part, 1)))
         yield
 
 
 def mixed_precision(modules: Iterable[Any], device: str) -> AbstractContextManager[Any]:
-    """Autocast to the half precision that any parameter of `modules` has, on a device type; nothing if none has."""
-    half = _half(modules)
+    """Autocast to the half precision that any parameter of `modules` has, on a device type; nothing if none has.
+
+    For trainers, whose trained parameters are float32 among frozen ones of half precision.
+    """
+    parameters = (p for module in modules if isinstance(module, torch.nn.Module) for p in module.parameters())
+    half = next((p.dtype for p in parameters if p.dtype in (torch.bfloat16, torch.float16)), None)
     return nullcontext() if half is None else torch.autocast(device, dtype=half)
 
 
-def _half(modules: Iterable[Any]) -> torch.dtype | None:
-    parameters = (p for module in modules if isinstance(module, torch.nn.Module) for p in module.parameters())
-    return next((p.dtype for p in parameters if p.dtype in (torch.bfloat16, torch.float16)), None)
-
-
-def _in_its_own(
-    module: torch.nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+def _in_own_type(
+    module: torch.nn.Module, dims: int, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    parameters = list(module.parameters())
-    if parameters and all(parameter.dtype == torch.float32 for parameter in parameters):
-        with torch.autocast(parameters[0].device.type, enabled=False):
-            return call(*args, **kwargs)
+    """The call with tensors of at least so many dimensions cast; timesteps and positions lose digits that they need."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+    def cast(x: torch.Tensor) -> torch.Tensor:
+        return x if dtype is None or x.dim() < dims else x.to(dtype)
+
+    args, kwargs = map_floating(cast, (args, kwargs))
     return call(*args, **kwargs)

@@ -12,6 +12,8 @@ from sdo_ray.models.trained.lora import LoraSettings
 from sdo_ray.models.trained.registry import KINDS, Kind
 from sdo_ray.settings import Settings
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 
 class ModelSettings(Settings):
     """The base model."""
@@ -30,8 +32,15 @@ class ModelSettings(Settings):
         min_length=1,
         description="The middle of the names of the weights: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Type of the frozen weights and of sampling. What is trained is always float32."
+    dtype: Dtype = Field(
+        "float32",
+        description="Type of the weights and of sampling. Trainers hold what is trained in float32, samplers a copy of "
+        "this type.",
+    )
+    dtypes: dict[str, Dtype] = Field(
+        default_factory=dict,
+        description="Types of single components, such as `vae: float32`. A decoder that overflows in float16 "
+        "(`force_upcast` in its configuration) is float32 with `dtype: float16` anyway.",
     )
     checkpoint_blocks: bool | None = Field(
         None,

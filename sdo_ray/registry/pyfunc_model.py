@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,11 @@ class RegisteredPipeline(PythonModel):
         self._recipe = json.loads(Path(context.artifacts["recipe"]).read_text())
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device((context.model_config or {}).get("device") or automatic)
-        self._dtype = getattr(torch, self._recipe["dtype"])
         self._pipeline = DiffusionPipeline.from_pretrained(
             context.artifacts.get("pipeline") or self._recipe["base"],
             revision=self._recipe["revision"],
             variant=self._recipe.get("variant"),
-            dtype=self._dtype,
+            dtype=getattr(torch, self._recipe["dtype"]),
             use_safetensors=True,
         )
         self._pipeline.set_progress_bar_config(disable=True)
@@ -72,9 +70,7 @@ class RegisteredPipeline(PythonModel):
         }
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        half = self._dtype != torch.float32
-        with torch.autocast(self._device.type, dtype=self._dtype) if half else nullcontext():
-            images = self._pipeline(prompt=prompts, generator=noise, output_type="pil", **call, **options).images
+        images = self._pipeline(prompt=prompts, generator=noise, output_type="pil", **call, **options).images
         return [_png(image) for image in images]
 
 

@@ -23,7 +23,7 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the pipeline's call; JSON."""
     dtype: str = "float32"
-    """Type of the weights; with half precision the call runs under `torch.autocast`."""
+    """Type of the weights, and of what is computed with them."""
     batch_size: int = 8
     """Images made at once; sums, and so the last bits of an image, depend on it."""
     base: str | None = None

@@ -10,9 +10,8 @@ import pyarrow as pa
 import torch
 
 from sdo_ray.models.checkpointing import checkpoint_blocks
-from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach
+from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.policy_store import Policies
@@ -47,8 +46,8 @@ class Sampler:
 
     def _load(self, device: str) -> None:
         config = self._config
-        self._pipeline = load_pipeline(config.model.reference, config.model.dtype, device)
-        self._trained = attach(self._pipeline.components, config.model)
+        self._pipeline = load_model(config.model, device)
+        self._trained = attach_working_copy(self._pipeline.components, config.model)
         if config.model.checkpoints_blocks(device):
             checkpoint_blocks(self._pipeline.components.values())
         self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)

@@ -17,7 +17,7 @@ import torch
 
 from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
 from sdo_ray.backprop.denoisers import denoisers_of
-from sdo_ray.models.precision import autocast
+from sdo_ray.models.precision import own_precision
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 
@@ -112,7 +112,7 @@ def sample(
     """
     outputs, calls = list[KeptOutput](), list[KeptCall]()
     again = kept_graph == "recompute"
-    with autocast(pipeline):
+    with own_precision(pipeline):
         samples = differentiable_sample(
             pipeline,
             plan,
@@ -147,7 +147,7 @@ def draw(
         generators: as of `sample`.
         output_type: the pipeline's own; "pt": a tensor [B, 3, H, W] in [0, 1], "pil": a list of images.
     """
-    with torch.no_grad(), autocast(pipeline):
+    with torch.no_grad(), own_precision(pipeline):
         return pipeline(generator=list(generators), output_type=output_type, **call).images
 
 
@@ -157,7 +157,7 @@ def _called_scheduler(pipeline: DiffusionPipeline, sampling: SamplingSettings) -
     known = _CALLED.get(pipeline)
     if known is None or known[:2] != (scheduler, how):
         call = sampling.pipeline_call(["a"]) | {"generator": [torch.Generator().manual_seed(0)]}
-        with autocast(pipeline):
+        with own_precision(pipeline):
             known = _CALLED[pipeline] = (scheduler, how, called_scheduler(pipeline, **call))
     return known[2]
 

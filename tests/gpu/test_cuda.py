@@ -12,7 +12,7 @@ from rewards.scoring import score_with_gradient
 from rewards.terms import RewardTerm
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.policy import attach_working_copy, initial_policy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
@@ -45,7 +45,7 @@ def policy(model: ModelSettings) -> dict[str, torch.Tensor]:
 def contribution(base: Path, device: str, dtype: str = "float32", backward: str = "sampler") -> Contribution:
     model = ModelSettings.model_validate({"base": str(base), "dtype": dtype})
     pipeline = load_pipeline(model.base, model.dtype, device)
-    set_parameters(attach(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
     return compute_contribution(
         pipeline,
         PromptBatch(0, (0, 1), ("a", "b")),

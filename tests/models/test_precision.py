@@ -1,42 +1,95 @@
-"""A half-precision model decodes in float32 where its pipeline means to, though the adapter multiplies in half."""
+"""Each component computes in a type of its own, and samplers' copies of what is trained are of the type around them."""
 
-import copy
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from sdo_ray.backprop import differentiable_sample, make_plan
-from sdo_ray.models.precision import autocast
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters, trained_parameters
+from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
+from sdo_ray.models.precision import own_precision
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.settings import SettingsError
 from tests.backprop.matrix.assemble import inputs
 from tests.backprop.matrix.cases import CASES
 from tests.backprop.test_bypass import sdxl
-from tests.backprop.tiny import seeded
+from tests.backprop.tiny import reward, seeded
 
-CALL = CASES["StableDiffusionXL"].call
-
-
-def test_an_upcast_autoencoder_decodes_in_float32() -> None:
-    pipe = sdxl(torch.float16, force_upcast=True)
-    for name, parameter in pipe.unet.named_parameters():
-        if "lora" in name:
-            parameter.data = parameter.data.float()
-
-    def sampled(output_type: str) -> torch.Tensor:
-        arguments = inputs(pipe, CALL) | {"output_type": output_type}
-        with autocast(pipe):
-            return differentiable_sample(pipe, make_plan("sdo", 2), generator=seeded(), **arguments)
-
-    images, latents, vae = sampled("pt"), sampled("latent"), copy.deepcopy(pipe.vae).float()
-    decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
-    torch.testing.assert_close(images, pipe.image_processor.postprocess(decoded, output_type="pt"))
-    with autocast(pipe), torch.no_grad():
-        plain = pipe(generator=seeded(), **inputs(pipe, CALL)).images
-    assert torch.equal(plain, images)
-    images.float().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in pipe.unet.parameters() if p.requires_grad)
-    assert "_compiled_call_impl" not in vars(pipe.vae)
+CALL = {"prompt": ["a", "b"], "num_inference_steps": 3, "guidance_scale": 2.0}
 
 
-def test_a_float32_model_is_left_alone() -> None:
-    pipe = sdxl(torch.float32)
-    with autocast(pipe):
+@pytest.fixture(scope="module")
+def sdxl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pipe = sdxl(torch.float32, force_upcast=True)
+    pipe.unload_lora_weights()
+    directory = tmp_path_factory.mktemp("tiny-sdxl")
+    pipe.save_pretrained(directory)
+    return directory
+
+
+def moved(model: ModelSettings) -> dict[str, torch.Tensor]:
+    noise = torch.Generator().manual_seed(1)
+    return {n: w + 0.1 * torch.randn(w.shape, generator=noise) for n, w in initial_policy(model, 0).items()}
+
+
+def learned(model: ModelSettings, **call: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, and the gradient of what is trained."""
+    pipeline = load_model(model)
+    trained = attach_working_copy(pipeline.components, model)
+    set_parameters(trained, moved(model))
+    parameters = trained_parameters(trained)
+    with own_precision(pipeline):
+        images = differentiable_sample(pipeline, make_plan("sdo", 3, draw="fixed", at=[1]), generator=seeded(), **call)
         assert not torch.is_autocast_enabled("cpu")
+    reward(images.float()).backward()
+    assert all(p.grad is None or p.grad.dtype == p.dtype for p in parameters.values())
+    return images, torch.cat([p.grad.flatten().float() for p in parameters.values() if p.grad is not None])
+
+
+def test_a_decoder_that_overflows_in_float16_is_float32(sdxl_base: Path) -> None:
+    pipeline = load_pipeline(str(sdxl_base), "float16")
+    assert (pipeline.vae.dtype, pipeline.unet.dtype) == (torch.float32, torch.float16)
+    assert load_pipeline(str(sdxl_base), "bfloat16").vae.dtype == torch.bfloat16
+    call = inputs(pipeline, CASES["StableDiffusionXL"].call)
+    with own_precision(pipeline), torch.no_grad():
+        images = pipeline(generator=seeded(), **call).images
+        latents = pipeline(generator=seeded(), **call | {"output_type": "latent"}).images
+        decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+    assert images.dtype == torch.float32
+    assert torch.equal(images, pipeline.image_processor.postprocess(decoded, output_type="pt"))
+    assert pipeline.vae.dtype == torch.float32
+    assert "decode" not in vars(pipeline.vae)
+
+
+@pytest.mark.parametrize("train", ["lora", "diffit", "full"])
+def test_working_copies_are_of_the_type_around_them_and_learn_the_same(tiny_base: Path, train: str) -> None:
+    half, whole = (
+        ModelSettings.model_validate({"base": str(tiny_base), "dtype": dtype, "train": train})
+        for dtype in ("bfloat16", "float32")
+    )
+    pipeline = load_model(half)
+    types = {p.dtype for module in attach_working_copy(pipeline.components, half).values() for p in module.parameters()}
+    assert types == {torch.bfloat16}
+    (images, gradient), (exact, expected) = (learned(model, **CALL) for model in (half, whole))
+    assert (images.float() - exact).abs().mean() < 0.02
+    assert torch.cosine_similarity(gradient, expected, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("dtypes", [{"vae": "float32"}, {"text_encoder": "float32"}])
+def test_a_component_may_have_another_type(tiny_base: Path, dtypes: dict[str, str]) -> None:
+    model = ModelSettings.model_validate({"base": str(tiny_base), "dtype": "bfloat16", "dtypes": dtypes})
+    pipeline = load_model(model)
+    [(name, _)] = dtypes.items()
+    assert {pipeline.components[name].dtype, pipeline.unet.dtype} == {torch.float32, torch.bfloat16}
+    _, gradient = learned(model, **CALL)
+    _, expected = learned(ModelSettings(base=str(tiny_base)), **CALL)
+    assert torch.cosine_similarity(gradient, expected, dim=0) > 0.99
+
+
+def test_a_component_that_there_is_not_is_refused(tiny_base: Path) -> None:
+    model = ModelSettings.model_validate({"base": str(tiny_base), "dtypes": {"transformer": "float32"}})
+    with pytest.raises(SettingsError, match=r"dtypes: .*transformer.* text_encoder, unet, vae"):
+        load_model(model)

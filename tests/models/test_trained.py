@@ -10,8 +10,8 @@ from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.models.export import ADAPTER, MODEL, export_model, product
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.policy import attach, initial_policy
-from sdo_ray.models.precision import autocast
+from sdo_ray.models.policy import attach, attach_working_copy, initial_policy
+from sdo_ray.models.precision import own_precision
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained.diffit import DiffFitSettings
 from sdo_ray.models.trained.lora import LoraSettings, adapter_off
@@ -31,7 +31,7 @@ def settings(base: Path, kind: str, dtype: str = "float32") -> ModelSettings:
 
 def draw(pipeline: DiffusionPipeline) -> torch.Tensor:
     noise = [torch.Generator().manual_seed(i) for i in range(2)]
-    with torch.no_grad(), autocast(pipeline):
+    with torch.no_grad(), own_precision(pipeline):
         return pipeline(["a", "b"], generator=noise, num_inference_steps=3, guidance_scale=2.0, output_type="pt").images
 
 
@@ -46,16 +46,18 @@ def moved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_at_first_nothing_changes_and_everything_learns(tiny_base: Path, kind: str, dtype: str) -> None:
     model, pipeline = settings(tiny_base, kind, dtype), load_pipeline(str(tiny_base), dtype)
     before = draw(pipeline)
-    trained = attach(pipeline.components, model)
+    masters = attach(load_pipeline(str(tiny_base), dtype).components, model)
+    assert all(p.dtype == torch.float32 for p in trained_parameters(masters).values())
+    trained = attach_working_copy(pipeline.components, model)
     initial = initial_policy(model, 0)
     set_parameters(trained, initial)
     assert torch.equal(draw(pipeline), before)
     parameters = trained_parameters(trained)
     assert list(parameters) == list(initial)
-    assert all(p.dtype == torch.float32 for p in parameters.values())
+    assert all(p.dtype == getattr(torch, dtype) for p in parameters.values())
     # B of a LoRA starts at zero, where A has no gradient.
     set_parameters(trained, moved(initial))
-    with autocast(pipeline):
+    with own_precision(pipeline):
         images = differentiable_sample(
             pipeline,
             make_plan("sdo", 3, draw="fixed", at=[1]),

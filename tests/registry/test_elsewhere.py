@@ -41,14 +41,13 @@ images = []
 for first in range(0, len(rows), recipe["batch_size"]):
     some = rows[first : first + recipe["batch_size"]]
     noise = [torch.Generator("cpu").manual_seed(row["seed"]) for row in some]
-    with torch.autocast("cpu", dtype=dtype):
-        images += pipeline(
-            [row["prompt"] for row in some],
-            generator=noise,
-            num_inference_steps=recipe["num_inference_steps"],
-            guidance_scale=recipe["guidance_scale"],
-            negative_prompt=[recipe["options"]["negative_prompt"]] * len(some),
-        ).images
+    images += pipeline(
+        [row["prompt"] for row in some],
+        generator=noise,
+        num_inference_steps=recipe["num_inference_steps"],
+        guidance_scale=recipe["guidance_scale"],
+        negative_prompt=[recipe["options"]["negative_prompt"]] * len(some),
+    ).images
 np.save(f"{out}/diffusers.npy", np.stack([np.asarray(image) for image in images]))
 """
 

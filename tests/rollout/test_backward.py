@@ -10,7 +10,7 @@ from rewards.terms import RewardTerm
 from sdo_ray.backprop import TraceError
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.policy import attach_working_copy, initial_policy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.contribution import SampledBatch, compute_contribution, learn_from, sample_batch
 from sdo_ray.rollout.records import Contribution, PromptBatch
@@ -37,7 +37,7 @@ def contribution(
     kept_graph: str = "retain",
 ) -> Contribution:
     pipeline = load_pipeline(model.base, model.dtype)
-    set_parameters(attach(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
     made = compute_contribution(
         pipeline,
         PromptBatch(0, (0, 1, 2), ("a", "b", "c")),
@@ -146,7 +146,7 @@ def test_batches_can_wait_side_by_side(tiny_base: Path) -> None:
     """Both are sampled before either is learned from: what overlap is built on."""
     model = ModelSettings(base=str(tiny_base))
     pipeline = load_pipeline(model.base, model.dtype)
-    set_parameters(attach(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
     how = {
         "seed": 5,
         "sampling": SamplingSettings(num_inference_steps=4, guidance_scale=2.0),
@@ -172,7 +172,7 @@ def test_a_batch_with_an_infinite_latent_ships_nothing(tiny_base: Path, backward
 
     model = ModelSettings(base=str(tiny_base))
     pipeline = load_pipeline(model.base, model.dtype)
-    attach(pipeline.components, model)
+    attach_working_copy(pipeline.components, model)
     pipeline.unet.register_forward_hook(overflow)
     made = compute_contribution(
         pipeline,

@@ -10,7 +10,7 @@ from rewards.terms import RewardTerm
 from sdo_ray.backprop.scaling import power_of_two
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach, initial_policy
+from sdo_ray.models.policy import attach_working_copy, initial_policy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
@@ -43,7 +43,7 @@ def made(base: Path, dtype: str, size: float, weight: float = 1.0, **how: str) -
 
     model = ModelSettings.model_validate({"base": str(base), "dtype": dtype})
     pipeline = load_pipeline(model.base, model.dtype)
-    set_parameters(attach(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
     return compute_contribution(
         pipeline,
         PromptBatch(0, (0, 1), ("a", "b")),

@@ -39,7 +39,7 @@ def attach(components: Mapping[str, object], settings: DiffFitSettings) -> dict[
             own = list(module.parameters(recurse=False))
             if any(parameter.dim() == 1 for parameter in own):
                 for parameter in own:
-                    # A layer's parameters stay of one type; autocast multiplies in half precision all the same.
+                    # A layer's parameters stay of one type.
                     parameter.data = parameter.data.float()
                     parameter.requires_grad_(parameter.dim() == 1)
         for layer in scaled:
