@@ -24,8 +24,8 @@ def provenance(name: str, reward: Any, options: Mapping[str, Any], spec: RewardS
 
     Returns:
         `name`; `options`; `weights_hash`, the sha256 of all that its scores rest on, or of name and options if that is
-        all; `licence`, an SPDX expression or None; `sources`, what its weights were read from: source, the hub's revision
-        and sha256; `versions` of the packages that computed it, where it runs.
+        all; `licence`, an SPDX expression or None; `sources`, what its weights were read from: source, revision of the
+        hub and sha256; `versions` of the packages that computed it, where it runs.
     """
     sources = [vars(part) for part in getattr(reward, "checkpoints", ())]
     settings = json.dumps([name, options], sort_keys=True, default=str)

@@ -17,9 +17,6 @@ from .tiny.cases import CASES
 from .tiny.pins import PINS, images_of, read_pins
 from .tiny.precision import in_float64
 
-STEP = 1e-8
-"""Of finite differences, in float64: deep networks of ReLUs are bent a thousand times within 1e-6."""
-
 every = pytest.mark.parametrize("name", CASES)
 alone = pytest.mark.parametrize("name", [name for name in CASES if not spec_of(name).batchwise])
 """Those that score each image for itself."""
@@ -66,8 +63,8 @@ def test_score_is_the_pinned_one(name, make):
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.computes_as is None])
 def test_gradient_is_that_of_finite_differences(name, make):
-    number = 2 if spec_of(name).batchwise else 1
-    images, prompts = images_of(name)[:number], list(CASES[name].prompts)[:number]
+    case, number = CASES[name], 2 if spec_of(name).batchwise else 1
+    images, prompts = images_of(name)[:number], list(case.prompts)[:number]
     if not make(name).differentiable:
         assert score_with_gradient(make(name), images, prompts)[1] is None
         return
@@ -79,12 +76,12 @@ def test_gradient_is_that_of_finite_differences(name, make):
     for _ in range(8):
         direction = torch.randn(images.shape, generator=generator).to(images)
         with torch.no_grad():
-            ahead, behind = (reward(images + step * direction, prompts).sum() for step in (STEP, -STEP))
-        differences.append((ahead - behind).item() / (2 * STEP))
+            ahead, behind = (reward(images + step * direction, prompts).sum() for step in (case.step, -case.step))
+        differences.append((ahead - behind).item() / (2 * case.step))
         slopes.append((gradient * direction).sum().item())
     size = max(map(abs, slopes))
     assert size > 0
-    assert slopes == pytest.approx(differences, rel=1e-3, abs=1e-4 * size)
+    assert slopes == pytest.approx(differences, rel=case.tolerance, abs=case.tolerance * size)
 
 
 @alone

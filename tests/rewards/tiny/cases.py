@@ -11,7 +11,7 @@ from PIL import Image
 from rewards.brightness import Brightness
 from rewards.endpoints.server import make_app
 
-from . import blip, clip, dino, mps
+from . import blip, clip, dino, mps, qwen
 from .servers import chat, serve
 
 
@@ -26,6 +26,12 @@ class Case:
     """Import path of the tiny version of its class; None: its own class is small enough, or as large as its files."""
 
     prompts: tuple[str, str] = ("a cat", "two dogs and a bird")
+
+    step: float = 1e-8
+    """Of finite differences, in float64: deep networks of ReLUs are bent a thousand times within 1e-6."""
+
+    tolerance: float = 1e-3
+    """Of the gradient against them, relative; wide for networks that turn to float32 in between."""
 
     computes_as: str | None = None
     """Another reward whose network and code it shares, and whose gradient is checked for both."""
@@ -118,5 +124,17 @@ CASES: dict[str, Case] = {
     "mps": Case(
         lambda folder: {"source": str(mps.save_mps(folder)), "tokenizer": str(folder)},
         path="tests.rewards.tiny.mps:TinyMps",
+    ),
+    "vqa_score": Case(
+        lambda folder: {"source": str(qwen.save_qwen(folder)), "side": 112, "dtype": "float32"},
+        prompts=("cat", "two dogs"),
+        step=1e-3,
+        tolerance=0.05,
+    ),
+    "hpsv3": Case(
+        lambda folder: {**qwen.save_hpsv3(folder), "dtype": "float32"},
+        prompts=("cat", "two dogs"),
+        step=1e-3,
+        tolerance=0.05,
     ),
 }
