@@ -9,8 +9,6 @@ from torch import Tensor
 from rewards.towers.checkpoint import FromHub
 from rewards.towers.qwen_vl import load_qwen_vl
 
-_QUESTION = 'Does this figure show "{prompt}"? Please answer Yes or No.'
-
 
 class VqaScore(FromHub):
     """Probability of the wanted answer to whether an image shows its prompt, in [0, 1].
@@ -36,7 +34,7 @@ class VqaScore(FromHub):
         self,
         *,
         source: str = "Qwen/Qwen2.5-VL-3B-Instruct",
-        question: str = _QUESTION,
+        question: str = 'Does this figure show "{prompt}"? Please answer Yes or No.',
         answer: str = "Yes",
         side: int = 448,
         revision: str | None = None,
@@ -57,7 +55,7 @@ class VqaScore(FromHub):
     def check_use(cls, prompts: Sequence[str], **options: Any) -> None:
         """Refuse a question without the prompt, and what `FromHub` refuses."""
         super().check_use(prompts, **options)
-        if "{prompt}" not in options.get("question", _QUESTION):
+        if "{prompt}" not in options.get("question", "{prompt}"):
             raise ValueError("option 'question' must have {prompt} in it")
 
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
