@@ -46,6 +46,7 @@ from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
 from sdo_ray.training.gauges import RunGauges
 from sdo_ray.training.group import RunGivenUp, end_training, final_policy, has_ended, progress, train
+from sdo_ray.training.group_watch import GroupWatch
 from sdo_ray.training.health import Health
 from sdo_ray.training.update_log import UpdateLog
 from sdo_ray.training.worker import WorkerConfig
@@ -77,7 +78,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     if checks := checks_of(settings.model.base):
         print(f"{run.name}: learns without the model's {' and '.join(checks)}; the exported model has it", flush=True)
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
-    rewards = start_reward_actors(settings.rewards.terms)
+    rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient)
     policies = Policies.start(settings.training.max_policy_lag)
     with tracked_run(given, run, uri) as tracked:
         keep_model(run, settings.model)
@@ -120,6 +121,7 @@ def _train(
         dump_tensors(initial),
         policies,
         channel,
+        settings.samples_per_prompt,
     )
 
     def stream(start: int) -> ray.data.Dataset:
@@ -138,6 +140,8 @@ def _train(
     with RunGauges(run.name, training.updates) as gauges:
         health = Health(training.max_idle_updates, training.max_skipped_share)
         everyone: list[Observer] = [*observers, gauges, Progress(training.updates), health]
+        if settings.plan.is_policy_gradient:
+            everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
         for report in train(worker, stream, run):
             match decide(everyone, report):
                 case Abort(cause):

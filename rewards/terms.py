@@ -87,22 +87,28 @@ def check_weight(term: RewardTerm, spec: RewardSpec) -> None:
     """Check that a reward may have the weight that its term gives it.
 
     Raises:
-        ValueError: a held-out evaluator or a black box with a weight other than 0.
+        ValueError: a held-out evaluator with a weight other than 0.
     """
-    if term.weight == 0:
-        return
-    if spec.heldout:
+    if term.weight and spec.heldout:
         raise ValueError(
             f"reward {term.name!r} is held out for evaluation and has weight {term.weight}: trained on, it would "
             "evaluate nothing. Give it weight 0 to watch it"
         )
-    if not spec.differentiable:
+
+
+def check_gradient(term: RewardTerm, spec: RewardSpec) -> None:
+    """Check that a reward can teach where gradients alone do.
+
+    Raises:
+        ValueError: a black box with a weight other than 0.
+    """
+    if term.weight and not spec.differentiable:
         raise ValueError(no_gradient(term))
 
 
 def no_gradient(term: RewardTerm) -> str:
     """What to say of a term with a weight whose reward has no gradient."""
     return (
-        f"reward {term.name!r} has weight {term.weight} but no gradient: it is a black box. Give it weight 0 to watch "
-        "it, and train on a differentiable one"
+        f"reward {term.name!r} has weight {term.weight} but no gradient: it is a black box. Choose a plan by which "
+        "those teach, such as group, where there is one (docs/black-box.md), or give it weight 0 to watch it"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_estimator, check_model
+from sdo_ray.config.calls import check_estimator, check_model, samples_per_prompt
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
@@ -40,6 +40,11 @@ class AlignSettings(Settings):
     def contributions_per_update(self) -> int:
         """training.batch_size / samplers.batch_size."""
         return self.training.batch_size // self.samplers.batch_size
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """Images that are made of each row: more than one in groups."""
+        return samples_per_prompt(self.plan, self.sampling.num_inference_steps)
 
     def demands(self) -> list[Demand]:
         """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""
@@ -119,7 +124,7 @@ def _readable_base(settings: AlignSettings) -> str | None:
 
 
 def _check_plan(settings: AlignSettings) -> None:
-    check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
+    check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings), black_boxes=True)
 
 
 def _check_backward(settings: AlignSettings) -> None:
@@ -144,7 +149,7 @@ def _check_backward(settings: AlignSettings) -> None:
             )
         )
     try:
-        plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
+        plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings), black_boxes=True)
     except SettingsError:
         return  # said by the check of the plan
     if not all(plan.is_of_single_calls for plan in plans):
@@ -168,7 +173,7 @@ def _check_rewards(settings: AlignSettings) -> None:
             check_rewards(evaluators)
         if not problems:
             with problems.of("rewards.terms"):
-                check_learned(terms)
+                check_learned(terms, settings.plan.is_policy_gradient)
         with problems.of("evaluation.evaluators"):
             check_names(evaluators)
         for term in terms:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sdo_ray.backprop import BackpropPlan, PlanError, check_plan, check_sampler_plan, option_names
+from sdo_ray.backprop import (
+    BackpropPlan,
+    PlanError,
+    available,
+    check_plan,
+    check_sampler_plan,
+    option_names,
+    solver_weights,
+)
+from sdo_ray.backprop.transitions import transitions
 from sdo_ray.models.files import check_files
 from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
+from sdo_ray.policy_gradient import PolicyPlan, check_policy_plan, policy_option_names
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import Problem, SettingsError, under
 
@@ -70,7 +80,11 @@ def check_model(base: str, sampling: SamplingSettings) -> type[DiffusionPipeline
 
 
 def check_estimator(
-    plan: PlanSettings, sampling: SamplingSettings, setting: str, base: str | None = None
+    plan: PlanSettings,
+    sampling: SamplingSettings,
+    setting: str,
+    base: str | None = None,
+    black_boxes: bool = False,
 ) -> list[BackpropPlan]:
     """Refuse an estimator that there is not, or options that it cannot have.
 
@@ -80,6 +94,7 @@ def check_estimator(
         setting: where the estimator was named, for the error.
         base: the model's reference, whose scheduler may take other than `num_inference_steps` steps; None if it cannot
             be read.
+        black_boxes: whether it may be one for rewards without a gradient.
 
     Returns:
         Plans as they may come.
@@ -87,9 +102,17 @@ def check_estimator(
     Raises:
         SettingsError: what is wrong with it, or with the model's scheduler.
     """
+    if plan.is_policy_gradient and not black_boxes:
+        got = f"got {plan.name!r}, which is for rewards without a gradient, in `sdo align` and `sdo fidelity`"
+        raise SettingsError(Problem(f"{setting}.name", got, f"legal: {', '.join(available())}", "choose one of these"))
+    if plan.is_policy_gradient and "eta" in sampling.options:
+        got = f"got {sampling.options['eta']}, but the steps' noise is that of plan {plan.name!r}"
+        raise SettingsError(Problem("sampling.options.eta", got, fix="remove it"))
     with under("model"):
         scheduler = None if base is None else load_scheduler(base)
     try:
+        if plan.is_policy_gradient:
+            return [made.backprop for made in _policy_plans(plan, sampling, scheduler)]
         if scheduler is None:
             return check_plan(plan.name, sampling.num_inference_steps, plan.options)
         return check_sampler_plan(scheduler, sampling.num_inference_steps, plan.name, plan.options)
@@ -102,11 +125,30 @@ def check_estimator(
         raise SettingsError(Problem(f"{setting}.name", got, fix="name one that is")) from None
 
 
+def samples_per_prompt(plan: PlanSettings, num_steps: int) -> int:
+    """Images of one prompt, for a plan that `check_estimator` finds nothing wrong with."""
+    if not plan.is_policy_gradient:
+        return 1
+    return check_policy_plan(plan.name, num_steps, plan.options, draws=1)[0].samples
+
+
+def _policy_plans(plan: PlanSettings, sampling: SamplingSettings, scheduler: Any) -> list[PolicyPlan]:
+    if scheduler is None:
+        return check_policy_plan(plan.name, sampling.num_inference_steps, plan.options)
+    # What the pipeline will pass follows from the size of its images, which steps can have noise does not.
+    shift = {"mu": scheduler.config.base_shift} if scheduler.config.get("use_dynamic_shifting", False) else {}
+    scheduler.set_timesteps(sampling.num_inference_steps, **shift)
+    plans = check_policy_plan(plan.name, solver_weights(scheduler, None).num_steps, plan.options)
+    transitions(scheduler, plans[0].kernel, plans[0].eta)
+    return plans
+
+
 def _in_settings(error: PlanError, plan: PlanSettings) -> Problem:
     """The estimators' words for what is wrong, by the names of the settings."""
     got, legal = f"got {error.got!r}", f"legal: {error.legal}"
     if error.field == "estimator":
         return Problem("name", got, legal, error.fix)
-    if error.field in plan.options or error.field in option_names(plan.name):
+    names = policy_option_names(plan.name) if plan.is_policy_gradient else option_names(plan.name)
+    if error.field in plan.options or error.field in names:
         return Problem(f"options.{error.field}", got, legal, error.fix)
     return Problem("", f"{error.field}: {got}", legal, error.fix)

@@ -82,7 +82,7 @@ def _check_plans(settings: FidelityRunSettings) -> None:
                 problems.add(Problem(setting, "`full` is what the others are compared with", fix="remove it"))
                 continue
             with problems.of():
-                check_estimator(plan, settings.sampling, setting, base)
+                check_estimator(plan, settings.sampling, setting, base, black_boxes=True)
 
 
 def _check_rewards(settings: FidelityRunSettings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rewards.registry import RewardError, available
+from rewards.registry import RewardError, available, spec_of
 from rewards.terms import check_terms
 from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
@@ -33,8 +33,12 @@ def check_rewards(rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequ
                 problems.add(Problem(str(number), str(error)))
 
 
-def check_learned(rewards: Sequence[RewardSettings]) -> None:
+def check_learned(rewards: Sequence[RewardSettings], black_boxes: bool = False) -> None:
     """Refuse rewards that cannot be learned from together.
+
+    Args:
+        rewards: that `check_rewards` finds nothing wrong with.
+        black_boxes: whether rewards without a gradient can teach.
 
     Raises:
         SettingsError: why not.
@@ -43,6 +47,14 @@ def check_learned(rewards: Sequence[RewardSettings]) -> None:
         check_terms([reward.term for reward in rewards])
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    with Problems() as problems:
+        for number, reward in enumerate(rewards):
+            spec = spec_of(reward.name, reward.runtime_env)
+            try:
+                if spec is not None and not black_boxes:
+                    reward.check_gradient(spec)
+            except ValueError as error:
+                problems.add(Problem(str(number), str(error)))
 
 
 def check_names(rewards: Sequence[RewardActorSettings]) -> None:

@@ -19,10 +19,12 @@ import torch
 from rewards.terms import RewardTerm
 from sdo_ray.backprop import BackpropPlan, StepGradient
 from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.rollout.groups import Groups, group_objective
 from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.seeds import derive_seed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -70,18 +72,47 @@ def plan_gradient(
         plan: which steps keep their graph.
         evaluated: how to sample, and what counts.
     """
-    clock = _clock(pipeline)
-    began = clock()
-    with saved_activations(*_modules(pipeline)) as saved:
-        trajectory = _sample(pipeline, batch, plan, evaluated)
-    sampled, num_bytes = clock(), saved.bytes
-    saved.clear()
-    reward, cotangents = _reward(trajectory, batch, evaluated)
-    resumed = clock()
-    found = backpropagate(trajectory, cotangents, trained)
-    seconds = sampled - began + clock() - resumed
-    gradient = _vector(list(trained.values()), list(found.parameters.values()))
-    return MeasuredGradient(gradient, seconds, num_bytes, reward)
+
+    def objective(trajectory: Trajectory) -> tuple[float, Cotangents]:
+        reward, v = _reward(trajectory, batch, evaluated)
+        return reward, Cotangents(v)
+
+    return _measured(pipeline, trained, lambda: _sample(pipeline, batch, plan, evaluated), objective)
+
+
+def group_gradient(
+    pipeline: DiffusionPipeline,
+    trained: Mapping[str, torch.nn.Parameter],
+    batch: PromptBatch,
+    groups: Groups,
+    evaluated: Evaluated,
+    draw: int,
+) -> MeasuredGradient:
+    """The same of a policy-gradient estimator, to which no reward shows its gradient.
+
+    Args:
+        pipeline: in which only what is trained requires gradients.
+        trained: the trained parameters; their order is that of the vector.
+        batch: rows and prompts; a prompt's first samples have the noise that its row has with other plans.
+        groups: how it is sampled in groups.
+        evaluated: how to sample, and what counts.
+        draw: its number, which fixes the noise of stochastic steps.
+    """
+    seed, rows, prompts = evaluated.seed, batch.rows, groups.each(batch.prompts)
+    steps = groups.stochastic(derive_seed(seed, "draw of groups", draw), rows, differentiable=False)
+
+    def sampled() -> Trajectory:
+        call, generators = evaluated.sampling.pipeline_call(prompts), groups.noise(seed, rows)
+        return sample(pipeline, call, generators, groups.plan.backprop, stochastic=steps)
+
+    def objective(trajectory: Trajectory) -> tuple[float, Cotangents]:
+        scores, _ = evaluated.rewards(trajectory.seen, prompts, groups.reward_seeds(seed, rows))
+        made, _ = group_objective(trajectory, groups, scores, {}, evaluated.terms, evaluated.normalize)
+        count = max(1, int(made.valid.sum()))
+        outputs = [(kept, u / count) for kept, u in made.cotangents.outputs]
+        return made.score[made.valid].sum().item() / count, Cotangents(None, outputs)
+
+    return _measured(pipeline, trained, sampled, objective)
 
 
 def step_gradients(
@@ -103,9 +134,9 @@ def step_gradients(
         "direct", num_steps, {k: StepGradient(1.0, 0.0) for k in range(num_steps)}, checkpoint=checkpoint
     )
     trajectory = _sample(pipeline, batch, plan, evaluated)
-    _, cotangents = _reward(trajectory, batch, evaluated)
+    _, v = _reward(trajectory, batch, evaluated)
     images, outputs = trajectory.samples, trajectory.outputs
-    v = cotangents.samples.to(images.device, images.dtype)
+    v = v.to(images.device, images.dtype)
     g = torch.autograd.grad(images, [kept.o for kept in outputs], v, allow_unused=True)
     G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
     for kept, g_k in zip(outputs, g, strict=True):
@@ -114,19 +145,42 @@ def step_gradients(
     return G
 
 
+def _measured(
+    pipeline: DiffusionPipeline,
+    trained: Mapping[str, torch.nn.Parameter],
+    sampled: Callable[[], Trajectory],
+    objective: Callable[[Trajectory], tuple[float, Cotangents]],
+) -> MeasuredGradient:
+    """Sampling and backward pass on the clock, and between them the rewards, which are not."""
+    clock = _clock(pipeline)
+    began = clock()
+    with saved_activations(*_modules(pipeline)) as saved:
+        trajectory = sampled()
+    seconds, num_bytes = clock() - began, saved.bytes
+    saved.clear()
+    reward, cotangents = objective(trajectory)
+    resumed = clock()
+    found = backpropagate(trajectory, cotangents, trained)
+    seconds += clock() - resumed
+    return MeasuredGradient(
+        _vector(list(trained.values()), list(found.parameters.values())), seconds, num_bytes, reward
+    )
+
+
 def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan, evaluated: Evaluated) -> Trajectory:
     call = evaluated.sampling.pipeline_call(batch.prompts)
     return sample(pipeline, call, noise(evaluated.seed, batch.rows), plan)
 
 
-def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, Cotangents]:
+def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, torch.Tensor]:
     """Mean mixed reward, and its gradient at the samples; a sample without a finite one counts as none."""
     seeds = reward_seeds(evaluated.seed, batch.rows)
     scores, gradients = evaluated.rewards(trajectory.seen, batch.prompts, seeds)
     objective = reward_objective(scores, gradients, evaluated.terms, evaluated.normalize)
     count = max(1, int(objective.valid.sum()))
-    mean = objective.score[objective.valid].sum().item() / count
-    return mean, Cotangents(objective.cotangents.samples / count)
+    mean, v = objective.score[objective.valid].sum().item() / count, objective.cotangents.samples
+    assert v is not None
+    return mean, v / count
 
 
 def _vector(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:

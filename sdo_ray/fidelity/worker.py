@@ -10,10 +10,11 @@ import ray
 import torch
 from ray.util import ActorPool
 
-from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, plan_gradient, step_gradients
+from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, group_gradient, plan_gradient, step_gradients
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import plan_of
@@ -89,21 +90,20 @@ class GradientMaker:
             )
             return Done(work, [], steps)
         draws: list[MeasuredGradient] = []
-        plans = [
-            plan_of(
-                self._pipeline,
-                self._config.sampling,
-                work.plan,
-                generator(self._config.seed, f"plan {draw}", work.batch.rows[0]),
-            )
-            for draw in range(self._config.draws)
-        ]
+        pipeline, sampling, row = self._pipeline, self._config.sampling, work.batch.rows[0]
+        seeds = [generator(self._config.seed, f"plan {draw}", row) for draw in range(self._config.draws)]
+        if work.plan.is_policy_gradient:
+            for draw, seed in enumerate(seeds):
+                groups = groups_of(pipeline, sampling, work.plan, seed)
+                draws.append(group_gradient(pipeline, self._parameters, work.batch, groups, evaluated, draw))
+            return Done(work, draws, [])
+        plans = [plan_of(pipeline, sampling, work.plan, seed) for seed in seeds]
         for plan in plans:
             # A plan that draws nothing, or what it drew before, gives what it gave before.
             if plan in plans[: len(draws)]:
                 draws.append(draws[plans.index(plan)])
             else:
-                draws.append(plan_gradient(self._pipeline, self._parameters, work.batch, plan, evaluated))
+                draws.append(plan_gradient(pipeline, self._parameters, work.batch, plan, evaluated))
         return Done(work, draws, [])
 
     def _evaluated(self, reward_actors: Mapping[str, Any]) -> Evaluated:

@@ -107,10 +107,12 @@ def optimize_batch(
         found = backpropagate(trajectory, objective.cotangents, learned)
         for name, value in learned.items():
             value.grad = found.parameters[name].to(value.dtype)
+        v = objective.cotangents.samples
+        assert v is not None
         for b, (row, value) in enumerate(zip(rows, variable.values, strict=True)):
             if not row.stopped:
                 row.kept_steps.append(min(plan.steps))
-            if row.stopped or not objective.cotangents.samples[b].any() or not _finite(value.grad):
+            if row.stopped or not v[b].any() or not _finite(value.grad):
                 value.grad = None
             else:
                 torch.nn.utils.clip_grad_norm_([value], settings.max_grad_norm)

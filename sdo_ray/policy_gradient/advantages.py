@@ -40,7 +40,7 @@ def advantages(
     a = torch.zeros(len(groups), dtype=torch.float64)
     w = torch.tensor(weights, dtype=torch.float64)
     a[present] = ADVANTAGES[kind](r_j[:, present], w, groups[present]).clamp(-CLAMP, CLAMP)
-    return a if best_and_worst is None else _extremes(a, present, groups, best_and_worst)
+    return a if best_and_worst is None else extremes(a, present, groups, best_and_worst)
 
 
 def _each(groups: torch.Tensor, of_group: Callable[[torch.Tensor], torch.Tensor], r: torch.Tensor) -> torch.Tensor:
@@ -106,7 +106,8 @@ ADVANTAGES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch
 """Name -> (r_j [J, B], w [J], groups [B]) -> a [B], of samples that are all there."""
 
 
-def _extremes(a: torch.Tensor, present: torch.Tensor, groups: torch.Tensor, n: int) -> torch.Tensor:
+def extremes(a: torch.Tensor, present: torch.Tensor, groups: torch.Tensor, n: int) -> torch.Tensor:
+    """`a` with 0 for all but the best n/2 and the worst n/2 of those who are there in each group."""
     kept = torch.zeros_like(a)
     for group in groups.unique():
         members = (present & (groups == group)).nonzero().flatten()

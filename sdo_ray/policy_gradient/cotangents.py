@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from sdo_ray.backprop.transitions import StochasticSteps, Transition
-from sdo_ray.policy_gradient.advantages import advantages
+from sdo_ray.policy_gradient.advantages import advantages, extremes
 from sdo_ray.policy_gradient.plan import PolicyPlan
 from sdo_ray.policy_gradient.step_weights import step_weight
 from sdo_ray.policy_gradient.trees import edge_advantages
@@ -34,10 +34,14 @@ def step_advantages(
         weights: of the rewards.
     """
     if plan.advantage == "depth":
-        edges = edge_advantages(plan.branching, mixed(scores, weights))
+        rewards = mixed(scores, weights)
+        edges = edge_advantages(plan.branching, rewards)
+        if plan.best_and_worst is not None:
+            # Width pruning: after the last split branches are leaves.
+            trees, last = torch.arange(len(rewards)) // plan.branching.leaves, max(edges)
+            edges[last] = extremes(edges[last], rewards.isfinite(), trees, plan.best_and_worst)
         # A step without a split goes on along the branches of the last one.
-        a = {k: edges[max(split for split in edges if split <= k)] for k in plan.kept}
-        return a
+        return {k: edges[max(split for split in edges if split <= k)] for k in plan.kept}
     count = len(scores[0])
     groups = torch.arange(count) // plan.compared
     same = advantages(plan.advantage, scores, weights, groups, plan.best_and_worst)

@@ -31,7 +31,7 @@ class PolicyPlan:
         eta: its strength; None is the kernel's default.
         advantage: see `ADVANTAGES`; "depth" is BranchGRPO's, of trees.
         baseline: what samples are compared with.
-        best_and_worst: if given, samples that keep their advantage.
+        best_and_worst: if given, how many samples keep their advantage; of a tree, leaves after its last split.
         weight: how much each step counts, see `STEP_WEIGHTS`.
         pool: the steps that `kept` was drawn from, for a weight that compares them.
         mirrored: whether neighbouring rows have noise of opposite sign.
@@ -72,6 +72,9 @@ class PolicyPlan:
             raise PlanError("best_and_worst", n, f"an even number in 2 .. {self.compared}", "leave it out to use all")
         if self.advantage == "depth" and not self.branching.splits:
             raise PlanError("advantage", "depth", "another: depths are those of trees", "use branch-grpo")
+        if self.differences and (self.advantage, self.weight, n) != ("group", "one", None):
+            legal = "no advantage, weight or best_and_worst: differences of rewards are what teaches"
+            raise PlanError("plan", self.name, legal, "leave them out, or use group")
         if self.compared < 2:
             legal = "at least 2 samples that are compared with one another"
             raise PlanError("samples", self.compared, legal, "give a group more samples, or baseline: prompt")

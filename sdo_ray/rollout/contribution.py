@@ -18,6 +18,7 @@ from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
+from sdo_ray.rollout.groups import Groups, group_objective, groups_of
 from sdo_ray.rollout.objective import ImageGradients, RewardFunction, Scores, backpropagate, reward_objective
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
@@ -40,6 +41,18 @@ class SampledBatch:
     began: float
     """`time.monotonic()`; likewise the next."""
     sampled: float
+    groups: Groups | None = None
+    """How its samples are grouped; None: one sample a prompt."""
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Of each sample."""
+        return self.batch.prompts if self.groups is None else self.groups.each(self.batch.prompts)
+
+    def reward_seeds(self, seed: int) -> list[int]:
+        """Each sample's seed of what a reward draws for it."""
+        rows = self.batch.rows
+        return reward_seeds(seed, rows) if self.groups is None else self.groups.reward_seeds(seed, rows)
 
 
 def sample_batch(
@@ -52,6 +65,7 @@ def sample_batch(
     plan: PlanSettings,
     backward: Backward = "sampler",
     kept_graph: KeptGraph = "retain",
+    differentiable: bool = True,
 ) -> SampledBatch:
     """Phase A: the batch's samples, `trajectory.seen` of which is for the rewards, and what `learn_from` needs.
 
@@ -69,15 +83,26 @@ def sample_batch(
         backward: where the denoiser's backward pass runs. With "trainer" the contribution holds the kept denoiser calls
             with the gradient at their outputs instead of the gradient of the parameters.
         kept_graph: see `sdo_ray.rollout.sampling.sample`.
+        differentiable: whether a reward that is learned from has a gradient; for a policy-gradient estimator, which
+            keeps no graph behind its kept steps where none has.
 
     Raises:
         TraceError: see `sdo_ray.backprop.differentiable_sample`.
+        PlanError: see `plan_of` and `groups_of`.
     """
     began = time.monotonic()
-    steps = plan_of(pipeline, sampling, plan, generator(seed, "plan", batch.rows[0]))
-    call, generators = sampling.pipeline_call(batch.prompts), noise(seed, batch.rows)
-    trajectory = sample(pipeline, call, generators, steps, backward=backward, kept_graph=kept_graph)
-    return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic())
+    draws = generator(seed, "plan", batch.rows[0])
+    groups = groups_of(pipeline, sampling, plan, draws, batch.update) if plan.is_policy_gradient else None
+    if groups is not None:
+        call, generators = sampling.pipeline_call(groups.each(batch.prompts)), groups.noise(seed, batch.rows)
+        steps, stochastic = groups.plan.backprop, groups.stochastic(seed, batch.rows, differentiable)
+    else:
+        call, generators = sampling.pipeline_call(batch.prompts), noise(seed, batch.rows)
+        steps, stochastic = plan_of(pipeline, sampling, plan, draws), None
+    trajectory = sample(
+        pipeline, call, generators, steps, backward=backward, kept_graph=kept_graph, stochastic=stochastic
+    )
+    return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic(), groups)
 
 
 def learn_from(
@@ -107,7 +132,11 @@ def learn_from(
     batch, trajectory, here = waiting.batch, waiting.trajectory, waiting.backward == "sampler"
     denoisers = find_denoisers(pipeline)
     parameters = trained_parameters(denoisers | find_text_encoders(pipeline))
-    objective = reward_objective(scores, gradients, terms, normalize)
+    told: dict[str, float] = {}
+    if waiting.groups is None:
+        objective = reward_objective(scores, gradients, terms, normalize)
+    else:
+        objective, told = group_objective(trajectory, waiting.groups, scores, gradients, terms, normalize)
     found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
     gradient, calls = Gradient.none(), tuple[ShippedCall, ...]()
     if here:
@@ -131,6 +160,7 @@ def learn_from(
         seconds=Seconds(waiting.sampled - waiting.began, rewarded - waiting.sampled, time.monotonic() - rewarded),
         gradient=gradient,
         calls=calls,
+        groups=told,
     )
 
 
@@ -147,6 +177,7 @@ def compute_contribution(
     normalize: bool,
     backward: Backward = "sampler",
     kept_graph: KeptGraph = "retain",
+    differentiable: bool = True,
 ) -> Contribution:
     """Both phases, with the rewards asked between them; see `sample_batch` and `learn_from`.
 
@@ -162,6 +193,7 @@ def compute_contribution(
         plan=plan,
         backward=backward,
         kept_graph=kept_graph,
+        differentiable=differentiable,
     )
-    scores, gradients = rewards(waiting.trajectory.seen, batch.prompts, reward_seeds(seed, batch.rows))
+    scores, gradients = rewards(waiting.trajectory.seen, waiting.prompts, waiting.reward_seeds(seed))
     return learn_from(pipeline, waiting, scores, gradients, terms=terms, normalize=normalize)

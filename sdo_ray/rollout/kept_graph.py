@@ -11,6 +11,7 @@ from pydantic import Field
 
 from sdo_ray.backprop import BackpropPlan, StepGradient, TraceError
 from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.sampling import noise, plan_of, sample
 from sdo_ray.rollout.settings import KeptGraph, PlanSettings, SamplerSettings, SamplingSettings
 
@@ -51,10 +52,10 @@ def choose_kept_graph(
     """
     if sampling.kept_graph != "auto":
         return sampling.kept_graph
-    steps = len(plan_of(pipeline, sampling, plan, torch.Generator().manual_seed(0)).steps)
+    steps, images = _kept(pipeline, sampling, plan, samplers.batch_size)
     memory = _memory(pipeline, samplers)
     try:
-        size = steps * samplers.batch_size * activations_of_one(pipeline, sampling)
+        size = steps * images * activations_of_one(pipeline, sampling)
     except torch.OutOfMemoryError:
         size = None
     chosen: KeptGraph = "retain" if size is not None and size <= SHARE * memory else "recompute"
@@ -64,7 +65,7 @@ def choose_kept_graph(
         "kept_graph: %s; activations of %d kept steps of %d images are estimated at %s of %.1f GiB",
         chosen,
         steps,
-        samplers.batch_size,
+        images,
         "more than there is" if size is None else f"{size / 2**30:.1f}",
         memory / 2**30,
     )
@@ -77,6 +78,15 @@ def activations_of_one(pipeline: DiffusionPipeline, sampling: SamplingSettings) 
     with saved_activations(*parts) as saved:
         _sample_one(pipeline, sampling, "retain")
     return saved.bytes
+
+
+def _kept(pipeline: DiffusionPipeline, sampling: SamplingSettings, plan: PlanSettings, rows: int) -> tuple[int, int]:
+    """Kept steps, and the images of a batch."""
+    draws = torch.Generator().manual_seed(0)
+    if plan.is_policy_gradient:
+        made = groups_of(pipeline, sampling, plan, draws).plan
+        return len(made.kept), rows * made.samples
+    return len(plan_of(pipeline, sampling, plan, draws).steps), rows
 
 
 def _can_be_made_again(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> bool:

@@ -39,8 +39,8 @@ RewardFunction = Callable[[torch.Tensor, Sequence[str], Sequence[int]], tuple[Sc
 class Cotangents:
     """Where the backward pass of a trajectory starts, and with what; of any device and type."""
 
-    samples: torch.Tensor
-    """v, of the samples' shape."""
+    samples: torch.Tensor | None
+    """v, of the samples' shape; None: only the outputs' teach."""
     outputs: Sequence[tuple[KeptOutput, torch.Tensor]] = ()
     """(o_k, u_k), u_k of the shape of o_k; the plan's scale is not in u_k, and is not multiplied to it."""
 
@@ -114,7 +114,7 @@ def backpropagate(
     record = GradientRecord()
     for kept in trajectory.outputs:
         record.watch(kept.step, kept.scale, kept.o)
-    roots = [(trajectory.samples, cotangents.samples)]
+    roots = [] if cotangents.samples is None else [(trajectory.samples, cotangents.samples)]
     # Behind o_k comes the plan's scale.
     roots += [(kept.o, u / kept.scale) for kept, u in cotangents.outputs]
     ends = [*parameters.values(), *(o for call in trajectory.calls for o in floating(call.output))]

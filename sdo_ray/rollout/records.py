@@ -66,6 +66,18 @@ class Seconds:
     """From the image gradient to the adapter's gradient."""
 
 
+GROUP_NUMBERS = (
+    "flat_share",
+    "spread",
+    "missing",
+    "sign_agreement",
+    "gradient_norm",
+    "group_norm",
+    "cosine",
+)
+"""What `Contribution.groups` may have."""
+
+
 @dataclass(frozen=True)
 class Contribution:
     """What one sampler batch adds to an update."""
@@ -92,6 +104,10 @@ class Contribution:
     the trainers make it, from `calls`."""
     calls: tuple[ShippedCall, ...] = ()
     """The kept denoiser calls, if their backward pass is left to the trainers and any sample counts."""
+    groups: dict[str, float] = field(default_factory=dict)
+    """By `GROUP_NUMBERS`, of a batch in groups: `flat_share` of the groups whose rewards are all equal, `spread` of the
+    others, samples `missing`, `sign_agreement` of halves; with gradients too, `gradient_norm`, `group_norm` and their
+    `cosine`."""
     failure: str | None = None
     """Why the batch as a whole was skipped; None if it was not."""
     preview: bytes | None = None

@@ -21,11 +21,15 @@ from sdo_ray.settings import Problem, Problems
 _log = logging.getLogger(__name__)
 
 
-def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, RewardHandle]:
+def start_reward_actors(rewards: Sequence[RewardActorSettings], black_boxes: bool = False) -> dict[str, RewardHandle]:
     """The rewards' actors, each with its own resources and packages; returns handles by reward key.
 
     Returns once all are ready, so that a reward that cannot start, or whose environment has to say that it cannot be
     used so, says it before sampling starts.
+
+    Args:
+        rewards: as they were named.
+        black_boxes: whether rewards without a gradient can teach.
 
     Raises:
         SettingsError: naming each such reward.
@@ -37,7 +41,10 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings]) -> dict[str, Rew
     with Problems() as problems:
         for reward in rewards:
             try:
-                reward.check_role(ray.get(starts[reward.key]))
+                spec = ray.get(starts[reward.key])
+                reward.check_role(spec)
+                if not black_boxes:
+                    reward.check_gradient(spec)
             except RewardFailed as error:
                 problems.add(Problem("", error.line))
             except ValueError as error:

@@ -17,7 +17,7 @@ from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preview import preview
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
-from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.reward_client import RewardClient, reward_specs
 from sdo_ray.settings import SettingsError
 
 
@@ -35,7 +35,10 @@ class Sampler:
         self._config = config
         self._policies = policies
         self._terms = [term.term for term in config.mix.terms]
-        self._rewards = RewardClient(reward_actors, [term.key for term in self._terms if term.weight])
+        learned = [term.key for term in self._terms if term.weight]
+        specs = reward_specs(reward_actors)
+        self._differentiable = any(specs[key].differentiable for key in learned)
+        self._rewards = RewardClient(reward_actors, learned)
         device = "cuda" if config.samplers.num_gpus else "cpu"
         self._version = -1
         self._refused: SettingsError | None = None
@@ -70,6 +73,7 @@ class Sampler:
             normalize=self._config.mix.normalize,
             backward=self._config.backward,
             kept_graph=self._kept_graph,
+            differentiable=self._differentiable,
         )
         if batch.rows[0] in self._config.preview_rows:
             config = self._config

@@ -17,6 +17,7 @@ import torch
 
 from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
 from sdo_ray.backprop.denoisers import denoisers_of
+from sdo_ray.backprop.transitions import StochasticSteps
 from sdo_ray.models.precision import own_precision
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
@@ -49,6 +50,8 @@ class Trajectory:
     """Of the kept steps, in the order of sampling: where cotangents go in besides those of the samples."""
     calls: tuple[KeptCall, ...]
     """The kept denoiser calls that were made without a graph: all of them, or none."""
+    stochastic: StochasticSteps | None = None
+    """The steps with fresh noise after them, with that noise; the samples are then not those of a plain call."""
 
     @property
     def seen(self) -> torch.Tensor:
@@ -70,7 +73,7 @@ def plan_of(
     Raises:
         PlanError: see `sdo_ray.backprop.sampler_plan`.
     """
-    return sampler_plan(_called_scheduler(pipeline, sampling), None, plan.name, generator=draws, **plan.options)
+    return sampler_plan(scheduler_of(pipeline, sampling), None, plan.name, generator=draws, **plan.options)
 
 
 def noise(seed: int, rows: Sequence[int]) -> list[torch.Generator]:
@@ -92,6 +95,7 @@ def sample(
     backward: Backward = "sampler",
     kept_graph: KeptGraph = "retain",
     runner: StepRunner | None = None,
+    stochastic: StochasticSteps | None = None,
 ) -> Trajectory:
     """Call the pipeline once and keep the graph that `plan` asks for, or what makes it again.
 
@@ -106,6 +110,7 @@ def sample(
             calls and only denoisers are trained, have no graph and are in `calls`. What is left of the graph is the
             scheduler's arithmetic.
         runner: how the denoiser's steps without a graph are made; by default exactly.
+        stochastic: steps with fresh noise after them, if any.
 
     Raises:
         TraceError: see `sdo_ray.backprop.differentiable_sample`.
@@ -120,10 +125,11 @@ def sample(
             elsewhere=calls if backward == "trainer" or (again and _learns_at_calls(pipeline, plan)) else None,
             runner=runner,
             decode_again=again,
+            stochastic=stochastic,
             generator=list(generators),
             **call,
         )
-    return Trajectory(plan, samples, tuple(outputs), tuple(calls))
+    return Trajectory(plan, samples, tuple(outputs), tuple(calls), stochastic)
 
 
 def _learns_at_calls(pipeline: DiffusionPipeline, plan: BackpropPlan) -> bool:
@@ -151,7 +157,7 @@ def draw(
         return pipeline(generator=list(generators), output_type=output_type, **call).images
 
 
-def _called_scheduler(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> Any:
+def scheduler_of(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> Any:
     """The scheduler as the pipeline sets it; found out once, for it depends on nothing that differs between batches."""
     scheduler, how = pipeline.scheduler, sampling.model_dump_json()
     known = _CALLED.get(pipeline)

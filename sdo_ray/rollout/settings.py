@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
-from rewards.terms import RewardTerm, Smoothing, check_weight
+from rewards.terms import RewardTerm, Smoothing, check_gradient, check_weight
+from sdo_ray import policy_gradient
 from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
@@ -62,10 +63,19 @@ class SamplingSettings(Settings):
 
 
 class PlanSettings(Settings):
-    """The reward-gradient estimator, see docs/method.md."""
+    """The estimator: of rewards' gradients, see docs/method.md, or for those without, see docs/black-box.md."""
 
-    name: str = Field("sdo", description="A registered plan, or `package.module:function`.")
+    name: str = Field(
+        "sdo",
+        description="A registered plan, or `package.module:function`. For rewards without a gradient: `group`, or "
+        "another of docs/black-box.md.",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="The plan's own options, such as `K: 1`.")
+
+    @property
+    def is_policy_gradient(self) -> bool:
+        """Whether rewards without a gradient can teach by it."""
+        return self.name in policy_gradient.available()
 
 
 class SmoothSettings(Settings):
@@ -153,6 +163,13 @@ class RewardActorSettings(Settings):
                 f"reward {self.name!r} scores batches as a whole, and models are compared image by image; name another"
             )
 
+    def check_gradient(self, spec: RewardSpec) -> None:
+        """Refuse what is to teach by a gradient, and has none; an evaluator need not.
+
+        Raises:
+            ValueError: see `rewards.terms.check_gradient`.
+        """
+
     @model_validator(mode="before")
     @classmethod
     def _options_by_their_names_now(cls, given: Any) -> Any:
@@ -189,6 +206,10 @@ class RewardSettings(RewardActorSettings):
     def check_role(self, spec: RewardSpec) -> None:
         """Refuse to learn from what cannot teach, see `rewards.terms.check_weight`."""
         check_weight(self.term, spec)
+
+    def check_gradient(self, spec: RewardSpec) -> None:
+        """See `rewards.terms.check_gradient`."""
+        check_gradient(self.term, spec)
 
     @property
     def term(self) -> RewardTerm:

@@ -15,30 +15,30 @@ from typing import Any
 import torch
 import torch.distributed
 
-from sdo_ray.rollout.records import Contribution, Seconds
+from sdo_ray.rollout.records import GROUP_NUMBERS, Contribution, Seconds
 
 _COUNTS = ("update", "policy_version", "first_row", "num_samples", "num_skipped")
 _SECONDS = ("sampling", "rewarding", "backward")
 
 
 def gather_numbers(
-    mine: Sequence[Contribution], rewards: Sequence[str], rows: int, device: torch.device
+    mine: Sequence[Contribution], rewards: Sequence[str], samples: int, device: torch.device
 ) -> list[Contribution]:
     """All workers' contributions to an update, without gradients, in the order of their rows; called by all workers.
 
     Args:
         mine: this worker's, one or more, as many as every other's.
         rewards: keys of the scores.
-        rows: samples of each contribution.
+        samples: of each contribution.
         device: of the process group's tensors.
     """
     widest = torch.tensor(max(len(contribution.step_norms) for contribution in mine), device=device)
     torch.distributed.all_reduce(widest, torch.distributed.ReduceOp.MAX)
     steps = int(widest)
-    table = torch.tensor([_row(c, rewards, rows, steps) for c in mine], dtype=torch.float64, device=device)
+    table = torch.tensor([_row(c, rewards, samples, steps) for c in mine], dtype=torch.float64, device=device)
     tables = [torch.empty_like(table) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(tables, table)
-    everyone = [_contribution(row, rewards, rows) for part in tables for row in part.tolist()]
+    everyone = [_contribution(row, rewards, samples) for part in tables for row in part.tolist()]
     if any(contribution.failure is not None for contribution in everyone):
         causes: list[Any] = [None] * len(tables)
         torch.distributed.all_gather_object(causes, {c.first_row: c.failure for c in mine})
@@ -54,7 +54,7 @@ def check_rows(everyone: Sequence[Contribution], update: int, count: int, rows: 
         everyone: contributions of all workers.
         update: from 0.
         count: contributions of an update.
-        rows: samples of each.
+        rows: prompts of each.
 
     Raises:
         RuntimeError: with the first rows of the sampler batches that are missing, or there twice, or of another update.
@@ -75,13 +75,14 @@ def _some(rows: Sequence[int]) -> str:
     return ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
 
 
-def _row(contribution: Contribution, rewards: Sequence[str], rows: int, steps: int) -> list[float]:
+def _row(contribution: Contribution, rewards: Sequence[str], samples: int, steps: int) -> list[float]:
     """A contribution as numbers; what it has fewer of is filled up with NaN."""
     numbers = [float(getattr(contribution, name)) for name in _COUNTS] + [float(contribution.failure is not None)]
     numbers += [getattr(contribution.seconds, name) for name in _SECONDS]
-    numbers += _filled(contribution.mixed, rows)
+    numbers += [contribution.groups.get(name, math.nan) for name in GROUP_NUMBERS]
+    numbers += _filled(contribution.mixed, samples)
     for reward in rewards:
-        numbers += _filled(contribution.scores.get(reward, []), rows)
+        numbers += _filled(contribution.scores.get(reward, []), samples)
     numbers += _filled(list(contribution.step_norms), steps)
     return numbers + _filled(list(contribution.step_norms.values()), steps)
 
@@ -90,15 +91,16 @@ def _filled(values: Sequence[float | None], length: int) -> list[float]:
     return [math.nan if value is None else value for value in values] + [math.nan] * (length - len(values))
 
 
-def _contribution(numbers: list[float], rewards: Sequence[str], rows: int) -> Contribution:
+def _contribution(numbers: list[float], rewards: Sequence[str], samples: int) -> Contribution:
     """The inverse of `_row`."""
     (*counts, failed), numbers = map(int, numbers[: len(_COUNTS) + 1]), numbers[len(_COUNTS) + 1 :]
     seconds, numbers = Seconds(*numbers[: len(_SECONDS)]), numbers[len(_SECONDS) :]
-    mixed, numbers = numbers[:rows], numbers[rows:]
+    told, numbers = numbers[: len(GROUP_NUMBERS)], numbers[len(GROUP_NUMBERS) :]
+    mixed, numbers = numbers[:samples], numbers[samples:]
     scores: dict[str, Sequence[float | None]] = {
-        reward: numbers[i * rows : (i + 1) * rows] for i, reward in enumerate(rewards)
+        reward: numbers[i * samples : (i + 1) * samples] for i, reward in enumerate(rewards)
     }
-    numbers = numbers[len(rewards) * rows :]
+    numbers = numbers[len(rewards) * samples :]
     pairs = zip(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], strict=True)
     norms = {int(step): norm for step, norm in pairs if not math.isnan(step)}
     update, version, first_row, num_samples, num_skipped = counts
@@ -112,5 +114,6 @@ def _contribution(numbers: list[float], rewards: Sequence[str], rows: int) -> Co
         mixed[:num_samples],
         norms,
         seconds,
+        groups={name: value for name, value in zip(GROUP_NUMBERS, told, strict=True) if not math.isnan(value)},
         failure="" if failed else None,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sdo_ray.rollout.records import Contribution
@@ -46,6 +46,8 @@ class UpdateReport:
     """Samples skipped for a reward or gradient that was not finite."""
     seconds: dict[str, float]
     """`sampling`, `rewarding`, `backward`: means over batches; `waiting`: the trainer for batches; `update`: all."""
+    groups: dict[str, float] = field(default_factory=dict)
+    """Of batches in groups, means over them; see `Contribution.groups`."""
     failures: tuple[str, ...] = ()
     """Why whole batches were skipped, one cause a batch; empty for samples that were not finite."""
     preview: bytes | None = None
@@ -102,5 +104,12 @@ def summarize(
         num_skipped=sum(c.num_skipped for c in contributions),
         seconds={part: statistics.fmean(getattr(c.seconds, part) for c in contributions) for part in parts}
         | {"waiting": waiting, "update": seconds},
+        groups=_means([c.groups for c in contributions]),
         failures=tuple(c.failure for c in contributions if c.failure is not None),
     )
+
+
+def _means(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each name, over those that have it."""
+    names = dict.fromkeys(name for one in numbers for name in one)
+    return {name: statistics.fmean(one[name] for one in numbers if name in one) for name in names}

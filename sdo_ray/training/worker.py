@@ -60,10 +60,12 @@ class WorkerConfig:
     """Where versions are published."""
     channel: Channel
     """Where reports go."""
+    samples_per_prompt: int = 1
+    """More in groups."""
 
     @property
     def rows_per_contribution(self) -> int:
-        """Samples of a sampler batch."""
+        """Prompts of a sampler batch."""
         return self.training.batch_size // self.contributions_per_update
 
 
@@ -89,7 +91,8 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
         mine: list[Contribution] = []
         terms = module.terms(_taken(arrived, update, per_worker, worker.channel, mine))
         waited = time.monotonic() - began
-        everyone = gather_numbers(mine, worker.rewards, worker.rows_per_contribution, engine.device)
+        samples = worker.rows_per_contribution * worker.samples_per_prompt
+        everyone = gather_numbers(mine, worker.rewards, samples, engine.device)
         check_rows(everyone, update, worker.contributions_per_update, worker.rows_per_contribution)
         norm = make_step(engine, terms, sum(contribution.num_samples for contribution in mine))
         report = summarize(everyone, gradient_norm=norm or 0.0, waiting=waited, seconds=time.monotonic() - began)

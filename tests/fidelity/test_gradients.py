@@ -10,13 +10,17 @@ from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from rewards.scoring import score_with_gradient
 from rewards.terms import RewardTerm
 from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
-from sdo_ray.fidelity.gradients import Evaluated, plan_gradient, step_gradients
+from sdo_ray.fidelity.gradients import Evaluated, group_gradient, plan_gradient, step_gradients
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import trained_parameters
+from sdo_ray.policy_gradient import policy_cotangents, step_advantages
 from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.sampling import sample
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
-from tests.backprop.tiny import ddim, double, pndm, stable_diffusion
+from sdo_ray.seeds import derive_seed
+from tests.backprop.tiny import ddim, double, pndm, seeded, stable_diffusion
 from tests.support.ink import Redness
 
 N = 4
@@ -62,6 +66,29 @@ def test_the_gradient_is_the_mean_of_what_a_contribution_sums() -> None:
     assert close(got.gradient, expected)
     assert got.reward == pytest.approx(sum(contribution.mixed) / 2)
     assert got.seconds > 0
+
+
+def test_of_groups_it_is_that_of_a_contribution_in_which_no_reward_has_a_gradient() -> None:
+    pipeline, trained = parts()
+    plan = PlanSettings(name="group", options={"children": 3})
+    groups = groups_of(pipeline, SAMPLING, plan, seeded(1))
+    first, again, other = (group_gradient(pipeline, trained, BATCH, groups, EVALUATED, draw) for draw in (0, 0, 1))
+    assert torch.equal(first.gradient, again.gradient)
+    assert not torch.equal(first.gradient, other.gradient)
+
+    steps = groups.stochastic(derive_seed(3, "draw of groups", 0), BATCH.rows, differentiable=False)
+    prompts = groups.each(BATCH.prompts)
+    trajectory = sample(
+        pipeline, SAMPLING.pipeline_call(prompts), groups.noise(3, BATCH.rows), groups.plan.backprop, stochastic=steps
+    )
+    scores, _ = rewards(trajectory.seen, prompts, [])
+    [k], [kept] = groups.plan.kept, trajectory.outputs
+    u = policy_cotangents(
+        groups.plan, groups.transitions, steps, step_advantages(groups.plan, [scores["redness"]], [1.0])
+    )
+    expected = torch.autograd.grad(kept.o, list(trained.values()), u[k].to(kept.o) / 6)
+    assert close(first.gradient, torch.cat([g.flatten() for g in expected]).float())
+    assert first.reward == pytest.approx(scores["redness"].mean().item())
 
 
 @pytest.mark.parametrize("scheduler", [ddim, lambda: DPMSolverMultistepScheduler(solver_order=2)])

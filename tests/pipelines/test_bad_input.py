@@ -74,7 +74,7 @@ CASES = {
     "nothing to shard": (["trainers.zero_stage=3"], "trainers.zero_stage: got 3, which shards the denoiser's weights"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),
     "a float for an integer": (["training.updates=1.5"], "training.updates: got 1.5 (float)"),
-    "a value for a section": (["model=3"], "model: got 3; it is a section with the settings base, dtype, train"),
+    "a value for a section": (["model=3"], "model: got 3; it is a section with the settings base, dtype, "),
     "a value for a list": (["rewards.terms=3"], "rewards.terms: got 3 (int)"),
     "out of range": (
         ["training.learning_rate=-1.0"],
@@ -135,6 +135,22 @@ CASES = {
     "unknown evaluator": (
         ["evaluation.evaluators.0.name=evaluator"],
         "evaluation.evaluators.0.name: there is no reward 'evaluator'; there are",
+    ),
+    "a group of one": (
+        ["plan={name: group, options: {children: 1}}"],
+        "plan.options.children: got 1; legal: an integer of at least 2",
+    ),
+    "unknown option of a group": (
+        ["plan={name: group, options: {G: 8}}"],
+        "plan.options.G: got 8; legal: options of group: children",
+    ),
+    "a kernel of another kind of model": (
+        ["plan={name: group, options: {kernel: sde}}"],
+        "plan.options.kernel: got 'sde'; legal: cps, ddim or ou: sde is an equation of flow matching",
+    ),
+    "noise twice": (
+        ["plan.name=group", "sampling.options={eta: 1.0}"],
+        "sampling.options.eta: got 1.0, but the steps' noise is that of plan 'group'",
     ),
     "black box with weight": (["rewards.terms.2.weight=1.0"], "has weight 1.0 but no gradient: it is a black box"),
     "held-out evaluator with weight": (

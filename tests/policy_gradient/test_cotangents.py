@@ -90,6 +90,13 @@ def test_in_a_tree_each_edge_counts_once() -> None:
     torch.testing.assert_close(a[3].float(), leaf)
 
 
+def test_after_its_last_split_a_tree_can_learn_from_its_best_and_worst_leaf_alone() -> None:
+    plan = PolicyPlan("own", N, (1, 3), (1, 3), Branching({1: 3, 3: 2}), advantage="depth", best_and_worst=2)
+    a = step_advantages(plan, [R], [1.0])
+    assert a[3].nonzero().flatten().tolist() == [3, 5]
+    assert len(a[1].nonzero()) == 6
+
+
 def test_who_is_missing_pulls_nowhere() -> None:
     plan = make_policy_plan("group", N, generator=seeded(), children=3)
     [k] = plan.kept

@@ -74,8 +74,9 @@ def test_pairs_learn_from_what_they_share() -> None:
 
 @pytest.mark.parametrize("name", available())
 def test_common_options_are_every_estimator_s(name: str) -> None:
-    plan = made(name, 12, kernel="ou", eta=0.5, weight="bare", share=0.2)
-    assert (plan.kernel, plan.eta, plan.weight, plan.share) == ("ou", 0.5, "bare", 0.2)
+    weight = {} if name == "pair" else {"weight": "bare"}
+    plan = made(name, 12, kernel="ou", eta=0.5, share=0.2, **weight)
+    assert (plan.kernel, plan.eta, plan.weight, plan.share) == ("ou", 0.5, weight.get("weight", "one"), 0.2)
     assert "kernel" in policy_option_names(name)
     assert len(check_policy_plan(name, 12, {}, draws=3)) == 3
     assert str(max(plan.kept)) in plan.describe()
@@ -95,6 +96,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "odd": ("group", {"best_and_worst": 3}, "an even number in 2 .. 8"),
     "no comparison": ("flow-grpo", {"baseline": "seed"}, "at least 2 samples that are compared"),
     "no depths": ("flow-grpo", {"advantage": "depth"}, "depths are those of trees"),
+    "advantages of pairs": ("pair", {"weight": "bare"}, "differences of rewards are what teaches"),
     "fraction": ("dance-grpo", {"fraction": 0.0}, "fraction: got 0.0"),
     "window": ("mix-grpo", {"window": 12}, "window: got 12"),
     "splits": ("branch-grpo", {"splits": [0, 9]}, r"splits: got \[0, 9\]; legal: steps in 0 .. 8"),

@@ -26,7 +26,16 @@ def group_of_one(tmp_path: Path) -> Iterator[None]:
 def test_numbers_come_as_they_are_in_the_order_of_rows(group_of_one: None) -> None:
     skipped = Contribution(7, 5, 4, 0, 2, {"b": [None, -1e300]}, [], {}, Seconds(0.1, 0.2, 0.3), failure="lost")
     whole = Contribution(
-        7, 6, 2, 1, 1, {"a": [0.1, math.inf], "b": [1.0, 2.0]}, [1 / 3], {0: 1.5, 49: 1e-30}, Seconds(1, 2, 3)
+        7,
+        6,
+        2,
+        1,
+        1,
+        {"a": [0.1, math.inf], "b": [1.0, 2.0]},
+        [1 / 3],
+        {0: 1.5, 49: 1e-30},
+        Seconds(1, 2, 3),
+        groups={"spread": 0.5},
     )
     first, second = gather_numbers([skipped, whole], ["a", "b"], 2, CPU)
     assert first == replace(whole, gradient=first.gradient)

@@ -1,0 +1,211 @@
+"""Groups of samples of one prompt, by which rewards without a gradient teach; see docs/black-box.md.
+
+A batch of prompts becomes one of `plan.samples` images a prompt, rows of a prompt one after the other. The first of a
+prompt has the noise that its row has without groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from rewards.mix import combine_gradients, combine_scores, usable
+from rewards.terms import RewardTerm
+from sdo_ray.backprop import solver_weights
+from sdo_ray.backprop.transitions import StochasticSteps, Transition, transitions
+from sdo_ray.policy_gradient import (
+    PolicyPlan,
+    difference_cotangents,
+    group_statistics,
+    make_policy_plan,
+    mixed,
+    policy_cotangents,
+    sign_agreement,
+    step_advantages,
+)
+from sdo_ray.rollout.objective import Cotangents, ImageGradients, Objective, Scores
+from sdo_ray.rollout.sampling import Trajectory, scheduler_of
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """How one batch is sampled in groups, and learned from."""
+
+    plan: PolicyPlan
+    transitions: Sequence[Transition]
+    """Of steps 0 .. N-2."""
+    solver: torch.Tensor
+    """w_k = dz_N / do_k without noise, [N] float64."""
+
+    def each(self, values: Sequence[str]) -> list[str]:
+        """What belongs to a prompt, for each of its samples."""
+        return [value for value in values for _ in range(self.plan.samples)]
+
+    def noise(self, seed: int, rows: Sequence[int]) -> list[torch.Generator]:
+        """The samples' initial noise: those of one root have the same."""
+        leaves = self.plan.branching.leaves
+        return self._generators(seed, rows, lambda sample: f"noise {sample // leaves}" if sample >= leaves else "noise")
+
+    def stochastic(self, seed: int, rows: Sequence[int], differentiable: bool) -> StochasticSteps:
+        """The steps' noise.
+
+        Args:
+            seed: the run's.
+            rows: of the batch.
+            differentiable: whether a reward that has a gradient is learned from by it.
+        """
+        steps = {k: self.transitions[k] for k in self.plan.stochastic}
+        generators = self._generators(seed, rows, lambda sample: f"step {sample}")
+        return StochasticSteps(steps, generators, self.plan.branching, self.plan.mirrored, differentiable)
+
+    def reward_seeds(self, seed: int, rows: Sequence[int]) -> list[int]:
+        """Each sample's seed of what a reward draws for it."""
+        return [derive_seed(seed, f"reward of {sample}", row) for row in rows for sample in range(self.plan.samples)]
+
+    def _generators(self, seed: int, rows: Sequence[int], purpose: Callable[[int], str]) -> list[torch.Generator]:
+        seeds = [derive_seed(seed, purpose(sample), row) for row in rows for sample in range(self.plan.samples)]
+        return [torch.Generator("cpu").manual_seed(one) for one in seeds]
+
+
+def groups_of(
+    pipeline: DiffusionPipeline,
+    sampling: SamplingSettings,
+    plan: PlanSettings,
+    draws: torch.Generator | None = None,
+    update: int = 0,
+) -> Groups:
+    """The groups of one batch, for the steps that the pipeline's scheduler takes.
+
+    Args:
+        pipeline: which is called.
+        sampling: how.
+        plan: a policy-gradient estimator.
+        draws: where the steps come from that it draws.
+        update: the update's number.
+
+    Raises:
+        PlanError: see `make_policy_plan` and `sdo_ray.backprop.transitions.transitions`.
+    """
+    scheduler = scheduler_of(pipeline, sampling)
+    solver = solver_weights(scheduler, None)
+    made = make_policy_plan(plan.name, solver.num_steps, generator=draws, update=update, **plan.options)
+    return Groups(made, transitions(scheduler, made.kernel, made.eta), solver.w)
+
+
+def group_objective(
+    trajectory: Trajectory,
+    groups: Groups,
+    scores: Scores,
+    gradients: ImageGradients,
+    terms: Sequence[RewardTerm],
+    normalize: bool,
+) -> tuple[Objective, dict[str, float]]:
+    """What a batch in groups learns from: cotangents at its kept outputs alone.
+
+    A reward that has a gradient, in a trajectory that passes it on, teaches by it, taken back to the kept outputs; all
+    others by their groups. Where there are both, they are balanced over the batch: of the norm at each kept step,
+    `plan.share` is of those without a gradient.
+
+    Args:
+        trajectory: sampled with the groups' stochastic steps; if it passes gradients on, its graph from the samples to
+            the kept outputs is freed.
+        groups: of the batch.
+        scores: of every sample.
+        gradients: likewise.
+        terms: weights and caps.
+        normalize: see `rewards.mix`.
+
+    Returns:
+        The objective; a sample without one of the scores or gradients is not valid, and has no part in its group. And
+        numbers for the report, see `Contribution.groups`.
+
+    Raises:
+        ValueError: no term has a weight, or one that has is missing.
+    """
+    assert trajectory.stochastic is not None
+    passes_on = trajectory.stochastic.differentiable
+    pulling = [term for term in terms if term.weight and passes_on and gradients.get(term.key) is not None]
+    told = [term for term in terms if term.weight and term not in pulling]
+    valid = usable(scores, {term.key: gradients[term.key] for term in pulling}, terms)
+    score = torch.where(valid, combine_scores(scores, terms), torch.nan)
+    by_reward = _reward_pulls(trajectory, scores, gradients, pulling, valid, normalize) if pulling else {}
+    by_group = _group_pulls(trajectory, groups, scores, told, valid) if told else {}
+    together, parts = _balanced(by_reward, by_group, groups.plan.share)
+    numbers = (_numbers(groups.plan, scores, told, valid) if told else {}) | parts
+    return Objective(
+        score, valid, Cotangents(None, [(kept, together[kept.step]) for kept in trajectory.outputs])
+    ), numbers
+
+
+def _reward_pulls(
+    trajectory: Trajectory,
+    scores: Scores,
+    gradients: ImageGradients,
+    terms: Sequence[RewardTerm],
+    valid: torch.Tensor,
+    normalize: bool,
+) -> dict[int, torch.Tensor]:
+    """Kept step -> dR/do_k, taken back from the samples."""
+    v = combine_gradients(scores, gradients, terms, valid, normalize)
+    x, outputs = trajectory.samples, [kept.o for kept in trajectory.outputs]
+    found = torch.autograd.grad(x, outputs, v.to(x.device, x.dtype))
+    return {kept.step: g.float() for kept, g in zip(trajectory.outputs, found, strict=True)}
+
+
+def _group_pulls(
+    trajectory: Trajectory, groups: Groups, scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor
+) -> dict[int, torch.Tensor]:
+    """Kept step -> u_k of rewards without a gradient."""
+    made = trajectory.stochastic
+    assert made is not None
+    told, weights = _told(scores, terms, valid), [term.weight for term in terms]
+    if groups.plan.differences:
+        found = difference_cotangents(groups.plan, groups.solver, made.newest[0], told, weights)
+    else:
+        advantages = step_advantages(groups.plan, told, weights)
+        found = policy_cotangents(groups.plan, groups.transitions, made, advantages)
+    return {kept.step: _as_output(found[kept.step].to(kept.o.device), kept.o) for kept in trajectory.outputs}
+
+
+def _told(scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor) -> list[torch.Tensor]:
+    """Each term's scores, capped; NaN where not valid."""
+    return [torch.where(valid, combine_scores(scores, [term]) / term.weight, torch.nan) for term in terms]
+
+
+def _as_output(u: torch.Tensor, o: torch.Tensor) -> torch.Tensor:
+    """Zeros for what an output says besides its mean, a learned variance."""
+    return torch.cat([u, u.new_zeros(len(u), o.shape[1] - u.shape[1], *u.shape[2:])], 1) if u.shape != o.shape else u
+
+
+def _balanced(
+    by_reward: Mapping[int, torch.Tensor], by_group: Mapping[int, torch.Tensor], share: float
+) -> tuple[dict[int, torch.Tensor], dict[str, float]]:
+    """(1 - share) g + share |g|/|u| u, and the norms and cosine of g and u, over all kept steps; one where alone."""
+    if not by_reward or not by_group:
+        return dict(by_reward or by_group), {}
+    g, u = (torch.cat([pulls[k].double().flatten() for k in by_reward]) for pulls in (by_reward, by_group))
+    g_norm, u_norm = g.norm().item(), u.norm().item()
+    parts = {"gradient_norm": g_norm, "group_norm": u_norm}
+    if not g_norm or not u_norm:
+        return {k: by_reward[k] + by_group[k] for k in by_reward}, parts
+    parts["cosine"] = (g @ u).item() / (g_norm * u_norm)
+    scale = share * g_norm / u_norm
+    return {k: (1 - share) * by_reward[k] + scale * by_group[k] for k in by_reward}, parts
+
+
+def _numbers(plan: PolicyPlan, scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor) -> dict[str, float]:
+    rewards = mixed(_told(scores, terms, valid), [term.weight for term in terms])
+    groups = torch.arange(len(rewards)) // plan.compared
+    found = group_statistics(rewards, groups)
+    numbers = {"flat_share": found.flat_share, "spread": found.spread, "missing": float(found.missing)}
+    agreement = sign_agreement(rewards, groups)
+    return numbers if math.isnan(agreement) else numbers | {"sign_agreement": agreement}
