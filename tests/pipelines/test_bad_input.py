@@ -74,7 +74,7 @@ CASES = {
     "nothing to shard": (["trainers.zero_stage=3"], "trainers.zero_stage: got 3, which shards the denoiser's weights"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),
     "a float for an integer": (["training.updates=1.5"], "training.updates: got 1.5 (float)"),
-    "a value for a section": (["model=3"], "model: got 3; it is a section with the settings base, dtype, "),
+    "a value for a section": (["model=3"], "model: got 3; it is a section with the settings base, "),
     "a value for a list": (["rewards.terms=3"], "rewards.terms: got 3 (int)"),
     "out of range": (
         ["training.learning_rate=-1.0"],
