@@ -11,7 +11,7 @@ from PIL import Image
 from rewards.brightness import Brightness
 from rewards.endpoints.server import make_app
 
-from . import blip, clip, dino, mps, qwen
+from . import blip, clip, dino, mps, onnx, qwen
 from .servers import chat, serve
 
 
@@ -137,4 +137,6 @@ CASES: dict[str, Case] = {
         step=1e-3,
         tolerance=0.05,
     ),
+    "ocr": Case(prompts=('a sign "open"', 'the word "cat"')),
+    "safety": Case(lambda folder: {"weights": onnx.save_classifier(folder / "tiny.onnx")}),
 }
