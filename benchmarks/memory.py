@@ -12,23 +12,27 @@ in miniature. The variants take turns in every round, so that whatever else the 
     recompute                the same in two phases
     recompute, blocks        likewise
 
-Columns, medians of the rounds: seconds of sampling and of the backward pass; on CUDA the peak of allocated memory in
-each, and what is held between them while a batch waits for its rewards, all in GiB above the weights. One round before
-them is not counted. A variant that runs out of memory says so. Needs torch, diffusers, peft and pydantic; no Ray.
+Columns, medians of the rounds: seconds of sampling and of the backward pass (of the process's CPU time where there is
+no GPU), and both together as a ratio to the plain call of the same round, with quartiles; the peak of memory in each,
+and what is held between them while a batch waits for its rewards, in MiB above the weights: on CUDA what torch has
+allocated, else the tensors that are alive, counted in an update of its own. One round before them is not counted. A
+variant that runs out of memory says so. Needs torch, diffusers, peft and pydantic; no Ray.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from benchmarks.alive import Alive
 from benchmarks.models import MODELS, BenchmarkModel, load_model
 from sdo_ray.backprop import BackpropPlan, sampler_plan
 from sdo_ray.models.denoisers import find_denoisers
@@ -37,18 +41,51 @@ from sdo_ray.rollout.objective import Cotangents, backpropagate
 from sdo_ray.rollout.sampling import noise, sample
 from sdo_ray.rollout.settings import KeptGraph
 
-GIB = 2**30
+MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One update of one variant; seconds, and bytes above the weights, 0 without CUDA."""
+    """One update of one variant: seconds, and bytes above the weights."""
 
     sampling: float
     backward: float
     sampling_peak: int
     waiting: int
     backward_peak: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the update."""
+        return self.sampling + self.backward
+
+
+class Meter:
+    """Seconds by the clock and bytes allocated on CUDA; seconds of CPU time without, and bytes if `counted`."""
+
+    def __init__(self, counted: Alive | None = None) -> None:
+        self._cuda, self._counted = torch.cuda.is_available(), counted
+
+    def seconds(self) -> float:
+        """Now."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() if self._cuda else time.process_time()
+
+    def held(self) -> int:
+        """Bytes, now."""
+        return torch.cuda.memory_allocated() if self._cuda else self._counted.now if self._counted else 0
+
+    def take_peak(self) -> int:
+        """The most bytes since this was asked before."""
+        if self._cuda:
+            most = torch.cuda.max_memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            return most
+        if self._counted is None:
+            return 0
+        most, self._counted.most = self._counted.most, self._counted.now
+        return most
 
 
 @contextmanager
@@ -64,29 +101,25 @@ def checkpointed_blocks(model: BenchmarkModel) -> Iterator[None]:
             part.disable_gradient_checkpointing()
 
 
-def update(model: BenchmarkModel, kept_graph: KeptGraph | None, given: argparse.Namespace, i: int) -> Measured:
+def update(
+    model: BenchmarkModel, kept_graph: KeptGraph | None, given: argparse.Namespace, i: int, meter: Meter
+) -> Measured:
     """One update, or without `kept_graph` the plain call."""
-    denoisers = find_denoisers(model.pipeline)
-    trained = trained_parameters(denoisers)
-    steps = given.steps
+    denoisers, steps = find_denoisers(model.pipeline), given.steps
     plan = BackpropPlan("plain", steps)
     if kept_graph is not None:
         draws = torch.Generator().manual_seed(i)
         plan = sampler_plan(model.pipeline.scheduler, steps, "sdo", generator=draws)
     call = model.call(given.batch) | {"num_inference_steps": steps, "guidance_scale": given.guidance}
-    before = allocated()
-    reset_peak()
-    began = time.perf_counter()
+    before, _, began = meter.held(), meter.take_peak(), meter.seconds()
     trajectory = sample(model.pipeline, call, noise(i, range(given.batch)), plan, kept_graph=kept_graph or "retain")
-    synchronize()
-    sampled, sampling_peak, waiting = time.perf_counter(), peak(), allocated()
-    reset_peak()
-    resumed = time.perf_counter()
+    sampled, sampling_peak, waiting = meter.seconds(), meter.take_peak(), meter.held()
+    resumed = meter.seconds()
     if kept_graph is not None:
-        backpropagate(trajectory, Cotangents(torch.ones_like(trajectory.samples)), trained, denoisers)
-    synchronize()
-    seconds = sampled - began, time.perf_counter() - resumed
-    return Measured(*seconds, sampling_peak - before, waiting - before, peak() - before)
+        v = Cotangents(torch.ones_like(trajectory.samples))
+        backpropagate(trajectory, v, trained_parameters(denoisers), denoisers)
+    seconds = sampled - began, meter.seconds() - resumed
+    return Measured(*seconds, sampling_peak - before, waiting - before, meter.take_peak() - before)
 
 
 VARIANTS: dict[str, tuple[KeptGraph | None, bool]] = {
@@ -99,19 +132,22 @@ VARIANTS: dict[str, tuple[KeptGraph | None, bool]] = {
 """Name -> what `kept_graph` is, and whether blocks are checkpointed."""
 
 
+def variant(model: BenchmarkModel, name: str, given: argparse.Namespace, i: int, meter: Meter) -> Measured:
+    """One update of a variant."""
+    kept_graph, blocks = VARIANTS[name]
+    with checkpointed_blocks(model) if blocks else nullcontext():
+        return update(model, kept_graph, given, i, meter)
+
+
 def measure(model: BenchmarkModel, given: argparse.Namespace) -> dict[str, list[Measured] | None]:
     """Every variant in every round; None for one that ran out of memory."""
     found: dict[str, list[Measured] | None] = {name: [] for name in VARIANTS}
     for i in range(given.rounds + 1):
-        for name, (kept_graph, blocks) in VARIANTS.items():
-            measured = found[name]
+        for name, measured in found.items():
             if measured is None:
                 continue
             try:
-                with ExitStack() as stack:
-                    if blocks:
-                        stack.enter_context(checkpointed_blocks(model))
-                    one = update(model, kept_graph, given, i)
+                one = variant(model, name, given, i, Meter())
             except torch.OutOfMemoryError:
                 found[name] = None
                 continue
@@ -120,47 +156,37 @@ def measure(model: BenchmarkModel, given: argparse.Namespace) -> dict[str, list[
     return found
 
 
-def as_table(found: dict[str, list[Measured] | None]) -> str:
+def count(model: BenchmarkModel, given: argparse.Namespace) -> dict[str, Measured]:
+    """Every variant's memory where no allocator tells it."""
+    counted = {}
+    for name in VARIANTS:
+        with Alive() as alive:
+            counted[name] = variant(model, name, given, 0, Meter(alive))
+    return counted
+
+
+def as_table(found: dict[str, list[Measured] | None], counted: dict[str, Measured]) -> str:
     """Markdown."""
     lines = [
-        "| variant | sampling, s | backward, s | sampling, peak GiB | waiting, GiB | backward, peak GiB |",
-        "|---|---|---|---|---|---|",
+        "| variant | sampling, s | backward, s | update / plain | sampling: peak MiB | waiting: MiB | backward: peak |",
+        "|---|---|---|---|---|---|---|",
     ]
+    plain = found["plain"] or []
     for name, measured in found.items():
         if measured is None:
-            lines.append(f"| {name} | out of memory | | | | |")
+            lines.append(f"| {name} | out of memory | | | | | |")
             continue
-
-        def median(field: str, values: list[Measured] = measured) -> float:
-            return statistics.median(getattr(one, field) for one in values)
-
-        seconds = [f"{median(field):.2f}" for field in ("sampling", "backward")]
-        sizes = [f"{median(field) / GIB:.2f}" for field in ("sampling_peak", "waiting", "backward_peak")]
-        lines.append("| " + " | ".join([name, *seconds, *sizes]) + " |")
+        seconds = [statistics.median(getattr(one, field) for one in measured) for field in ("sampling", "backward")]
+        ratios = [one.seconds / other.seconds for one, other in zip(measured, plain, strict=False)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3 or [math.nan] * 3
+        memory = [counted[name]] if name in counted else measured
+        sizes = [
+            statistics.median(getattr(one, field) for one in memory) / MIB
+            for field in ("sampling_peak", "waiting", "backward_peak")
+        ]
+        cells = [name, *(f"{s:.2f}" for s in seconds), f"{middle:.2f} ({low:.2f} .. {high:.2f})"]
+        lines.append("| " + " | ".join([*cells, *(f"{size:.1f}" for size in sizes)]) + " |")
     return "\n".join(lines)
-
-
-def allocated() -> int:
-    """Bytes on the device."""
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-
-
-def peak() -> int:
-    """The most of them since `reset_peak`."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-
-
-def reset_peak() -> None:
-    """Begin to look for a peak."""
-    synchronize()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def synchronize() -> None:
-    """Wait for what the device was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def main() -> None:
@@ -182,9 +208,9 @@ def main() -> None:
         given.model, rank=given.rank, dtype=given.dtype, device=given.device, tiny=given.size == "tiny"
     )
     what = {name: getattr(given, name) for name in ("model", "size", "dtype", "steps", "batch", "guidance", "rounds")}
-    card = f", {torch.cuda.get_device_name()}, {allocated() / GIB:.2f} GiB of weights" if allocated() else ""
+    card = f", {torch.cuda.get_device_name()}" if given.device == "cuda" else ""
     print(", ".join(f"{name} {value}" for name, value in what.items()) + f", on {given.device}{card}")
-    print(as_table(measure(model, given)))
+    print(as_table(measure(model, given), {} if given.device == "cuda" else count(model, given)))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ class SavedActivations:
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def add(self, x: torch.Tensor) -> None:
-        """Count the storage of `x`, once however often parts of it are saved."""
+        """Count the storage of `x`, once however often parts of it are saved; on the meta device too."""
         storage = x.untyped_storage()
-        self._storages[storage.data_ptr()] = storage
+        self._storages[storage._cdata] = storage
 
     @property
     def bytes(self) -> int:
@@ -36,11 +36,11 @@ def saved_activations(*modules: torch.nn.Module) -> Iterator[SavedActivations]:
     Args:
         modules: those whose parameters are there anyway.
     """
-    weights = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
+    weights = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
     saved = SavedActivations()
 
     def pack(x: torch.Tensor) -> torch.Tensor:
-        if x.untyped_storage().data_ptr() not in weights:
+        if x.untyped_storage()._cdata not in weights:
             saved.add(x)
         return x
 
