@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from pipelines.commands import COMMANDS
 
@@ -19,10 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pipelines.job import run_job
 
         return run_job(given[0], given[1:])
+    if given and given[0] in ("-V", "--version"):
+        print(f"sdo-ray {version('sdo-ray')}")
+        return 0
     asked = not given or given[0] in ("-h", "--help")
     out = sys.stdout if asked else sys.stderr
     if not asked:
-        print(f"sdo: there is no command {given[0]!r}", file=out)
+        close = difflib.get_close_matches(given[0], COMMANDS, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"sdo: there is no command {given[0]!r}{meant}", file=out)
     lines = (f"  {name:<9} {command.summary}" for name, command in COMMANDS.items())
     print("usage: sdo COMMAND ...\n", *lines, sep="\n", file=out)
     print("\n`sdo COMMAND --help` says more.", file=out)

@@ -25,7 +25,6 @@ from pipelines.job import run_job
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.config.cycle import CycleSettings, check_cycle, check_stages
 from sdo_ray.config.run import open_run
-from sdo_ray.cycle.lock import driver_lock
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.promotion.aliases import read_aliases
@@ -62,25 +61,24 @@ def cycle(settings: CycleSettings) -> Summary:
         check_stages(settings, prepare(settings.prompts, RunDirectory(temporary, "check")))
     uri = check_run(settings, run)
     check_champion(MlflowClient(uri, uri), model)
-    with driver_lock(run):
+    with tracked_run(settings, run, uri) as tracked:
         prompts = prepare(settings.prompts, run)
         print(f"{settings.run.name}: {prompts}", flush=True)
         record = CycleRecord(run)
-        with tracked_run(settings, run, uri) as tracked:
-            candidate = _align(settings, prompts, record, tracked)
-            promotion = _promote(settings, prompts, candidate, model, record, tracked)
-            champion = read_aliases(MlflowClient(uri, uri), model).get(CHAMPION)
-            summary = Summary(
-                settings.run.name,
-                promotion.decision,
-                promotion.reason,
-                candidate,
-                None if champion is None else f"{SCHEME}{model}/{champion}",
-                CODES[promotion.decision],
-                tracked.run_id,
-                [asdict(stage) for stage in record.stages.values()],
-            )
-            print(f"\nsummary: {write_summary(run, summary)}\n")
+        candidate = _align(settings, prompts, record, tracked)
+        promotion = _promote(settings, prompts, candidate, model, record, tracked)
+        champion = read_aliases(MlflowClient(uri, uri), model).get(CHAMPION)
+        summary = Summary(
+            settings.run.name,
+            promotion.decision,
+            promotion.reason,
+            candidate,
+            None if champion is None else f"{SCHEME}{model}/{champion}",
+            CODES[promotion.decision],
+            tracked.run_id,
+            [asdict(stage) for stage in record.stages.values()],
+        )
+        print(f"\nsummary: {write_summary(run, summary)}\n")
     return summary
 
 

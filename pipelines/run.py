@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from sdo_ray.config.run import JobSettings, keep_settings
+from sdo_ray.config.run_lock import driver_lock
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun, check_tracked
@@ -55,10 +56,15 @@ def check_run(settings: TrackedSettings, run: RunDirectory, needed: int = 0) -> 
 
 @contextmanager
 def tracked_run(settings: TrackedSettings, run: RunDirectory, uri: str) -> Iterator[TrackedRun]:
-    """Bind the run's name to its settings, as nothing can be refused any more, and keep an MLflow run beside it."""
-    keep_settings(run, settings)
-    with TrackedRun(uri, settings.tracking.experiment, run, run.name, settings.to_dict()) as tracked:
-        try:
-            yield tracked
-        except SettingsError as error:
-            raise FoundLate(" ".join(str(error).split())) from error
+    """Hold the run, bind its name to its settings, as nothing can be refused any more, and keep an MLflow run beside.
+
+    Raises:
+        AlreadyRunning: another driver works on it.
+    """
+    with driver_lock(run):
+        keep_settings(run, settings)
+        with TrackedRun(uri, settings.tracking.experiment, run, run.name, settings.to_dict()) as tracked:
+            try:
+                yield tracked
+            except SettingsError as error:
+                raise FoundLate(" ".join(str(error).split())) from error

@@ -25,12 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.commands import COMMANDS
 from pipelines.job import add_set, ended, quiet
-from sdo_ray.config.cycle import CycleSettings, check_cycle
-from sdo_ray.config.job_files import STAGES, check_places, named_files, settings_files
 from sdo_ray.config.loading import load_settings, read_settings
-from sdo_ray.config.rewards import check_reward_names
 from sdo_ray.own_packages import find_modules_beside
-from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, Problems, SettingsError
 from sdo_ray.submission.environment import job_environment
@@ -107,6 +103,8 @@ def submit(options: argparse.Namespace) -> int:
 
 def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]) -> _Job:
     """What is submitted, checked as far as it can be here."""
+    from sdo_ray.config.job_files import STAGES, check_places, named_files, settings_files
+
     working = Path(options.working_dir or config.parent).resolve()
     kinds = {name: COMMANDS[name].settings_class() for name in STAGES}
     files = settings_files(COMMANDS[options.command].settings_class(), config, settings, kinds)
@@ -130,6 +128,11 @@ def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]
 
 def _check_settings(options: argparse.Namespace, config: Path) -> None:
     """What the job would refuse, but for what only its nodes know."""
+    # Not at the top: what only prints the help does not wait for torch.
+    from sdo_ray.config.cycle import CycleSettings, check_cycle
+    from sdo_ray.config.rewards import check_reward_names
+    from sdo_ray.promotion.settings import PromoteSettings
+
     loaded = load_settings(COMMANDS[options.command].settings_class(), config, options.overrides)
     if isinstance(loaded, CycleSettings):
         check_cycle(loaded)

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -13,7 +14,7 @@ import ray.data
 
 from sdo_ray.own_packages import WORKER_SETUP
 from sdo_ray.secrets import redact
-from sdo_ray.settings import Problem, SettingsError
+from sdo_ray.settings import Problem, Problems, SettingsError
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,42 @@ def connect(demands: list[Demand]) -> str:
                 "add nodes, or lower samplers.count, trainers.count or num_cpus/num_gpus",
             )
         )
-    nodes = len(ray.nodes())
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_nodes(demands, nodes)
+    if (free := ray.available_resources()).get("CPU", 0) < cpus or free.get("GPU", 0) < gpus:
+        needed = _said({"CPU": cpus, "GPU": gpus})
+        print(f"waiting for others to end: {_said(free)} are free, and the run needs {needed}", flush=True)
     return (
-        f"Ray cluster of {nodes} node{'s' * (nodes > 1)}" if joined else f"Ray on this machine, {os.cpu_count()} cores"
+        f"Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)}"
+        if joined
+        else f"Ray on this machine, {os.cpu_count()} cores"
     )
+
+
+def check_nodes(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuse an actor that is larger than any node: Ray would wait for one that large for ever, in silence.
+
+    Args:
+        demands: what runs at the same time.
+        nodes: the resources of each node.
+
+    Raises:
+        SettingsError: with the largest node.
+    """
+    with Problems() as problems:
+        for demand in demands:
+            if not any(_fits(demand, node) for node in nodes):
+                largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
+                got = f"{demand} fits no node; the largest has {_said(largest)}"
+                problems.add(Problem("cluster", got, fix="add a larger node, or lower num_cpus or num_gpus"))
+
+
+def _fits(demand: Demand, node: Mapping[str, float]) -> bool:
+    return node.get("CPU", 0) >= demand.num_cpus and node.get("GPU", 0) >= demand.num_gpus
+
+
+def _said(resources: Mapping[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPU and {resources.get('GPU', 0):g} GPU"
 
 
 def cause_of(error: BaseException) -> str:

@@ -33,6 +33,7 @@ class RunDirectory:
     """
 
     def __init__(self, storage: str, name: str) -> None:
+        storage = storage.removeprefix("file://")
         self.is_local = "://" not in storage
         self.storage = str(Path(storage).expanduser().resolve()) if self.is_local else storage.rstrip("/")
         self.name = name

@@ -1,14 +1,9 @@
 """What a cycle remembers, and who may work on it."""
 
-import multiprocessing
-import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sdo_ray.cycle.lock import AlreadyRunning, driver_lock
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
 from sdo_ray.storage import RunDirectory
 
@@ -49,25 +44,3 @@ def test_summary_comes_back(tmp_path: Path) -> None:
     )
     write_summary(run, summary)
     assert read_summary(run) == summary
-
-
-def _hold(directory: str, held: Any, release: Any) -> None:
-    with driver_lock(RunDirectory(directory, "cycle")):
-        held.set()
-        release.wait()
-
-
-def test_one_driver_at_a_time_and_a_dead_one_makes_room(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(str(tmp_path), held, release))
-    other.start()
-    assert held.wait(60)
-    run = RunDirectory(str(tmp_path), "cycle")
-    with pytest.raises(AlreadyRunning, match=f"process {other.pid} on "), driver_lock(run):
-        pass
-    assert other.pid is not None
-    os.kill(other.pid, signal.SIGKILL)
-    other.join()
-    with driver_lock(run), pytest.raises(AlreadyRunning, match=f"process {os.getpid()} on "), driver_lock(run):
-        pass

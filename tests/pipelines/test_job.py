@@ -158,7 +158,7 @@ print("imported:", *sorted({HEAVY} & sys.modules.keys()))
 def test_an_unknown_command_names_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["algin"]) == 2
     said = capsys.readouterr().err
-    assert "there is no command 'algin'" in said
+    assert "there is no command 'algin'; did you mean 'align'?" in said
     assert all(f"  {name} " in said for name in COMMANDS)
 
 

@@ -1,4 +1,4 @@
-"""One driver at a time works on a cycle."""
+"""One driver at a time works on a run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FILE = "driver.lock"
 
 
 class AlreadyRunning(RuntimeError):
-    """Another driver works on this cycle."""
+    """Another driver works on this run."""
 
 
 @contextmanager
 def driver_lock(run: RunDirectory) -> Iterator[None]:
-    """Hold the lock of this cycle's driver inside the block; it goes with the process that holds it.
+    """Hold the lock of a run's driver inside the block; it goes with the process that holds it.
 
-    For local storage, by a lock of the file system. Object stores have none; there, submission ids keep a cycle from
-    running twice on a cluster (`sdo submit`).
+    For local storage, by a lock of the file system. Object stores have none; there, submission ids keep a run from
+    going twice on a cluster (`sdo submit`).
 
     Raises:
         AlreadyRunning: another driver is.
@@ -38,6 +38,8 @@ def driver_lock(run: RunDirectory) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise AlreadyRunning(f"{run.uri} is being worked on by {file.read().strip() or 'another driver'}") from None
+        except OSError as error:
+            print(f"{run.uri} cannot be locked ({error.strerror}): see that no other driver works on it", flush=True)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
