@@ -108,10 +108,14 @@ def undecorated(pipeline: Any) -> Iterator[None]:
 
 @contextmanager
 def subclassed(thing: Any, **methods: Any) -> Iterator[None]:
-    """Within the block, `thing` is of a subclass of its class, of the same name, that has `methods`."""
+    """Within the block, `thing` is of a subclass of its class, of the same name, that has `methods`.
+
+    The subclass is equal to the class: some pipelines compare classes rather than ask for instances.
+    """
     cls = type(thing)
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    thing.__class__ = type(cls.__name__, (cls,), {**names, **methods})
+    equal = {"__eq__": lambda self, other: other is self or other is cls, "__hash__": lambda _: hash(cls)}
+    thing.__class__ = type("Equal", (type(cls),), equal)(cls.__name__, (cls,), {**names, **methods})
     try:
         yield
     finally:

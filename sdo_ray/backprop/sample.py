@@ -68,7 +68,7 @@ def differentiable_sample(
         raise TraceError("output_type", output_type, "'pt' or 'latent': tensors", "leave it out")
     if "output_type" in inspect.signature(type(pipeline).__call__).parameters:
         pipeline_call["output_type"] = output_type
-    with trace(pipeline, plan, output_hook, shifts, elsewhere, runner, decode_again, stochastic):
+    with trace(pipeline, plan, output_hook, shifts, elsewhere, runner, decode_again, stochastic) as state:
         try:
             images = _stacked(pipeline(**pipeline_call)[0])
         except RuntimeError as error:
@@ -78,6 +78,13 @@ def differentiable_sample(
     if images is None:
         raise _no_tensors(pipeline, output_type)
     detached = stochastic is not None and not stochastic.differentiable
+    if plan.steps and not images.requires_grad and state.latents_have_gradient and not detached:
+        raise TraceError(
+            "pipeline",
+            f"{type(pipeline).__name__} with images that do not depend on its latents",
+            "a decoder that uses the latents and has a gradient",
+            "sample larger images: an autoencoder that decodes in tiles (Allegro's) makes nothing of less than one",
+        )
     if plan.steps and not images.requires_grad and not detached:
         raise TraceError(
             "pipeline",

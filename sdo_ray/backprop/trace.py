@@ -127,7 +127,10 @@ def trace(
 
 
 class Trace:
-    """Where the sampler is, and what has been kept so far. Made by `trace`; `steps_taken` is for its user."""
+    """Where the sampler is, and what has been kept so far. Made by `trace`.
+
+    `steps_taken` and `latents_have_gradient`, of the newest latents, are for its user.
+    """
 
     def __init__(
         self,
@@ -150,6 +153,7 @@ class Trace:
         self._denoisers = denoisers
         self._processors = {name: attention_processors(module) for name, module in denoisers.items()}
         self.step = 0
+        self.latents_have_gradient = False
         self._stepped = False
         # Where the graphs of kept denoiser calls end: what coupling lets gradient through to.
         self._outputs: set[Node] = set()
@@ -229,6 +233,7 @@ class Trace:
             legal = "0: the noise of its steps is that of the estimator's kernel"
             raise TraceError("eta", given["eta"], legal, "leave the pipeline's eta out")
         result = step(*bound.args, **bound.kwargs)
+        self.latents_have_gradient = any(stepped.requires_grad for stepped in floating(result))
         stochastic, shift = self.stochastic, self.shifts.pop(self.steps_taken, None)
         if stochastic is not None:
             result = _changed(result, lambda stepped: stochastic.after(self.step, stepped, z, o))

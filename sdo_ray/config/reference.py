@@ -22,10 +22,10 @@ HEAD = """# Configuration
 <!-- Change the settings' declarations, then: python -m pipelines.reference > docs/configuration.md -->
 
 A run is one YAML file. `--set section.key=value` changes one setting on the command line, the value in YAML; lists are
-indexed from 0, as in `--set rewards.terms.0.weight=2`, and `null` takes a section, mapping or list back to its default,
-as in `--set model.train=full --set model.lora=null`. An unknown key, a value of another type and a combination that cannot
-work are refused before anything starts. A relative path in a setting of type path starts at the directory of the YAML
-file, one that `--set` gives at the working directory; so do `run.storage`, where results go, and models.
+indexed from 0, as in `--set rewards.terms.0.weight=2`, and `null` takes a section, mapping or list back to its
+default, as in `--set model.train=full --set model.lora=null`. An unknown key, a value of another type and a combination
+that cannot work are refused before anything starts. A relative path in a setting of type path starts at the directory
+of the YAML file, one that `--set` gives at the working directory; so do `run.storage`, where results go, and models.
 
 A whole run, `{example}`:
 
