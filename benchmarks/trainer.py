@@ -62,7 +62,7 @@ def main() -> None:
         times = [time.process_time()]
         terms = engine.module.terms(each for table in arrived for each in Contribution.from_arrow(table))
         times.append(time.process_time())
-        make_step(engine, terms, given.contributions)
+        make_step(engine, terms, given.contributions, 1e-4)
         times.append(time.process_time())
         dump_tensors(policy_weights(engine))
         times.append(time.process_time())

@@ -2,6 +2,7 @@
 
 checkpoint/  engine/...            optimizer and weights as DeepSpeed shards them, one file a worker
              adapter.safetensors   the policy, parameter name -> float32
+             average.safetensors   with `training.average`: the average of the policies, likewise
              progress.json         {"update": u, "reports": [...]}: u updates are in the policy
 """
 
@@ -20,10 +21,11 @@ import torch
 import torch.distributed
 
 from sdo_ray.rollout.records import load_tensors
-from sdo_ray.training.engine import policy_weights
 from sdo_ray.training.records import UpdateReport
 
-POLICY, PROGRESS = "adapter.safetensors", "progress.json"
+POLICY, AVERAGE, PROGRESS = "adapter.safetensors", "average.safetensors", "progress.json"
+
+Weights = Mapping[str, torch.Tensor]
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one whose updates since the checkpoint before had the highest mean reward."""
@@ -32,7 +34,9 @@ SCORE = "reward"
 """The metric that says which is best."""
 
 
-def save(engine: Any, update: int, reports: Sequence[UpdateReport], every: int) -> None:
+def save(
+    engine: Any, update: int, reports: Sequence[UpdateReport], every: int, policy: Weights, average: Weights | None
+) -> None:
     """Checkpoint a policy with `update` updates; to be called by all workers, and waits for all.
 
     Args:
@@ -40,21 +44,31 @@ def save(engine: Any, update: int, reports: Sequence[UpdateReport], every: int) 
         update: updates in the policy.
         reports: of all of them.
         every: updates between checkpoints, over whose reports the score is a mean.
+        policy: the first worker's `policy_weights`.
+        average: the first worker's average of the policies, if there is one.
     """
     rewards = [report.reward.mean for report in reports[-every:] if report.reward.mean is not None]
     # Ray takes the lowest for one without a score.
     score = {SCORE: statistics.fmean(rewards)} if rewards else {}
     with tempfile.TemporaryDirectory() as directory:
-        write(engine, Path(directory), update, reports)
+        write(engine, Path(directory), update, reports, policy, average)
         ray.train.report({"update": update} | score, checkpoint=ray.train.Checkpoint.from_directory(directory))
 
 
-def write(engine: Any, directory: Path, update: int, reports: Sequence[UpdateReport]) -> None:
-    """The files of a checkpoint, each worker's its own; to be called by all workers."""
+def write(
+    engine: Any,
+    directory: Path,
+    update: int,
+    reports: Sequence[UpdateReport],
+    policy: Weights,
+    average: Weights | None,
+) -> None:
+    """The files of a checkpoint, each worker's its own; to be called by all workers; see `save`."""
     engine.save_checkpoint(str(directory), tag="engine", exclude_frozen_parameters=True)
-    weights = policy_weights(engine)
     if torch.distributed.get_rank() == 0:
-        safetensors.torch.save_file(weights, directory / POLICY)
+        safetensors.torch.save_file(dict(policy), directory / POLICY)
+        if average is not None:
+            safetensors.torch.save_file(dict(average), directory / AVERAGE)
         progress = {"update": update, "reports": [report.to_json() for report in reports]}
         (directory / PROGRESS).write_text(json.dumps(progress))
 
@@ -67,8 +81,8 @@ def restore(engine: Any, checkpoint: ray.train.Checkpoint) -> tuple[int, list[Up
 
 
 def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
-    """Room for `KEPT` checkpoints and one in the making: weights twice, master weights and two moments, in float32."""
-    return 5 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
+    """Room for `KEPT` checkpoints and one in the making, in float32: weights twice, average, masters, two moments."""
+    return 6 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
 
 
 def kept(run_path: str, filesystem: Any = None) -> dict[int, ray.train.Checkpoint]:
@@ -94,8 +108,16 @@ def read_progress(checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateRep
 
 
 def read_policy(checkpoint: ray.train.Checkpoint) -> dict[str, torch.Tensor]:
-    """What is trained, name -> float32 weights, of a checkpoint."""
-    return load_tensors(_read(checkpoint, POLICY))
+    """What a checkpoint has to hand out, name -> float32 weights: the average of the policies, or else the newest."""
+    return read_average(checkpoint) or load_tensors(_read(checkpoint, POLICY))
+
+
+def read_average(checkpoint: ray.train.Checkpoint) -> dict[str, torch.Tensor] | None:
+    """The average of the policies; None without one."""
+    try:
+        return load_tensors(_read(checkpoint, AVERAGE))
+    except FileNotFoundError:
+        return None
 
 
 def _read(checkpoint: ray.train.Checkpoint, name: str) -> bytes:

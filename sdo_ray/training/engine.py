@@ -11,6 +11,7 @@ import torch.distributed
 
 from sdo_ray.training.equal_calls import equal_calls
 from sdo_ray.training.modules import Denoisers, Policy
+from sdo_ray.training.optimizer import AnchoredAdamW
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 
@@ -20,7 +21,7 @@ def make_engine(
     """A DeepSpeed engine; to be called by all workers, in an initialised process group.
 
     Args:
-        module: what it holds.
+        module: what it holds, with policy version 0.
         training: step size and clipping.
         trainers: the ZeRO stage, and whether they have GPUs.
         contributions: that each worker gets for an update.
@@ -39,25 +40,28 @@ def make_engine(
         "gradient_accumulation_steps": module.num_terms(contributions),
         "gradient_clipping": training.max_grad_norm,
         "zero_optimization": {"stage": trainers.zero_stage},
-        "optimizer": {
-            "type": "AdamW",
-            "params": {"lr": training.learning_rate, "weight_decay": training.weight_decay, "torch_adam": True},
-        },
+        "zero_allow_untested_optimizer": True,  # it is AdamW
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=trained, config=config)
+    optimizer = AnchoredAdamW(trained, training.learning_rate, training.weight_decay)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    sharded = trainers.zero_stage == 3
+    optimizer.anchor(
+        engine.optimizer.fp32_partitioned_groups_flat if sharded else engine.optimizer.single_partition_of_fp32_groups
+    )
     return engine
 
 
-def make_step(engine: Any, terms: Sequence[Any], num_samples: int) -> float | None:
+def make_step(engine: Any, terms: Sequence[Any], num_samples: int, lr: float) -> float | None:
     """One optimizer step UP the mean reward of the global batch.
 
     Args:
         engine: from `make_engine`.
         terms: this worker's, from its module's `terms`.
         num_samples: this worker's that count.
+        lr: the step size.
 
     Returns:
         Norm of the mean gradient over all workers, before clipping. If no sample of any worker counts, 0.0, and no step
@@ -71,6 +75,8 @@ def make_step(engine: Any, terms: Sequence[Any], num_samples: int) -> float | No
     scale = -torch.distributed.get_world_size() * len(terms) / total
     if isinstance(engine.module, Denoisers):
         terms = equal_calls(terms, list(engine.module.denoisers), engine.device)
+    for group in engine.optimizer.param_groups:
+        group |= {"lr": lr, "weight_decay": 0.0}  # checkpoints of earlier versions bring a decay to zero
     for term in terms:
         engine.backward(scale * engine(term))
         engine.step()  # which looks for infinities first, of all workers
@@ -78,9 +84,15 @@ def make_step(engine: Any, terms: Sequence[Any], num_samples: int) -> float | No
 
 
 def policy_weights(engine: Any) -> dict[str, torch.Tensor]:
-    """Parameter name -> weights, whole, float32, on the CPU; to be called by all workers."""
+    """Parameter name -> weights, whole, float32, on the CPU of the first worker, for the others nothing.
+
+    To be called by all workers. Of sharded weights one parameter is gathered at a time.
+    """
     from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-    named = engine.module.named()
-    with GatheredParameters(list(named.values()), enabled=engine.zero_optimization_stage() == 3):
-        return {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
+    weights, sharded = {}, engine.zero_optimization_stage() == 3
+    for name, parameter in engine.module.named().items():
+        with GatheredParameters([parameter], enabled=sharded):
+            if torch.distributed.get_rank() == 0:
+                weights[name] = parameter.detach().to("cpu", copy=True)
+    return weights

@@ -37,13 +37,54 @@ class TrainerSettings(Settings):
         return self
 
 
+class ScheduleSettings(Settings):
+    """The step size as a share of `training.learning_rate`, by the update."""
+
+    warmup: int = Field(0, ge=0, description="Updates over which it rises to 1, along a line.")
+    decay: Literal["none", "linear", "cosine"] = Field("none", description="How it falls after that.")
+    until: int = Field(
+        0,
+        ge=0,
+        description="The update at which it has fallen to `floor`, where it stays; for `decay` other than none.",
+    )
+    floor: float = Field(0.0, ge=0, le=1, description="The share that it falls to.")
+
+    @model_validator(mode="after")
+    def _falls_after_it_has_risen(self) -> Self:
+        if self.decay != "none" and self.until <= self.warmup:
+            raise ValueError(
+                f"until is {self.until}, and has to be above warmup = {self.warmup} with decay = {self.decay!r}; give "
+                "`training.updates`, to fall over the whole run"
+            )
+        if self.decay == "none" and (self.until or self.floor):
+            raise ValueError(
+                "until and floor say how the step size falls, and decay is 'none'; choose linear or cosine"
+            )
+        return self
+
+
 class TrainingSettings(Settings):
     """The policy updates."""
 
     updates: int = Field(100, ge=1, description="Policy updates in the run.")
     batch_size: int = Field(32, ge=1, description="Samples an update learns from, over all samplers.")
-    learning_rate: float = Field(3e-4, gt=0, description="AdamW step size.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW decay, which pulls the adapter back to the base model.")
+    learning_rate: float = Field(3e-4, gt=0, description="AdamW step size, the highest of the schedule.")
+    schedule: ScheduleSettings = Field(
+        default_factory=ScheduleSettings, description="How the step size changes; by default not at all."
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="AdamW's decoupled decay. It pulls what is trained, of whatever kind, to its values at the start, "
+        "those of the base model.",
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of an exponential moving average of the policies, such as 0.99, which is then what is "
+        "evaluated and handed out. Samplers go on with the newest policy. 0 hands out the newest.",
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="The update's gradient is clipped to this norm.")
     max_policy_lag: int = Field(
         0,

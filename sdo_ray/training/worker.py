@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray.train
+import torch
 import torch.distributed
 from ray.data.exceptions import UserCodeException
 
@@ -26,11 +27,13 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
 from sdo_ray.training import checkpoints
+from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.gathering import check_rows, gather_numbers
 from sdo_ray.training.modules import Denoisers, Policy
+from sdo_ray.training.optimizer import learning_rate
 from sdo_ray.training.records import UpdateReport, summarize
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
@@ -82,11 +85,13 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     weights = load_tensors(worker.initial_policy)
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
-    start, reports = 0, list[UpdateReport]()
+    training, start, reports, averaged = worker.training, 0, list[UpdateReport](), None
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         start, reports = checkpoints.restore(engine, checkpoint)
-    _publish(worker.policies, start, engine)
-    for update in range(start, worker.training.updates):
+        averaged = checkpoints.read_average(checkpoint)
+    policy = _publish(worker.policies, start, engine)
+    average = Average(averaged or policy, training.average) if training.average else None
+    for update in range(start, training.updates):
         began = time.monotonic()
         mine: list[Contribution] = []
         terms = module.terms(_taken(arrived, update, per_worker, worker.channel, mine))
@@ -94,7 +99,8 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
         samples = worker.rows_per_contribution * worker.samples_per_prompt
         everyone = gather_numbers(mine, worker.rewards, samples, engine.device)
         check_rows(everyone, update, worker.contributions_per_update, worker.rows_per_contribution)
-        norm = make_step(engine, terms, sum(contribution.num_samples for contribution in mine))
+        samples = sum(contribution.num_samples for contribution in mine)
+        norm = make_step(engine, terms, samples, learning_rate(training, update))
         report = summarize(everyone, gradient_norm=norm or 0.0, waiting=waited, seconds=time.monotonic() - began)
         if norm is None:
             logger.warning(
@@ -102,12 +108,14 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
             )
             report = report.without_step()
         reports.append(report)
-        _publish(worker.policies, update + 1, engine)
-        done, every, ending = update + 1, worker.training.checkpoint_every, _file(worker.channel, report, engine.device)
+        policy = _publish(worker.policies, update + 1, engine)
+        if average is not None:
+            average.add(policy)
+        done, every, ending = update + 1, training.checkpoint_every, _file(worker.channel, report, engine.device)
         if ending is RollBack:
             return
-        if done % every == 0 or done == worker.training.updates or ending is not None:
-            checkpoints.save(engine, done, reports, every)
+        if done % every == 0 or done == training.updates or ending is not None:
+            checkpoints.save(engine, done, reports, every, policy, None if average is None else average.weights)
         if ending is not None:
             return
 
@@ -171,10 +179,12 @@ def _next(arrived: Arrived, update: int) -> Contribution:
     return contribution
 
 
-def _publish(policies: Policies, version: int, engine: Any) -> None:
+def _publish(policies: Policies, version: int, engine: Any) -> dict[str, torch.Tensor]:
+    """Publish the policy, by one worker, and return it to that."""
     weights = policy_weights(engine)
     if torch.distributed.get_rank() == 0:
         policies.publish(version, dump_tensors(weights))
+    return weights
 
 
 ENDINGS: tuple[type[Stop] | type[RollBack] | None, ...] = (None, Stop, RollBack)

@@ -58,9 +58,13 @@ def stream_of(rewards: Sequence[float], preview: bytes | None = None) -> Callabl
     return stream
 
 
-def worker_config(policies: Policies, channel: Channel, updates: int, every: int = 2) -> WorkerConfig:
+def worker_config(
+    policies: Policies, channel: Channel, updates: int, every: int = 2, average: float = 0.0
+) -> WorkerConfig:
     """Of one worker on a CPU, with no base model."""
-    training = TrainingSettings(updates=updates, batch_size=2 * PER_UPDATE, checkpoint_every=every, learning_rate=0.01)
+    training = TrainingSettings(
+        updates=updates, batch_size=2 * PER_UPDATE, checkpoint_every=every, learning_rate=0.01, average=average
+    )
     trainers = TrainerSettings(num_cpus=0.5, max_failures=0)
     model = ModelSettings(base="none")
     return WorkerConfig(model, training, trainers, PER_UPDATE, ("a",), dump_tensors(WEIGHTS), policies, channel)

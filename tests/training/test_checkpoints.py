@@ -7,7 +7,17 @@ import ray.train
 import safetensors.torch
 import torch
 
-from sdo_ray.training.checkpoints import KEPT, POLICY, PROGRESS, checkpoint_bytes, kept, read_policy, read_progress
+from sdo_ray.training.checkpoints import (
+    AVERAGE,
+    KEPT,
+    POLICY,
+    PROGRESS,
+    checkpoint_bytes,
+    kept,
+    read_average,
+    read_policy,
+    read_progress,
+)
 from tests.support.updates import report
 
 
@@ -27,6 +37,15 @@ def test_progress_and_policy_are_read_by_themselves(tmp_path: Path) -> None:
     assert torch.equal(policy["b"], torch.ones(2))
 
 
+def test_the_average_is_handed_out_where_there_is_one(tmp_path: Path) -> None:
+    found = checkpoint(tmp_path, {"update": 2, "reports": []})
+    assert read_average(found) is None
+    safetensors.torch.save_file({"a": torch.full((3,), 0.5)}, tmp_path / AVERAGE)
+    for found_there in (read_average(found), read_policy(found)):
+        assert found_there is not None
+        assert torch.equal(found_there["a"], torch.full((3,), 0.5))
+
+
 def test_progress_of_earlier_versions_is_read(tmp_path: Path) -> None:
     old = report(0).to_json()
     old["num_left_out"] = old.pop("num_skipped")
@@ -38,4 +57,4 @@ def test_a_run_that_has_saved_nothing_has_none(tmp_path: Path) -> None:
 
 
 def test_room_is_asked_for_those_kept_and_the_next() -> None:
-    assert checkpoint_bytes({"a": torch.zeros(10)}) == 10 * 4 * 5 * (KEPT + 1)
+    assert checkpoint_bytes({"a": torch.zeros(10)}) == 10 * 4 * 6 * (KEPT + 1)

@@ -18,9 +18,10 @@ from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, load_tensors
 from sdo_ray.training import checkpoints
+from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.decisions import RollBack, Stop
-from sdo_ray.training.engine import make_engine, make_step
+from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.modules import Policy
 from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
 from tests.support.contributions import PER_UPDATE, WEIGHTS, contribution, stream_of, worker_config
@@ -114,25 +115,40 @@ def test_a_roll_back_ends_training_without_one(policies: Policies, channel: Chan
     assert result.metrics["update"] == 2
 
 
-def test_from_a_checkpoint_it_goes_on_to_the_same_bits(policies: Policies, channel: Channel, tmp_path: Path) -> None:
-    config = worker_config(policies, channel, updates=4)
+def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
+    policies: Policies, channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    averages = []
+
+    def save(*arguments: Any) -> None:
+        write(*arguments)
+        averages.append({name: tensor.clone() for name, tensor in arguments[-1].items()})
+
+    write = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", save)
+    config = worker_config(policies, channel, updates=4, every=4, average=0.5)
     run(config, stream_of([1.0] * 4)(0))
-    unbroken = version(policies, 4)
+    whole = version(policies, 4)
 
     def resumed(given: dict[str, WorkerConfig]) -> None:
         engine = make_engine(Policy(WEIGHTS), config.training, config.trainers, PER_UPDATE)
+        average = Average(WEIGHTS, 0.5)
         for update in range(2):
             terms = engine.module.terms(contribution(update, part) for part in range(PER_UPDATE))
-            make_step(engine, terms, 2 * PER_UPDATE)
-        checkpoints.write(engine, tmp_path, 2, [])
+            make_step(engine, terms, 2 * PER_UPDATE, config.training.learning_rate)
+            average.add(policy_weights(engine))
+        checkpoints.write(engine, tmp_path, 2, [], policy_weights(engine), average.weights)
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(tmp_path)))
         train_worker(given)
 
     again = Policies.start(max_policy_lag=10)
-    run(worker_config(again, Channel.start(), updates=4), stream_of([1.0] * 4)(2), resumed)
+    run(replace(config, policies=again, channel=Channel.start()), stream_of([1.0] * 4)(2), resumed)
     with pytest.raises(LookupError, match="up to 1 is kept"):
         again.newest(1)
-    assert all(torch.equal(version(again, 4)[name], unbroken[name]) for name in unbroken)
+    assert all(torch.equal(version(again, 4)[name], whole[name]) for name in whole)
+    unbroken, broken = averages
+    assert all(torch.equal(unbroken[name], broken[name]) for name in whole)
+    assert not torch.equal(unbroken["a"], whole["a"])
 
 
 def test_contributions_out_of_turn_or_too_few_end_it(policies: Policies, channel: Channel) -> None:
