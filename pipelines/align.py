@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -22,7 +23,8 @@ from pipelines.job import run_job
 from pipelines.progress import Progress
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
-from sdo_ray.config.align import AlignSettings, check_align, said_of_prompts
+from sdo_ray.config.align import AlignSettings, check_align, prompts_of, said_of_prompts
+from sdo_ray.config.inputs import Inputs
 from sdo_ray.config.run import keep_model, model_of, open_run
 from sdo_ray.dry_batch.batch import check_by_dry_batch
 from sdo_ray.evaluation.closing import closing_evaluation
@@ -45,7 +47,16 @@ from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
 from sdo_ray.training.gauges import RunGauges
-from sdo_ray.training.group import RunGivenUp, end_training, final_policy, has_ended, progress, train
+from sdo_ray.training.group import (
+    RunGivenUp,
+    check_updates,
+    end_training,
+    final_policy,
+    has_ended,
+    is_extended,
+    progress,
+    train,
+)
 from sdo_ray.training.group_watch import GroupWatch
 from sdo_ray.training.health import Health
 from sdo_ray.training.update_log import UpdateLog
@@ -67,7 +78,12 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     settings = given.model_copy(update={"model": model_of(given.model, run)})
     with under("model"):
         initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
-    if (outcome := known_outcome(run, read_outcome)) is not None:
+    inputs = Inputs(prompts_of(settings))
+    inputs.check(run)
+    updates = settings.training.updates
+    with under("training"):
+        check_updates(run, updates)
+    if (outcome := known_outcome(run, lambda run: _outcome_of(run, updates))) is not None:
         return outcome
     uri = check_run(settings, run, checkpoint_bytes(initial))
     if not progress(run)[0]:
@@ -82,9 +98,10 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     policies = Policies.start(settings.training.max_policy_lag)
     with tracked_run(given, run, uri) as tracked:
         keep_model(run, settings.model)
+        inputs.keep(run)
         log = UpdateLog(tracked)
         log.catch_up(progress(run)[1])
-        if not has_ended(run, settings.training.updates):
+        if not has_ended(run, updates):
             _train(settings, run, initial, policies, rewards, [log, *observers])
         policy = final_policy(run, initial)
         print(f"version {policy.version}: {policy.why}\ncomparing it with the base on held-out prompts", flush=True)
@@ -97,8 +114,14 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         outcome = hand_out(
             run, tracked, settings.model, policy.weights, comparison, made, settings.tracking, learned_from
         )
-        write_outcome(run, outcome)
+        write_outcome(run, outcome := replace(outcome, updates=updates))
     return outcome
+
+
+def _outcome_of(run: RunDirectory, updates: int) -> Outcome | None:
+    """The outcome of a run that is complete with so many updates."""
+    outcome = read_outcome(run)
+    return None if outcome is None or is_extended(run, updates, outcome.updates) else outcome
 
 
 def _train(

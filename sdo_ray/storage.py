@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -50,13 +51,25 @@ class RunDirectory:
         """The full name of a file in it: a path, or a URI."""
         return below(self.uri, name)
 
-    def read_json(self, name: str) -> Any:
-        """The content of a JSON file, or None if there is none."""
+    def read_json(self, name: str, lost: str = "what it says is made again") -> Any:
+        """The content of a JSON file, or None if there is none.
+
+        Args:
+            name: of the file.
+            lost: in words, what goes with the file where it is deleted.
+
+        Raises:
+            SettingsError: it is damaged, such as by a disk that was full; `lost` is said.
+        """
         try:
             with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
                 return json.loads(stream.read())
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            got = f"{self.place(name)} is damaged: {error}"
+            fix = f"restore it, or delete it and run the same command again; lost with it: {lost}"
+            raise SettingsError(Problem("run.storage", got, fix=fix)) from None
 
     def write(self, name: str, data: bytes) -> str:
         """Write a file, which is there whole or not at all whatever is killed meanwhile; returns its full name."""
@@ -111,5 +124,7 @@ class RunDirectory:
             for block in blocks:
                 stream.write(block)
         if written != target:
+            with Path(written).open("rb") as file:
+                os.fsync(file.fileno())  # a name for what is on the disk
             self.filesystem.move(written, target)
         return self.place(name)

@@ -100,15 +100,23 @@ def said_of_prompts(settings: AlignSettings) -> list[str]:
         SettingsError: the model's tokenizers cannot be read.
     """
     options = settings.sampling.options
-    given = {
-        "prompts.train": read_prompts(settings.prompts.train, settings.prompts.column),
-        "evaluation.prompts": read_prompts(settings.evaluation.prompts, settings.evaluation.column),
+    given: dict[str, list[str]] = {
+        **prompts_of(settings),
         "tracking.preview_prompts": settings.tracking.preview_prompts,
         "sampling.options.negative_prompt": [v for v in [options.get("negative_prompt")] if isinstance(v, str)],
     }
     with under("model"):
         tokenizers = tokenizers_of(settings.model.reference)
     return [f"{setting}: {said}" for setting, prompts in given.items() if (said := what_is_cut(tokenizers, prompts))]
+
+
+def prompts_of(settings: AlignSettings) -> dict[str, list[str]]:
+    """Setting -> the prompts of the file that it names."""
+    evaluation = settings.evaluation
+    return {
+        "prompts.train": list(read_prompts(settings.prompts.train, settings.prompts.column)),
+        "evaluation.prompts": read_heldout(evaluation.prompts, evaluation.column)["prompt"].to_pylist(),
+    }
 
 
 def _check_model(settings: AlignSettings) -> None:

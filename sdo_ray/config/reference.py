@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from sdo_ray.settings import IsPath, Settings
+from sdo_ray.settings import IsPath, Settings, may_change
 
 EXAMPLE = "pipelines/configs/emoji.yaml"
 REPOSITORY = Path(__file__).parents[2]
@@ -36,6 +36,8 @@ Where things are that belong to the machine and not to the run is said by the en
 join (`ray job submit` sets it; without it, a run starts Ray on its machine), `RAY_AUTH_MODE` and `RAY_AUTH_TOKEN_PATH`,
 its token, and `MLFLOW_TRACKING_URI`, the MLflow server (without it, a database file in the run's storage).
 """
+
+MAY_CHANGE = " *May be another when the run is resumed.*"
 
 KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
@@ -69,7 +71,7 @@ def _section(kind: type[Settings], prefix: str, about: str) -> Iterator[str]:
                 _type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
                 _default(field),
                 _legal(field),
-                field.description or "",
+                (field.description or "") + (MAY_CHANGE if may_change(field) else ""),
             )
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         yield ""

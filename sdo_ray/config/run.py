@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from sdo_ray.models.files import pinned
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.settings import Problem, Settings, SettingsError, relative_paths, under
+from sdo_ray.settings import Problem, Settings, SettingsError, changeable, relative_paths, under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
@@ -54,7 +54,7 @@ class JobSettings(Protocol):
 def has_begun(settings: JobSettings) -> bool:
     """Whether a run of this name is there; not, where its storage cannot be read."""
     try:
-        return RunDirectory(settings.run.storage, settings.run.name).read_json(FILE) is not None
+        return _known(RunDirectory(settings.run.storage, settings.run.name)) is not None
     except (OSError, SettingsError):
         return False  # said by `open_run`
 
@@ -63,39 +63,55 @@ def open_run(settings: JobSettings) -> RunDirectory:
     """The run's directory, which need not exist yet; nothing is written.
 
     Raises:
-        SettingsError: the storage cannot be read, or a run of this name exists with other settings; every difference is
-            listed.
+        SettingsError: the storage cannot be read, or a run of this name exists with other settings than those that may
+            change, see `MAY_CHANGE`; every difference is listed.
     """
     run = RunDirectory(settings.run.storage, settings.run.name)
     try:
-        known, given = _as_now(run.read_json(FILE), settings), settings.to_dict()
+        known = _as_now(_known(run), settings)
     except OSError as error:
         cause = str(error).splitlines()[0]
         got = f"{settings.run.storage!r} cannot be read: {cause}"
         raise SettingsError(Problem("run.storage", got, fix="correct it, or the access to it")) from None
     if known is None:
         return run
-    _start_here(known, settings)
-    _start_here(given, settings)
-    if known != given:
-        before, now = flatten(known), flatten(given)
-        problems = [
-            Problem(
-                key,
-                f"the run {settings.run.name!r} has {before.get(key, 'nothing')}, got {now.get(key, 'nothing')}",
-            )
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
+    differences = _differences(known, settings)
+    kind: Any = type(settings)
+    free = {*changeable(kind, known), *changeable(kind, settings.to_dict())}
+    problems = [
+        Problem(key, f"the run {settings.run.name!r} has {before}, got {now}")
+        for key, (before, now) in differences.items()
+        if key not in free
+    ]
+    if problems:
         raise SettingsError(
             *problems,
             Problem(
                 "run.name",
                 f"{run.uri} was started with other settings, listed above",
-                fix="use them to resume, or another name",
+                "where it runs, how long and how often may change, see docs/configuration.md",
+                "use them to resume, or another name",
             ),
         )
     return run
+
+
+def _known(run: RunDirectory) -> dict[str, Any] | None:
+    known: dict[str, Any] | None = run.read_json(FILE, lost="what the run is bound to; give it the same settings again")
+    return known
+
+
+def _differences(known: dict[str, Any], settings: JobSettings) -> dict[str, tuple[str, str]]:
+    """Setting -> what the run has, and what is given."""
+    given = settings.to_dict()
+    _start_here(known, settings)
+    _start_here(given, settings)
+    before, now = flatten(known), flatten(given)
+    return {
+        key: (before.get(key, "nothing"), now.get(key, "nothing"))
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    }
 
 
 def _as_now(known: dict[str, Any] | None, settings: JobSettings) -> dict[str, Any] | None:
@@ -130,8 +146,12 @@ def keep_model(run: RunDirectory, model: ModelSettings) -> None:
 
 
 def keep_settings(run: RunDirectory, settings: JobSettings) -> None:
-    """Bind the run's name to these settings; called once nothing can be refused any more.
+    """Bind the run's name to these settings, and say which are others than before.
 
-    A run that was refused for a cluster too small, say, can so be started under its name with the settings mended.
+    Called once nothing can be refused any more: a run that was refused for a cluster too small, say, can so be started
+    under its name with the settings mended.
     """
+    if (known := _as_now(_known(run), settings)) is not None:
+        for key, (before, now) in _differences(known, settings).items():
+            print(f"{run.name}: {key} was {before} and is {now} from here on", flush=True)
     run.write_json(FILE, settings.to_dict())

@@ -35,6 +35,8 @@ class Outcome:
     """Every evaluator, the aligned model as candidate against the base, on held-out prompts."""
     places: Mapping[str, str]
     """In words -> path, URI or command."""
+    updates: int | None = None
+    """How many the run was asked for; None of a run of an earlier version."""
 
     def __str__(self) -> str:
         width = max(len(what) for what in self.places)
@@ -68,16 +70,17 @@ def as_metrics(lines: Sequence[Line]) -> dict[str, float]:
 
 def write_outcome(run: RunDirectory, outcome: Outcome) -> None:
     """Mark the run as complete."""
-    data = {"comparisons": [_record(line) for line in outcome.lines], "places": dict(outcome.places)}
+    data: dict[str, Any] = {"comparisons": [_record(line) for line in outcome.lines], "places": dict(outcome.places)}
+    data |= {} if outcome.updates is None else {"updates": outcome.updates}
     run.write(FILE, json.dumps(data, indent=2).encode())
 
 
 def read_outcome(run: RunDirectory) -> Outcome | None:
     """The outcome of a complete run, None of any other."""
-    data = run.read_json(FILE)
+    data = run.read_json(FILE, lost="the closing comparison, which is made again")
     if data is None:
         return None
-    return Outcome(tuple(map(_line, data["comparisons"])), data["places"])
+    return Outcome(tuple(map(_line, data["comparisons"])), data["places"], data.get("updates"))
 
 
 def _column(name: str) -> str:

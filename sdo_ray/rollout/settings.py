@@ -12,7 +12,7 @@ from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
 from rewards.terms import RewardTerm, Smoothing, check_gradient, check_weight
 from sdo_ray import policy_gradient
-from sdo_ray.settings import PathsAmong, Settings, SettingsPath
+from sdo_ray.settings import MAY_CHANGE, PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
 """Where the denoiser's backward pass runs."""
@@ -110,24 +110,32 @@ class RewardActorSettings(Settings):
     options: Annotated[dict[str, Any], PathsAmong(_path_options)] = Field(
         default_factory=dict, description="Arguments of the reward's constructor."
     )
-    num_cpus: float = Field(1.0, ge=0, description="CPU cores of its actor, and its torch threads.")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs of its actor.")
+    num_cpus: Annotated[float, MAY_CHANGE] = Field(
+        1.0, ge=0, description="CPU cores of its actor, and its torch threads."
+    )
+    num_gpus: Annotated[float, MAY_CHANGE] = Field(0.0, ge=0, description="GPUs of its actor.")
     runtime_env: dict[str, Any] = Field(
         default_factory=dict,
         description="Ray runtime environment of its actor, for rewards with packages of their own.",
     )
-    count: int = Field(1, ge=1, description="Replicas of its actor; whichever is free takes the next batch.")
+    count: Annotated[int, MAY_CHANGE] = Field(
+        1, ge=1, description="Replicas of its actor; whichever is free takes the next batch."
+    )
     batch_size: int | None = Field(
         None,
         ge=1,
         description="Batches of several samplers that wait are scored as one of up to so many images; none: each by "
         "itself, as it takes for results that can be reproduced to the bit.",
     )
-    timeout: float = Field(
+    timeout: Annotated[float, MAY_CHANGE] = Field(
         300.0, gt=0, description="Seconds for the scores of a batch; then its actor is replaced, and it is tried again."
     )
-    start_timeout: float = Field(900.0, gt=0, description="Seconds until its actor is ready, packages installed.")
-    max_restarts: int = Field(3, ge=0, description="How often each actor is replaced within ten minutes.")
+    start_timeout: Annotated[float, MAY_CHANGE] = Field(
+        900.0, gt=0, description="Seconds until its actor is ready, packages installed."
+    )
+    max_restarts: Annotated[int, MAY_CHANGE] = Field(
+        3, ge=0, description="How often each actor is replaced within ten minutes."
+    )
 
     @property
     def key(self) -> str:
@@ -234,10 +242,12 @@ class MixSettings(Settings):
 class SamplerSettings(Settings):
     """The actors that sample and differentiate."""
 
-    count: int = Field(1, ge=1, description="Number of sampler actors.")
+    count: Annotated[int, MAY_CHANGE] = Field(1, ge=1, description="Number of sampler actors.")
     batch_size: int = Field(8, ge=1, description="Images a sampler makes at once.")
-    num_cpus: float = Field(1.0, ge=0, description="CPU cores of each, and its torch threads.")
-    num_gpus: float = Field(0.0, ge=0, le=1, description="GPUs of each; at most 1, as a sampler computes on one.")
+    num_cpus: Annotated[float, MAY_CHANGE] = Field(1.0, ge=0, description="CPU cores of each, and its torch threads.")
+    num_gpus: Annotated[float, MAY_CHANGE] = Field(
+        0.0, ge=0, le=1, description="GPUs of each; at most 1, as a sampler computes on one."
+    )
     gradient_dtype: GradientType = Field(
         "float32",
         description="What gradients travel as to the trainers, which add them up in float32. bfloat16 halves them, "

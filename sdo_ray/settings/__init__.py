@@ -3,8 +3,10 @@
 from sdo_ray.settings.base import Settings
 from sdo_ray.settings.paths import IsPath, PathsAmong, RelativePath, SettingsPath, relative_paths
 from sdo_ray.settings.problems import Problem, Problems, SettingsError, at, under
+from sdo_ray.settings.resuming import MAY_CHANGE, changeable, may_change
 
 __all__ = [
+    "MAY_CHANGE",
     "IsPath",
     "PathsAmong",
     "Problem",
@@ -14,6 +16,8 @@ __all__ = [
     "SettingsError",
     "SettingsPath",
     "at",
+    "changeable",
+    "may_change",
     "relative_paths",
     "under",
 ]

@@ -44,7 +44,7 @@ def check_tracked(uri: str, experiment: str, directory: RunDirectory) -> None:
         got = f"{experiment!r} was deleted in MLflow"
         raise SettingsError(Problem("tracking.experiment", got, fix=f"restore it, {restore}, or name another"))
     _check_rights(client, experiment, directory)
-    known = directory.read_json(FILE)
+    known = _known(directory)
     if known is None or known["tracking_uri"] != without_password(uri):
         return
     run_id, anew = known["run_id"], f"remove {directory.place(FILE)} to begin another, which gets all updates"
@@ -75,7 +75,7 @@ class TrackedRun:
 
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self.uri = uri
-        known = directory.read_json(FILE)
+        known = _known(directory)
         if known is None or known["tracking_uri"] != without_password(uri):
             self.run_id = self._start(experiment, directory, name, settings)
             directory.write_json(FILE, {"tracking_uri": without_password(uri), "run_id": self.run_id})
@@ -131,7 +131,7 @@ class TrackedRun:
 
     def adopt(self, directory: RunDirectory) -> None:
         """Show the MLflow run of another run's directory, if it has one, below this one."""
-        if (known := directory.read_json(FILE)) is not None:
+        if (known := _known(directory)) is not None:
             self.client.set_tag(known["run_id"], "mlflow.parentRunId", self.run_id)
 
     def __enter__(self) -> Self:
@@ -171,6 +171,13 @@ def _check_rights(client: MlflowClient, experiment: str, directory: RunDirectory
         raise SettingsError(
             Problem("tracking.experiment", got, fix="ask who made it for EDIT, or name one of your own")
         ) from None
+
+
+def _known(directory: RunDirectory) -> dict[str, str] | None:
+    """The MLflow run that goes on with a run."""
+    lost = "which MLflow run goes on with this one; another one begins, and gets all updates"
+    known: dict[str, str] | None = directory.read_json(FILE, lost)
+    return known
 
 
 def _legal(name: str) -> str:

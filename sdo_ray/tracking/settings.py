@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from sdo_ray.settings import Settings
+from sdo_ray.settings import MAY_CHANGE, Settings
 
 
 class ExperimentSettings(Settings):
@@ -28,7 +30,7 @@ class TrackingSettings(ExperimentSettings):
         description="Copy a base model from the hub into the registered model, rather than name its id and commit. "
         "Other base models are always copied.",
     )
-    preview_every: int = Field(10, ge=1, description="Updates between image grids.")
+    preview_every: Annotated[int, MAY_CHANGE] = Field(10, ge=1, description="Updates between image grids.")
     preview_prompts: list[str] = Field(
         default_factory=list, description="Prompts of the image grid, sampled with the same noise every time."
     )

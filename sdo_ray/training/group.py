@@ -13,6 +13,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
 from sdo_ray.training.channel import Channel
@@ -52,7 +53,30 @@ def progress(run: RunDirectory) -> tuple[int, list[UpdateReport]]:
 
 def has_ended(run: RunDirectory, updates: int) -> bool:
     """Whether there is nothing left to train: all `updates` are made, or it was decided to make no more."""
-    return run.read_json(ENDING) is not None or max(_kept(run), default=0) >= updates
+    return _ending(run) is not None or max(_kept(run), default=0) >= updates
+
+
+def check_updates(run: RunDirectory, updates: int) -> None:
+    """Refuse fewer updates than were made already.
+
+    Raises:
+        SettingsError: of `updates`.
+    """
+    if (made := max(_kept(run), default=0)) > updates:
+        got = f"got {updates}, and the run {run.name!r} has made {made}"
+        raise SettingsError(Problem("updates", got, fix="ask for as many, or more, or choose another run.name"))
+
+
+def is_extended(run: RunDirectory, updates: int, asked: int | None) -> bool:
+    """Whether a complete run is to make more updates than it was asked for, and can.
+
+    Args:
+        run: its directory.
+        updates: that are asked for now.
+        asked: that were asked for when it was completed; None if that is not known.
+    """
+    made = max(_kept(run), default=0)
+    return made > 0 and _ending(run) is None and updates > (made if asked is None else asked)
 
 
 def end_training(run: RunDirectory, decision: Stop | RollBack) -> None:
@@ -72,7 +96,7 @@ def final_policy(run: RunDirectory, initial: dict[str, torch.Tensor]) -> FinalPo
         run: its directory.
         initial: policy version 0.
     """
-    versions, ending = _kept(run), run.read_json(ENDING)
+    versions, ending = _kept(run), _ending(run)
     if ending is None:
         version, why = max(versions), "all updates were made"
     else:
@@ -148,6 +172,10 @@ def _reports_while(fit: Callable[[], Any], channel: Channel, last: int) -> Itera
             break
     if failure:
         raise failure[0]
+
+
+def _ending(run: RunDirectory) -> Any:
+    return run.read_json(ENDING, lost="that training was ended early, and why; it goes on to `training.updates`")
 
 
 def _kept(run: RunDirectory) -> dict[int, ray.train.Checkpoint]:

@@ -33,6 +33,57 @@ def test_the_same_settings_open_it_again_and_others_do_not(settings: AlignSettin
         open_run(other)
 
 
+def changed(settings: AlignSettings, **sections: dict[str, object]) -> AlignSettings:
+    update = {name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()}
+    return settings.model_copy(update=update)
+
+
+def test_where_how_long_and_how_often_may_change_and_is_said(
+    settings: AlignSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_settings(open_run(settings), settings)
+    terms = [term.model_copy(update={"num_gpus": 1.0, "timeout": 9.0}) for term in settings.rewards.terms]
+    other = changed(
+        settings,
+        samplers={"count": 7, "num_gpus": 1.0},
+        trainers={"max_failures": 9, "num_cpus": 2.0},
+        training={"updates": 9, "checkpoint_every": 1},
+        tracking={"preview_every": 2},
+        rewards={"terms": terms},
+    )
+    keep_settings(open_run(other), other)
+    said = capsys.readouterr().out
+    assert "tiny: samplers.count was 2 and is 7 from here on" in said
+    assert said.count("from here on") == 7 + 2 * len(terms)
+    keep_settings(open_run(other), other)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("samplers", {"batch_size": 4}),
+        ("training", {"learning_rate": 0.5}),
+        ("training", {"max_policy_lag": 1}),
+        ("trainers", {"zero_stage": 1}),
+        ("run", {"seed": 4}),
+    ],
+)
+def test_the_mathematics_may_not_change(settings: AlignSettings, section: str, values: dict) -> None:
+    keep_settings(open_run(settings), settings)
+    other = changed(settings, samplers={"count": 7})
+    with pytest.raises(SettingsError) as caught:
+        open_run(changed(other, **{section: values}))
+    assert [problem.setting for problem in caught.value.problems] == [f"{section}.{next(iter(values))}", "run.name"]
+
+
+def test_damaged_settings_say_what_to_do(settings: AlignSettings) -> None:
+    run = open_run(settings)
+    run.write("settings.json", b'{"run": {"na')
+    with pytest.raises(SettingsError, match=r"settings\.json is damaged: .* give it the same settings again"):
+        open_run(settings)
+
+
 def test_demands_count_what_runs_at_once(settings: AlignSettings) -> None:
     said = [str(demand) for demand in settings.demands()]
     assert said[0] == "samplers: 2 x (1 CPU)"

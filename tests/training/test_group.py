@@ -9,11 +9,22 @@ import ray
 import torch
 
 from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import kept
 from sdo_ray.training.decisions import RollBack, Stop
-from sdo_ray.training.group import TRAIN, RunGivenUp, end_training, final_policy, has_ended, progress, train
+from sdo_ray.training.group import (
+    TRAIN,
+    RunGivenUp,
+    check_updates,
+    end_training,
+    final_policy,
+    has_ended,
+    is_extended,
+    progress,
+    train,
+)
 from tests.support.contributions import WEIGHTS, stream_of, worker_config
 
 
@@ -44,7 +55,14 @@ def test_newest_and_best_are_kept_and_the_driver_decides_which_goes_out(run: Run
     assert seen == list(range(8))
     assert versions(run) == [4, 6]
     assert not has_ended(run, 10)
+    check_updates(run, 6)
+    with pytest.raises(SettingsError, match=r"^updates: got 5, and the run 'run' has made 6;"):
+        check_updates(run, 5)
+    # A complete run goes on for more updates than it was asked for, known or made.
+    assert [is_extended(run, updates, 10) for updates in (9, 10, 11)] == [False, False, True]
+    assert [is_extended(run, updates, None) for updates in (6, 7)] == [False, True]
     end_training(run, ending)
+    assert not is_extended(run, 20, 10)
     assert has_ended(run, 10)
     policy = final_policy(run, WEIGHTS)
     assert (policy.version, policy.why) == (6, "worse")
