@@ -12,6 +12,10 @@ class RewardMistake(ValueError):
     """A reward that does not do what a reward has to: it would not the next time either."""
 
 
+SHAPES = {"image": ("B", "3", "H", "W"), "audio": ("B", "C", "T")}
+"""What rewards judge, by their `modality`."""
+
+
 def score(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
     """Scores without a graph.
 
@@ -75,10 +79,13 @@ def gradient_of_changed(
 
 def _inputs(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
     """A detached float32 copy of the images on the reward's device."""
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}")
+    modality = getattr(reward, "modality", "image")
+    if images.ndim != len(SHAPES[modality]) or (modality == "image" and images.shape[1] != 3):
+        raise ValueError(f"{modality}s must be [{', '.join(SHAPES[modality])}], got {list(images.shape)}")
     if len(prompts) != len(images):
-        raise ValueError(f"each image needs its own prompt: got {len(images)} images and {len(prompts)} prompts")
+        raise ValueError(
+            f"each {modality} needs its own prompt: got {len(images)} {modality}s and {len(prompts)} prompts"
+        )
     return images.detach().to(getattr(reward, "device", images.device), torch.float32, copy=True)
 
 

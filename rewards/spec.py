@@ -11,6 +11,7 @@ ATTRIBUTES: Mapping[str, type] = {
     "differentiable": bool,
     "heldout": bool,
     "batchwise": bool,
+    "modality": str,
     "packages": str,
     "licence": str,
     "old_options": dict,
@@ -55,6 +56,9 @@ class RewardSpec:
 
     batchwise: bool = False
     """Whether a sample's score depends on the others of its batch; learned from is the sum of a batch's scores."""
+
+    modality: str = "image"
+    """What it judges: "image" [B, 3, H, W] or "audio" [B, C, T]."""
 
     packages: Path | None = None
     """Requirements file with the packages that it needs beyond this package's own, as `runtime_env: {pip: FILE}` takes

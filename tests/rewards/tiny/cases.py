@@ -11,7 +11,7 @@ from PIL import Image
 from rewards.brightness import Brightness
 from rewards.endpoints.server import make_app
 
-from . import blip, clip, dino, mps, onnx, qwen
+from . import blip, clap, clip, dino, mps, onnx, qwen
 from .servers import chat, serve
 
 
@@ -139,4 +139,5 @@ CASES: dict[str, Case] = {
     ),
     "ocr": Case(prompts=('a sign "open"', 'the word "cat"')),
     "safety": Case(lambda folder: {"weights": onnx.save_classifier(folder / "tiny.onnx")}),
+    "clap_score": Case(lambda folder: {"source": str(clap.save_clap(folder)), "sample_rate": 16_000}),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rewards import create
+from rewards import create, spec_of
 from rewards.scoring import score
 
 from .cases import CASES
@@ -16,10 +16,14 @@ PINS = Path(__file__).parent / "pins.json"
 
 
 def images_of(name: str) -> torch.Tensor:
-    """Two fixed images, float32 [2, 3, 24, 24]: waves of other lengths in each channel, the same on every machine."""
+    """What the reward judges, the same on every machine.
+
+    Two images, float32 [2, 3, 24, 24], waves of other lengths in each channel; or two stereo sounds, [2, 2, 1728].
+    """
     rows, columns = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
     waves = [torch.sin(rows * (0.3 + 0.2 * i) + columns * (0.9 - 0.13 * i) + i) for i in range(6)]
-    return (0.5 + 0.45 * torch.stack(waves)).view(2, 3, 24, 24)
+    images = (0.5 + 0.45 * torch.stack(waves)).view(2, 3, 24, 24)
+    return images if spec_of(name).modality == "image" else (images - 0.5).reshape(2, 1, 1728).repeat(1, 2, 1)
 
 
 def read_pins() -> dict[str, list[float]]:
