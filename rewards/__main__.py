@@ -35,7 +35,12 @@ def table(specs: Mapping[str, RewardSpec]) -> str:
 
 
 def _use(spec: RewardSpec) -> str:
-    return "held out: evaluates" if spec.heldout else "teaches" if spec.differentiable else "no gradient: is watched"
+    use = "held out: evaluates" if spec.heldout else "gradient" if spec.differentiable else "black box"
+    return (
+        f"{use}, {'' if spec.modality == 'image' else spec.modality}{'whole batches' if spec.batchwise else ''}".strip(
+            ", "
+        )
+    )
 
 
 def _paragraph(spec: RewardSpec) -> str:
