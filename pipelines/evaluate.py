@@ -26,7 +26,7 @@ from pipelines.progress import clock
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
-from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
+from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles, said_of_questions
 from sdo_ray.config.run import open_run
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
@@ -70,6 +70,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     uri = check_run(settings, run)
     roles = find_roles(settings.models, settings.sampling, uri)
     check_roles(run, roles)
+    for said in said_of_questions(settings.models, questions):
+        print(said, flush=True)
 
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards)

@@ -7,6 +7,7 @@ MLflow's registry, such as `models:/emoji-glossy@champion`, is drawn with as it 
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,9 @@ def sample(given: argparse.Namespace) -> list[Path]:
         raise SettingsError(Problem("--device", "got cuda, but torch sees no GPU", fix=fix))
     with at("--model"):
         pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device)
+    if "num_frames" in inspect.signature(type(pipeline).__call__).parameters:
+        got = f"{type(pipeline).__name__} makes videos"
+        raise SettingsError(Problem("--model", got, "this command draws images", "call it with plain diffusers"))
     with at("--set"):
         check_options(type(pipeline), sampling)
     if adapter is not None:

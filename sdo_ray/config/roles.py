@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+from pydantic import ValidationError
+
 from sdo_ray.config.calls import check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
 from sdo_ray.config.run import model_of
@@ -20,10 +23,12 @@ from sdo_ray.models.export import ADAPTER, MODEL, product
 from sdo_ray.models.files import cached, check_files, pinned
 from sdo_ray.models.load import ZOO, check_base
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.prompts.heldout import said_of_both
+from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.history import History, history_of_run, history_of_version
 from sdo_ray.registry.registered_model import RegisteredModel
 from sdo_ray.registry.versions import find_version, is_registered, resolve_model
-from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.rollout.settings import PromptSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import fingerprint
@@ -71,6 +76,29 @@ def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri:
                     found[role], pipeline = _find(whole, models.dtype, tracking_uri)
                 check_options(pipeline, sampling)
     return found
+
+
+def said_of_questions(models: ModelsSettings, questions: pa.Table) -> list[str]:
+    """Of each model that is a run of `sdo align` here: how many of the questions it was trained on, if any.
+
+    Args:
+        models: as they were named.
+        questions: with a column `prompt`.
+    """
+    said = []
+    for role, choice in ((CANDIDATE, models.candidate), (CHAMPION, models.champion)):
+        if choice is None or choice.model is None or is_registered(choice.model):
+            continue
+        if (run := _run_directory(choice.model)) is None:
+            continue
+        try:
+            prompts = PromptSettings.model_validate(run.read_json(SETTINGS).get("prompts"))
+            learned = read_prompts(prompts.train, prompts.column)
+        except (SettingsError, ValidationError):
+            continue  # its file need not be there any more
+        if both := said_of_both(learned, questions):
+            said.append(f"{role}: {both}; the comparison is not held out from it")
+    return said
 
 
 def check_roles(run: RunDirectory, roles: Mapping[str, Role]) -> None:

@@ -62,11 +62,23 @@ def check_apart(learned: Iterable[str], heldout: pa.Table) -> None:
     Raises:
         SettingsError: there are some, but for case and white space; of the prompts held out.
     """
-    known, texts = {_same(prompt) for prompt in learned}, heldout["prompt"].to_pylist()
-    if both := [text for text in texts if _same(text) in known]:
-        got = f"{len(both)} of {len(texts)} prompts are also trained on, such as {normalise(both[0])[:60]!r}"
+    if got := said_of_both(learned, heldout):
         legal = "what was learned shows on prompts that it was not learned from"
         raise SettingsError(Problem("", got, legal, "remove them from one of the two files"))
+
+
+def said_of_both(learned: Iterable[str], heldout: pa.Table) -> str | None:
+    """What to say of prompts that are in both, but for case and white space; None if there are none.
+
+    Args:
+        learned: prompts.
+        heldout: with a column `prompt`.
+    """
+    known, texts = {_same(prompt) for prompt in learned}, heldout["prompt"].to_pylist()
+    both = [text for text in texts if _same(text) in known]
+    if not both:
+        return None
+    return f"{len(both)} of {len(texts)} prompts are also trained on, such as {normalise(both[0])[:60]!r}"
 
 
 def _same(prompt: str) -> str:

@@ -34,18 +34,18 @@ class Sampler:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
         self._policies = policies
+        self._version = -1
+        self._refused: SettingsError | None = None
+        try:
+            self._load("cuda" if config.samplers.num_gpus else "cpu")
+        except SettingsError as error:
+            self._refused = error  # and raised by a call: an actor that cannot start is started again and again
+            return
         self._terms = [term.term for term in config.mix.terms]
         learned = [term.key for term in self._terms if term.weight]
         specs = reward_specs(reward_actors)
         self._differentiable = any(specs[key].differentiable for key in learned)
         self._rewards = RewardClient(reward_actors, learned)
-        device = "cuda" if config.samplers.num_gpus else "cpu"
-        self._version = -1
-        self._refused: SettingsError | None = None
-        try:
-            self._load(device)
-        except SettingsError as error:
-            self._refused = error  # and raised by a call: an actor that cannot start is started again and again
 
     def _load(self, device: str) -> None:
         config = self._config

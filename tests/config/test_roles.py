@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from sdo_ray.config.roles import check_roles, find_roles, keep_roles
+from sdo_ray.config.roles import check_roles, find_roles, keep_roles, said_of_questions
 from sdo_ray.evaluation.models import AdaptedModel, WholeModel
 from sdo_ray.evaluation.outcome import Outcome, write_outcome
 from sdo_ray.evaluation.settings import ModelsSettings
@@ -128,3 +130,15 @@ def test_text_is_short_for_a_model() -> None:
     short = ModelsSettings.model_validate({"base": "zoo://emoji", "candidate": "runs/a"})
     long = ModelsSettings.model_validate({"base": {"model": "zoo://emoji"}, "candidate": {"model": "runs/a"}})
     assert short == long
+
+
+def test_questions_that_a_model_was_trained_on_are_said(tiny_base: Path, tmp_path: Path) -> None:
+    run = finished_run(tmp_path, tiny_base)
+    models = ModelsSettings(base=str(tiny_base), candidate=run.uri)
+    questions = pa.table({"prompt": ["A  Cat", "a dog"]})
+    assert said_of_questions(models, questions) == []  # it says nothing of its prompts, as their file is not there
+    pq.write_table(pa.table({"prompt": ["a cat", "a cow"]}), tmp_path / "learned.parquet")
+    settings = run.read_json("settings.json")
+    run.write_json("settings.json", settings | {"prompts": {"train": str(tmp_path / "learned.parquet")}})
+    [said] = said_of_questions(models, questions)
+    assert said.startswith("candidate: 1 of 2 prompts are also trained on, such as 'A Cat'")

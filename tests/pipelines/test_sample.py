@@ -13,6 +13,8 @@ from PIL import Image, ImageChops
 from pipelines.sample import main
 from sdo_ray.models.trained.lora import LoraSettings, save_lora
 from sdo_ray.rollout.contact_sheet import grid
+from tests.backprop.matrix.assemble import assemble
+from tests.backprop.matrix.cases import CASES
 from tests.models.adapters import LORA, trained_weights
 from tests.support.aligned import aligned
 
@@ -151,3 +153,10 @@ def test_refuses_a_file_that_is_no_adapter(tiny_base: Path, tmp_path: Path, caps
     arguments = ["--model", str(tiny_base), "--out", str(tmp_path / "out"), "--prompt", "a"]
     assert main([*arguments, "--adapter", str(tmp_path / "a.safetensors")]) == 2
     assert "does not fit" in capsys.readouterr().err
+
+
+def test_refuses_a_model_of_videos(tmp_path: Path, capsys) -> None:
+    assemble("WanPipeline", CASES["Wan"].parts).save_pretrained(tmp_path / "wan")
+    arguments = ["--model", str(tmp_path / "wan"), "--out", str(tmp_path / "out"), "--prompt", "a"]
+    assert main(arguments) == 2
+    assert "--model: WanPipeline makes videos; this command draws images" in capsys.readouterr().err

@@ -40,14 +40,14 @@ from sdo_ray.backprop import available, called_scheduler, sampler_plan
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.policy import attach
-from sdo_ray.models.precision import autocast
+from sdo_ray.models.precision import own_precision
 from sdo_ray.models.settings import ModelSettings
 base, dtype = sys.argv[1:]
 pipeline = load_pipeline(base, dtype)
 trained = trained_parameters(attach(pipeline.components, ModelSettings(base=base, lora={"rank": 2})))
 call = {"prompt": ["a cat"], "num_inference_steps": 6, "height": 32, "width": 32}
 for name in available():
-    with autocast(pipeline):
+    with own_precision(pipeline):
         scheduler = called_scheduler(pipeline, **call)
         plan = sampler_plan(scheduler, None, name, generator=torch.Generator().manual_seed(0))
         images = differentiable_sample(pipeline, plan, generator=torch.Generator().manual_seed(0), **call)
