@@ -61,6 +61,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     from sdo_ray.models.load import load_pipeline
     from sdo_ray.models.tokens import what_is_cut
     from sdo_ray.rollout.contact_sheet import grid
+    from sdo_ray.rollout.preparation import set_decoding
     from sdo_ray.rollout.sampling import draw
     from sdo_ray.rollout.settings import SamplingSettings
 
@@ -69,6 +70,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
         num_inference_steps=recipe.num_inference_steps if given.steps is None else given.steps,
         guidance_scale=recipe.guidance_scale if given.guidance is None else given.guidance,
         options=recipe.options | _options(given),
+        decode=recipe.decode,
     )
     batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -79,6 +81,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     if "num_frames" in inspect.signature(type(pipeline).__call__).parameters:
         got = f"{type(pipeline).__name__} makes videos"
         raise SettingsError(Problem("--model", got, "this command draws images", "call it with plain diffusers"))
+        set_decoding(pipeline, sampling.decode)
     with at("--set"):
         check_options(type(pipeline), sampling)
     if adapter is not None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from sdo_ray.backprop.patches import replaced_method
+from sdo_ray.backprop.patches import replaced_call, replaced_method
 from sdo_ray.backprop.pieces import Call, gradients_of, inputs_of, sample_of
+from sdo_ray.backprop.repeated import checkpointed
 from sdo_ray.backprop.surroundings import Surroundings
 from sdo_ray.backprop.tensors import floating, map_floating, replace_floating
 
@@ -85,7 +86,10 @@ class _DecodedAgain(torch.autograd.Function):
 
 
 def _in_types_of_now(module: torch.nn.Module, decode: Callable[..., Any]) -> Callable[..., Any]:
-    """`decode` with the module's weights of the types that they have now: pipelines change them for the decoding."""
+    """`decode` with the module's weights of the types that they have now: pipelines change them for the decoding.
+
+    Where it decodes in tiles, with a graph it keeps each tile's latents alone.
+    """
     types = [held[name].dtype for held, name in _weights(module)]
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -98,12 +102,24 @@ def _in_types_of_now(module: torch.nn.Module, decode: Callable[..., Any]) -> Cal
         for held, name, before, dtype in changed:
             held[name] = before.detach().to(dtype)
         try:
-            return decode(*args, **kwargs)
+            with _tiles_again(module):
+                return decode(*args, **kwargs)
         finally:
             for held, name, before, _ in changed:
                 held[name] = before
 
     return call
+
+
+@contextmanager
+def _tiles_again(module: torch.nn.Module) -> Iterator[None]:
+    """Within the block each tile of an autoencoder that decodes in tiles is decoded again by the backward pass."""
+    part = getattr(module, "decoder", None)
+    if not getattr(module, "use_tiling", False) or not isinstance(part, torch.nn.Module):
+        yield
+        return
+    with replaced_call(part, lambda call, args, kwargs: checkpointed(call)(*args, **kwargs)):
+        yield
 
 
 def _weights(module: torch.nn.Module) -> list[tuple[dict[str, Any], str]]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from sdo_ray.blocks import map_blocks
 from sdo_ray.evaluation.models import ModelSource
+from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
@@ -87,7 +88,9 @@ class ImageMaker:
             on_gpu = self._config.samplers.num_gpus > 0
             if on_gpu:
                 torch.cuda.empty_cache()
-            self._pipeline = self._models[role].load("cuda" if on_gpu else "cpu")
+            pipeline = self._models[role].load("cuda" if on_gpu else "cpu")
+            prepare(pipeline, self._config.sampling, self._config.samplers)
+            self._pipeline = pipeline
             self._role = role
         return self._pipeline
 

@@ -15,6 +15,7 @@ from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.groups import groups_of
+from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import plan_of
@@ -73,6 +74,7 @@ class GradientMaker:
         self._pipeline = load_model(config.model, device)
         trained = attach_working_copy(self._pipeline.components, config.model)
         set_parameters(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
+        prepare(self._pipeline, config.sampling, config.samplers)
         self._parameters = trained_parameters(trained)
 
     def measure(self, work: Work, reward_actors: Mapping[str, Any]) -> Done:

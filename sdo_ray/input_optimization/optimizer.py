@@ -16,6 +16,7 @@ from sdo_ray.blocks import map_blocks
 from sdo_ray.input_optimization.loop import optimize_batch
 from sdo_ray.input_optimization.records import OptimizerConfig, RowBatch, results_table
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.reward_client import RewardClient
 
 
@@ -33,6 +34,7 @@ class RowOptimizer:
         self._rewards = RewardClient(reward_actors, [term.key for term in config.rewards.terms if term.weight])
         device = "cuda" if config.samplers.num_gpus else "cpu"
         self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
+        prepare(self._pipeline, config.sampling, config.samplers)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of `RowBatch.to_arrow` -> its `results_table`."""

@@ -35,6 +35,8 @@ class RegisteredPipeline(PythonModel):
             use_safetensors=True,
         )
         self._pipeline.set_progress_bar_config(disable=True)
+        if (decode := self._recipe["decode"]) != "whole":
+            getattr(self._pipeline.vae, {"slices": "enable_slicing", "tiles": "enable_tiling"}[decode])()
         if adapter := context.artifacts.get("adapter"):
             self._pipeline.load_lora_weights(adapter)
         self._pipeline.to(self._device)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.rollout.settings import Decode, SamplingSettings
 
 FILE = "recipe.json"
 
@@ -32,11 +32,14 @@ class Recipe:
     """Its commit."""
     variant: str | None = None
     """The variant of its weights; see `sdo_ray.models.reference`."""
+    decode: Decode = "whole"
+    """How latents are decoded; see `SamplingSettings`."""
 
     @staticmethod
     def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:
         """The recipe of images made by a run's settings."""
-        return Recipe(sampling.num_inference_steps, sampling.guidance_scale, dict(sampling.options), dtype, batch_size)
+        steps, guidance, options = sampling.num_inference_steps, sampling.guidance_scale, dict(sampling.options)
+        return Recipe(steps, guidance, options, dtype, batch_size, decode=sampling.decode)
 
 
 def write_recipe(directory: Path, recipe: Recipe) -> Path:

@@ -15,6 +15,7 @@ from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.preview import preview
 from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
@@ -53,6 +54,7 @@ class Sampler:
         self._trained = attach_working_copy(self._pipeline.components, config.model)
         if config.model.checkpoints_blocks(device):
             checkpoint_blocks(self._pipeline.components.values())
+        prepare(self._pipeline, config.sampling, config.samplers)
         self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -18,6 +18,8 @@ Backward = Literal["sampler", "trainer"]
 """Where the denoiser's backward pass runs."""
 GradientType = Literal["float32", "bfloat16"]
 """What a gradient travels as; bfloat16 has float32's range."""
+Decode = Literal["whole", "slices", "tiles"]
+"""How an autoencoder decodes."""
 KeptGraph = Literal["retain", "recompute"]
 """Whether a batch that waits for its rewards holds the networks' activations, or has them made again."""
 
@@ -45,6 +47,11 @@ class SamplingSettings(Settings):
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="Further arguments of the pipeline's call, such as `height`, `width` or `negative_prompt`.",
+    )
+    decode: Decode = Field(
+        "whole",
+        description="How latents are decoded: all images of a batch at once, `slices` one after the other, `tiles` in "
+        "overlapping tiles, which takes the least memory and shows faintly where they meet.",
     )
 
     def pipeline_call(self, prompts: Sequence[str]) -> dict[str, Any]:
@@ -247,6 +254,18 @@ class SamplerSettings(Settings):
     num_cpus: Annotated[float, MAY_CHANGE] = Field(1.0, ge=0, description="CPU cores of each, and its torch threads.")
     num_gpus: Annotated[float, MAY_CHANGE] = Field(
         0.0, ge=0, le=1, description="GPUs of each; at most 1, as a sampler computes on one."
+    )
+    tf32: bool = Field(
+        True,
+        description="Whether GPUs may round what float32 products multiply to 10 bits (TensorFloat-32), for speed.",
+    )
+    channels_last: bool = Field(
+        False, description="Whether weights lie in memory with the channels last, as tensor cores read convolutions."
+    )
+    compile: bool = Field(
+        False,
+        description="Whether denoisers are compiled (`torch.compile`, block by block where diffusers can), which takes "
+        "its time in each sampler's first batch.",
     )
     gradient_dtype: GradientType = Field(
         "float32",

@@ -11,7 +11,7 @@ from sdo_ray.evaluation.images import draw_images, open_image, to_png
 from sdo_ray.models.export import export_model
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.policy import attach
+from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
@@ -54,7 +54,7 @@ def aligned(base: Path | str, directory: Path, **changes: Any) -> Aligned:
     """Train nothing, but have weights as after training; `changes` are of `ModelSettings`."""
     model = ModelSettings(base=str(base), **({} if "train" in changes else {"lora": LORA}) | changes)
     pipeline = load_pipeline(model.base, model.dtype)
-    trained = attach(pipeline.components, model)
+    trained = attach_working_copy(pipeline.components, model)
     weights = trained_weights(base, model.lora) if model.train == "lora" else _moved(trained)
     export_model(directory, model, weights)
     set_parameters(trained, weights)

@@ -39,12 +39,12 @@ from sdo_ray import differentiable_sample
 from sdo_ray.backprop import available, called_scheduler, sampler_plan
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
-from sdo_ray.models.policy import attach
+from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.precision import own_precision
 from sdo_ray.models.settings import ModelSettings
 base, dtype = sys.argv[1:]
 pipeline = load_pipeline(base, dtype)
-trained = trained_parameters(attach(pipeline.components, ModelSettings(base=base, lora={"rank": 2})))
+trained = trained_parameters(attach_working_copy(pipeline.components, ModelSettings(base=base, lora={"rank": 2})))
 call = {"prompt": ["a cat"], "num_inference_steps": 6, "height": 32, "width": 32}
 for name in available():
     with own_precision(pipeline):

@@ -1,0 +1,59 @@
+"""What the settings switch on in a pipeline once it is loaded: how it decodes, and how fast it computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sdo_ray.backprop.denoisers import denoisers_of
+from sdo_ray.rollout.settings import Decode, SamplerSettings, SamplingSettings
+from sdo_ray.settings import Problem, SettingsError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+METHODS: dict[Decode, str] = {"slices": "enable_slicing", "tiles": "enable_tiling"}
+"""Way to decode -> the method of diffusers' autoencoders that switches it on."""
+
+
+def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: SamplerSettings) -> None:
+    """Switch on what both say.
+
+    Args:
+        pipeline: as loaded, with what is trained, on the device where it samples.
+        sampling: see its `decode`.
+        samplers: see its `tf32`, `channels_last` and `compile`.
+
+    Raises:
+        SettingsError: see `set_decoding`.
+    """
+    set_decoding(pipeline, sampling.decode)
+    if pipeline.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = samplers.tf32
+    if samplers.channels_last:
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if samplers.compile:
+        for denoiser in denoisers_of(pipeline).values():
+            if getattr(denoiser, "_repeated_blocks", None):
+                denoiser.compile_repeated_blocks()  # type: ignore[operator]
+            else:
+                denoiser.compile()
+
+
+def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
+    """Switch on the way to decode in the pipeline's autoencoders.
+
+    Raises:
+        SettingsError: none of them has it.
+    """
+    if decode == "whole":
+        return
+    parts = [part for part in pipeline.components.values() if hasattr(part, METHODS[decode])]
+    if not parts:
+        got = f"got {decode!r}, which no autoencoder of a {type(pipeline).__name__} has"
+        raise SettingsError(Problem("sampling.decode", got, fix="choose 'whole'"))
+    for part in parts:
+        getattr(part, METHODS[decode])()
