@@ -13,6 +13,7 @@ from torch.utils import _pytree as tree
 
 from sdo_ray.backprop import surrogate
 from sdo_ray.backprop.scaling import power_of_two
+from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.denoisers import load_denoisers
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach
@@ -82,6 +83,8 @@ class Denoisers(torch.nn.Module):
         super().__init__()
         self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.reference, model.dtype), model))
         set_parameters(dict(self.denoisers.items()), weights)
+        if model.checkpoints_blocks("cuda" if torch.cuda.is_available() else "cpu"):
+            checkpoint_blocks(self.denoisers.values())
         self._scale = 1.0
         for parameter in self.named().values():
             parameter.register_hook(lambda gradient: gradient / self._scale)

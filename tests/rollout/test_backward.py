@@ -100,6 +100,14 @@ def test_same_gradient_without_guidance_and_in_half_precision(tiny_base: Path) -
     assert_same_gradient(ModelSettings(base=str(tiny_base), dtype="bfloat16"), "sdo", {"K": 1}, guidance=0.0)
 
 
+def test_checkpointed_blocks_on_the_trainer_change_nothing_to_the_bit(tiny_base: Path) -> None:
+    plain, blocks = (ModelSettings(base=str(tiny_base), checkpoint_blocks=on) for on in (False, True))
+    made = contribution(plain, "trainer", "sdo", {})
+    assert any(denoiser.is_gradient_checkpointing for denoiser in Denoisers(blocks, policy(blocks)).denoisers.values())
+    expected, got = (on_the_trainer(model, made) for model in (plain, blocks))
+    assert all(torch.equal(got[name], gradient) for name, gradient in expected.items())
+
+
 def test_what_travels_does_not_grow_with_the_model(tiny_base: Path) -> None:
     small, large = (
         contribution(ModelSettings(base=str(tiny_base), train=train), "trainer", "sdo", {"K": 1}).to_arrow().nbytes
