@@ -50,6 +50,7 @@ class RunGauges:
         self._ended = threading.Event()
         self._samples = self._skipped = 0
         self._set("sdo_updates_planned", updates)
+        self._set("sdo_updates_done", 0)  # until the first update, which may never come
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._repeat, name="run-gauges", daemon=True).start()

@@ -84,3 +84,19 @@ def test_only_what_is_listed_goes_in(file: Path) -> None:
 
 def test_the_server_has_a_health_check() -> None:
     assert any(line.startswith("HEALTHCHECK ") for line in instructions(REPOSITORY / "infra/mlflow/Dockerfile"))
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "calls"), [([0], 0, 1), ([3], 0, 1), ([2], 2, 1), ([4], 4, 1), ([1, 0], 0, 2), ([1, 1, 9], 9, 3)]
+)
+def test_exit_codes_for_schedulers(tmp_path: Path, codes: list[int], code: int, calls: int) -> None:
+    """Bad input and refusals are not tried again; what fails is, three times in all."""
+    (tmp_path / "codes").write_text("\n".join(map(str, codes)))
+    command = tmp_path / "sdo"
+    command.write_text('#!/bin/sh\ncd "$1"; code=$(head -1 codes); sed -i 1d codes; echo called; exit $code\n')
+    command.chmod(0o755)
+    tried = [str(REPOSITORY / "infra/docker/tried.sh"), str(command), str(tmp_path)]
+    done = subprocess.run(
+        tried, env={"TRIED_PAUSE": "0", "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.count("called")) == (code, calls)

@@ -203,14 +203,22 @@ def test_the_network_is_closed_but_for_what_is_named() -> None:
 def test_nights_do_not_overlap_and_the_schedule_can_do_nothing_else() -> None:
     resources = build("schedule")
     assert find(resources, "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
-    rules = find(resources, "Role")["rules"]
-    assert all(rule["apiGroups"] == ["ray.io"] and rule["resources"] == ["rayjobs"] for rule in rules)
-    assert [set(rule["verbs"]) for rule in rules] == [{"create"}, {"get", "list", "watch", "delete"}]
-    assert rules[1]["resourceNames"] == ["sdo-align"]
+    (rule,) = find(resources, "Role")["rules"]
+    assert rule == {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]}
     # What it makes is the run's manifest, to the letter.
-    (run,) = find(resources, "ConfigMap")["data"].values()
-    assert run == (DIRECTORY / "run/rayjob.yaml").read_text()
-    assert yaml.safe_load(run)["spec"]["activeDeadlineSeconds"] < 24 * 3600
+    files = find(resources, "ConfigMap")["data"]
+    assert files["rayjob.yaml"] == (DIRECTORY / "run/rayjob.yaml").read_text()
+    assert files["night.py"] == (DIRECTORY / "schedule/night.py").read_text()
+    assert yaml.safe_load(files["rayjob.yaml"])["spec"]["activeDeadlineSeconds"] < 24 * 3600
+
+
+def test_the_operator_reaches_the_job_server_wherever_it_is_installed() -> None:
+    policies = [resource for resource in build("run") if resource["kind"] == "NetworkPolicy"]
+    sources = find(policies, "NetworkPolicy", "ray")["spec"]["ingress"][1]["from"]
+    (namespaces,) = (
+        source["namespaceSelector"]["matchExpressions"][0] for source in sources if "namespaceSelector" in source
+    )
+    assert set(namespaces["values"]) >= {"ray-system", "kuberay-system"}
 
 
 def test_the_clusters_are_the_runs() -> None:
@@ -234,7 +242,8 @@ def test_each_part_of_the_run_lands_on_its_group() -> None:
     """The manifest's groups as nodes of a real Ray cluster, and the demand of the manifest's run on it."""
     job = yaml.safe_load((DIRECTORY / "run/rayjob.yaml").read_text())
     entrypoint = job["spec"]["entrypoint"].replace("$(date +%F)", "today")  # as the submitter's shell does
-    command, config, *rest = shlex.split(entrypoint.removeprefix("sdo "))
+    entrypoint = entrypoint.replace("$(date +%Y%m%d)", "20261121")
+    command, config, *rest = shlex.split(entrypoint.removeprefix("tried sdo "))
     assert command == "align"
     overrides = [value for option, value in zip(rest[::2], rest[1::2], strict=True) if option == "--set"]
     overrides = [value for value in overrides if not value.startswith("run.")]

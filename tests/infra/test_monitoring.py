@@ -18,6 +18,9 @@ from tests.support.runs import REPOSITORY, AlignProcess, tiny_settings
 
 DIRECTORY = REPOSITORY / "infra/monitoring"
 OWN = {f"ray_{name}" for name in GAUGES} | {"ray_sdo_reward_seconds_bucket"}
+KUBERNETES_OWN = "kube_job_status_failed"
+"""Of kube-state-metrics."""
+
 RAYS_OWN = {"ray_data_num_external_outqueue_blocks", "ray_node_cpu_utilization", "ray_node_gpus_utilization"}
 """Of Ray itself; the last is exported where there are GPUs."""
 
@@ -42,7 +45,15 @@ def test_every_number_asked_for_is_exported() -> None:
     asked = set().union(*(names(query) for query in queries()))
     assert asked <= OWN | RAYS_OWN
     assert asked >= OWN - {"ray_sdo_samples_learned_from"}
-    assert all(names(query) for query in queries())
+    assert all(names(query) or KUBERNETES_OWN in query for query in queries())
+
+
+def test_what_hangs_before_its_first_update_or_vanishes_raises_an_alarm() -> None:
+    alerts = yaml.safe_load((DIRECTORY / "alerts.yml").read_text())
+    rules = {rule["alert"]: rule["expr"] for group in alerts["groups"] for rule in group["rules"]}
+    assert names(rules["RunNeverBegan"]) == {"ray_sdo_updates_done", "ray_sdo_updates_planned"}
+    assert "last_over_time" in rules["RunVanished"]
+    assert KUBERNETES_OWN in rules["NightFailed"]
 
 
 def test_the_dashboard_is_one_that_grafana_imports() -> None:

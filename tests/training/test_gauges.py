@@ -40,6 +40,7 @@ def scrape() -> Iterator[Callable[[], Samples]]:
 
 def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
     with RunGauges("emoji", updates=5) as metrics:
+        assert metrics._values["sdo_updates_done", ()] == 0  # a run that hangs before its first update is seen
         # The base report left one sample of eight out; the reward "b" had no finite score.
         metrics.observe(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
         metrics.observe(dataclasses.replace(report(1), num_skipped=0, seconds={"waiting": 1.0, "update": 4.0}))
