@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from sdo_ray.config.run import open_run
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
 from sdo_ray.evaluation.images import ImageConfig, make_images
-from sdo_ray.evaluation.metrics import frechet_yardsticks, image_metrics, set_metrics
+from sdo_ray.evaluation.metrics import frechet_yardsticks, image_metrics, pixel_distances, set_metrics
 from sdo_ray.evaluation.parts import Parts
 from sdo_ray.evaluation.reference import reference_features
 from sdo_ray.evaluation.report import REPORT, render_report
@@ -42,10 +43,11 @@ from sdo_ray.evaluation.result import (
     SHA256_TAG,
     Evaluation,
     evaluation_sha256,
+    first_with_pictures,
     read_evaluation,
     write_evaluation,
 )
-from sdo_ray.evaluation.summary import as_numbers, as_records, as_text
+from sdo_ray.evaluation.summary import as_numbers, as_records, as_text, roles_of
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.rollout.reward_client import reward_provenance, reward_specs, start_reward_actors
 from sdo_ray.storage import RunDirectory
@@ -65,7 +67,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     questions = check_evaluate(settings)
     run = open_run(settings)
-    if (known := known_outcome(run, read_evaluation)) is not None:
+    if (known := known_outcome(run, partial(read_evaluation, pictures=False))) is not None:
         return known
     uri = check_run(settings, run)
     roles = find_roles(settings.models, settings.sampling, uri)
@@ -78,22 +80,23 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     features = None if settings.features is None else start_features(settings.features)
     keep_roles(run, roles)
     with tracked_run(settings, run, uri) as tracked:
-        parts = _make_missing(settings, questions, run, roles, rewards, features)
+        parts = Parts(run)
+        _make_missing(settings, questions, parts, roles, rewards, features)
         evaluation = _measure(settings, questions, roles, parts, rewards, features, tracked.run_id)
-        _keep(settings, run, evaluation, tracked)
+        keep(settings, run, evaluation, parts, questions, tracked)
     return evaluation
 
 
 def _make_missing(
     settings: EvaluateSettings,
     questions: pa.Table,
-    run: RunDirectory,
+    parts: Parts,
     roles: Mapping[str, Role],
     rewards: Actors,
     features: Any,
-) -> list[pa.Table]:
-    """All parts, after making those that are not there yet."""
-    parts, total = Parts(run), len(questions) * len(roles)
+) -> None:
+    """Make the images that are not there yet."""
+    total = len(questions) * len(roles)
     blocks = parts.missing(list(roles), questions, settings.samplers.batch_size)
     done = total - sum(map(len, blocks))
     models = ", ".join(f"{name} {role.where}" for name, role in roles.items())
@@ -107,7 +110,6 @@ def _make_missing(
             done += len(part)
             arrivals.append((time.monotonic(), done))
             print(f"images {done}/{total}  {part['role'][0]}  left {_left(arrivals, total)}", flush=True)
-    return parts.read()
 
 
 def _left(arrivals: Sequence[tuple[float, int]], total: int) -> str:
@@ -120,23 +122,24 @@ def _measure(
     settings: EvaluateSettings,
     questions: pa.Table,
     roles: Mapping[str, Role],
-    parts: Sequence[pa.Table],
+    parts: Parts,
     rewards: Actors,
     features: Any,
     mlflow_run: str,
 ) -> Evaluation:
-    """Everything that is known about the images."""
+    """Everything that is known about the images, without their files."""
     reference = None
     if settings.reference is not None:
         print(f"measuring reference images of {settings.reference.path}", flush=True)
         reference = reference_features(settings.reference, settings.run.seed, features)
-    history = roles[CANDIDATE].history
+    history, scores = roles[CANDIDATE].history, parts.scores()
+    pixels = pixel_distances(parts.pictures(list(roles), questions), list(roles))
     evaluation = Evaluation(
         name=settings.run.name,
         models={name: role.where for name, role in roles.items()},
-        images=image_metrics(parts, list(roles), questions),
-        set_metrics=set_metrics(parts, list(roles), reference),
-        details=frechet_yardsticks(parts, list(roles))
+        images=image_metrics(scores, list(roles), questions, pixels),
+        set_metrics=set_metrics(scores, list(roles), reference),
+        details=frechet_yardsticks(scores, list(roles))
         | {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "mlflow_run": mlflow_run,
@@ -152,17 +155,26 @@ def _measure(
     return replace(evaluation, details={**evaluation.details, "metrics": told, "comparisons": as_records(evaluation)})
 
 
-def _keep(settings: EvaluateSettings, run: RunDirectory, evaluation: Evaluation, tracked: TrackedRun) -> None:
+def keep(
+    settings: EvaluateSettings,
+    run: RunDirectory,
+    evaluation: Evaluation,
+    parts: Parts,
+    questions: pa.Table,
+    tracked: TrackedRun,
+) -> None:
     """The files, to the run and to MLflow, which notes what they are; the parts are no longer needed."""
+    roles = roles_of(evaluation)
     with tempfile.TemporaryDirectory() as temporary:
         local = RunDirectory(temporary, settings.run.name)
-        local.write(REPORT, render_report(evaluation, settings.report).encode())
-        write_evaluation(local, evaluation)
+        shown = first_with_pictures(evaluation, parts.pictures(roles, questions), settings.report.rows)
+        local.write(REPORT, render_report(shown, settings.report).encode())
+        write_evaluation(local, evaluation, parts.pictures(roles, questions))
         tracked.log_results(as_numbers(evaluation), sorted(Path(local.path).iterdir()))
         tracked.set_tags({SHA256_TAG: evaluation_sha256(local)})
         for name in (REPORT, IMAGES, NUMBERS):  # the last marks it as complete
             run.copy_file(Path(local.path) / name, name)
-    Parts(run).remove()
+    parts.remove()
 
 
 def job(settings: EvaluateSettings) -> int:

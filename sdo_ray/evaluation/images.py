@@ -167,7 +167,7 @@ def side_by_side(parts: Sequence[pa.Table], roles: Iterable[str], questions: pa.
     `ROLE.NAME` scores.
 
     Args:
-        parts: every index of every role once.
+        parts: with pictures or without; every index of every role once.
         roles: the models, in the order of the columns.
         questions: of `draw_questions`, in the order of the rows.
     """
@@ -176,7 +176,8 @@ def side_by_side(parts: Sequence[pa.Table], roles: Iterable[str], questions: pa.
     for role in roles:
         own = everything.filter(pc.equal(everything["role"], role)).sort_by("index")
         assert own["index"].equals(questions["index"]), f"the images of {role} are not those that were asked for"
-        columns[f"{role}.picture"] = own["picture"]
+        if "picture" in own.column_names:
+            columns[f"{role}.picture"] = own["picture"]
         columns |= {
             f"{role}.{name.removeprefix(SCORE)}": own[name] for name in own.column_names if name.startswith(SCORE)
         }

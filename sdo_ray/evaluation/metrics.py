@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,16 @@ ABOUT: Mapping[str, str] = {
 """What the metrics other than rewards say, for people."""
 
 
-def image_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa.Table) -> pa.Table:
-    """The table of an `Evaluation`.
+def image_metrics(
+    parts: Sequence[pa.Table], roles: Sequence[str], questions: pa.Table, pixels: Mapping[str, Array]
+) -> pa.Table:
+    """The table of an `Evaluation`; its images' files are there if they are in the parts.
 
     Args:
         parts: of `make_images`, every index of every role once.
         roles: the base first.
         questions: of `draw_questions`.
+        pixels: role -> `PIXELS` of the images, of `pixel_distances`.
     """
     table = side_by_side(parts, roles, questions)
     columns: dict[str, Any] = {name: table[name] for name in table.column_names}
@@ -60,11 +63,24 @@ def image_metrics(parts: Sequence[pa.Table], roles: Sequence[str], questions: pa
             if several:
                 columns[f"{role}.{DIVERSITY}"] = _diversity(own, prompts)
             columns[f"{role}.{DISTANCE}"] = cosine_distances(own, base) if role != BASE else np.zeros(len(own))
-        # One pair at a time: decoded, all images of an evaluation are many times their files.
-        pairs = zip(table[f"{role}.picture"], table[f"{BASE}.picture"], strict=True)
-        distances = [pixel_distance(open_image(a.as_py()), open_image(b.as_py())) for a, b in pairs]
-        columns[f"{role}.{PIXELS}"] = np.array(distances)
+        columns[f"{role}.{PIXELS}"] = pixels[role]
     return pa.table(columns)
+
+
+def pixel_distances(pictures: Iterable[pa.Table], roles: Sequence[str]) -> dict[str, Array]:
+    """Role -> `PIXELS` of every image, [n].
+
+    Args:
+        pictures: `ROLE.picture`, some rows after others: decoded, all images are many times their files.
+        roles: the base first.
+    """
+    distances: dict[str, list[float]] = {role: [] for role in roles}
+    for some in pictures:
+        for row in range(len(some)):
+            images = {role: open_image(some[f"{role}.picture"][row].as_py()) for role in roles}
+            for role in roles:
+                distances[role].append(pixel_distance(images[role], images[BASE]))
+    return {role: np.array(found) for role, found in distances.items()}
 
 
 def set_metrics(
@@ -125,7 +141,9 @@ def features_of(parts: Sequence[pa.Table], role: str) -> Array | None:
         return None
     everything = pa.concat_tables([part.select(["role", "index", "features"]) for part in parts])
     own = everything.filter(pc.equal(everything["role"], role)).sort_by("index")
-    return np.array(own["features"].to_pylist(), dtype=np.float64)
+    vectors = own["features"].combine_chunks()
+    rows: Array = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(own), -1).astype(np.float64)
+    return rows
 
 
 def _frechet(a: Array, b: Array | None) -> float | None:

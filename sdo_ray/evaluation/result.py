@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -59,11 +60,21 @@ class Evaluation:
         return tuple(name for name in names if name != "picture")
 
 
-def write_evaluation(run: RunDirectory, evaluation: Evaluation) -> None:
-    """Keep it as `IMAGES` and `NUMBERS`; the second is written last, and marks it as complete."""
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(evaluation.images, buffer, compression="zstd")
-    run.write(IMAGES, buffer.getvalue())
+def write_evaluation(run: RunDirectory, evaluation: Evaluation, pictures: Iterable[pa.Table] | None = None) -> None:
+    """Keep it as `IMAGES` and `NUMBERS`; the second is written last, and marks it as complete.
+
+    Args:
+        run: its directory.
+        evaluation: what to keep.
+        pictures: `ROLE.picture` of some rows after others', where its own table is without.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / IMAGES
+        if pictures is None:
+            pyarrow.parquet.write_table(evaluation.images, file, compression="zstd")
+        else:
+            _write_in_groups(file, evaluation.images, pictures)
+        run.copy_file(file, IMAGES)
     numbers = {
         "name": evaluation.name,
         "models": dict(evaluation.models),
@@ -71,6 +82,33 @@ def write_evaluation(run: RunDirectory, evaluation: Evaluation) -> None:
         "details": dict(evaluation.details),
     }
     run.write_json(NUMBERS, numbers)
+
+
+def first_with_pictures(evaluation: Evaluation, pictures: Iterator[pa.Table], rows: int) -> Evaluation:
+    """The evaluation with the images' files of its first `rows` rows, and nulls in the others."""
+    table, some = evaluation.images, list[pa.Table]()
+    while sum(map(len, some)) < min(rows, len(table)):
+        some.append(next(pictures))
+    first = pa.concat_tables(some).slice(0, rows)
+    for name in first.column_names:
+        nulls = pa.nulls(len(table) - len(first), pa.binary())
+        table = table.append_column(name, pa.chunked_array([*first[name].chunks, nulls], pa.binary()))
+    return replace(evaluation, images=table)
+
+
+def _write_in_groups(file: Path, images: pa.Table, pictures: Iterable[pa.Table]) -> None:
+    """A group of rows at a time."""
+    writer, first = None, 0
+    for some in pictures:
+        group = images.slice(first, len(some))
+        for name in some.column_names:
+            group = group.append_column(name, some[name])
+        writer = writer or pyarrow.parquet.ParquetWriter(file, group.schema, compression="zstd")
+        writer.write_table(group)
+        first += len(some)
+    assert writer is not None
+    assert first == len(images)
+    writer.close()
 
 
 def read_evaluation(run: RunDirectory, *, pictures: bool = True) -> Evaluation | None:

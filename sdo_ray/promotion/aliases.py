@@ -5,7 +5,7 @@
 Whoever takes the lock next and finds a note does what is left of it: every step may be done twice.
 
 Which version a champion replaced is its tag `sdo.champion_before`; the tags are a chain back through all champions, and
-`previous` only shows its first link.
+`previous` only shows its first link; it is the champion itself where there is none.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def version_before(client: MlflowClient, model: str, version: int) -> int | None
     seen, before = {version}, _before(client, model, version)
     while before is not None and before not in seen:
         tags = _tags(client, model, before)
-        if tags is not None and ROLLED_BACK not in tags:
+        if tags is not None and not tags.get(ROLLED_BACK):
             return before
         seen.add(before)
         before = None if tags is None else _before(client, model, before)
@@ -120,14 +120,13 @@ def _apply(client: MlflowClient, lease: Lease, move: Move) -> None:
         for tag, value in ((CHAMPION_BEFORE, str(before or "none")), (PROMOTED, move.said)):
             lease.check()
             client.set_model_version_tag(model, str(move.successor), tag, value)
+        # Emptied and not deleted, as `previous` below is not: that would take the right to delete the model.
         for tag in (_tags(client, model, move.successor) or {}).keys() & {REFUSED, ROLLED_BACK}:
             lease.check()
-            client.delete_model_version_tag(model, str(move.successor), tag)
+            client.set_model_version_tag(model, str(move.successor), tag, "")
     lease.check()
-    if before is None:
-        client.delete_registered_model_alias(model, PREVIOUS)
-    else:
-        client.set_registered_model_alias(model, PREVIOUS, str(before))
+    if before is not None or PREVIOUS in read_aliases(client, model):
+        client.set_registered_model_alias(model, PREVIOUS, str(before or move.successor))
     client.delete_registered_model_tag(model, MOVE)
 
 

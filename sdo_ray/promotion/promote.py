@@ -191,7 +191,7 @@ def roll_back(
         champion = read_aliases(client, model).get(CHAMPION)
         with at("--rollback"):
             done = find_version(f"{SCHEME}{model}/{version}", tracking_uri).tags.get(ROLLED_BACK)
-        if champion is not None and champion != version and done is not None:
+        if champion is not None and champion != version and done:
             when, by, why = _said(done)
             previous = champion
         elif champion != version:
@@ -304,7 +304,7 @@ def _outdated(evaluation: Evaluation, candidate: RegisteredVersion, aliases: dic
         what = f"the files of {candidate.reference} are not those that were evaluated"
     elif champion == candidate.version:
         what = f"{candidate.reference} is the champion already"
-    elif ROLLED_BACK in candidate.tags and candidate.tags.get(EVALUATION_SHA256) == sha256:
+    elif candidate.tags.get(ROLLED_BACK) and candidate.tags.get(EVALUATION_SHA256) == sha256:
         what = f"{candidate.reference} was promoted by this evaluation and rolled back ({candidate.tags[ROLLED_BACK]})"
     elif then != now:
         what = f"the champion is {now}, and the evaluation compared with {then}"

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from sdo_ray.evaluation.distances import frechet_distance, mean_pairwise_distance
-from sdo_ray.evaluation.metrics import frechet_yardsticks, image_metrics, set_metrics
+from sdo_ray.evaluation.images import side_by_side
+from sdo_ray.evaluation.metrics import frechet_yardsticks, image_metrics, pixel_distances, set_metrics
 from tests.support.evaluations import image
 
 ROLES = ["base", "candidate"]
@@ -35,8 +36,13 @@ def part(role: str, indices: list[int], *, features: bool = True, colour: str | 
 PARTS = [part("candidate", [2, 3]), part("base", [0, 1]), part("candidate", [0, 1]), part("base", [2, 3])]
 
 
+def measured(parts: list[pa.Table], roles: list[str], questions: pa.Table) -> pa.Table:
+    pictures = side_by_side(parts, roles, questions).select([f"{role}.picture" for role in roles])
+    return image_metrics(parts, roles, questions, pixel_distances([pictures.slice(0, 1), pictures.slice(1)], roles))
+
+
 def test_one_row_an_index_in_order() -> None:
-    table = image_metrics(PARTS, ROLES, QUESTIONS)
+    table = measured(PARTS, ROLES, QUESTIONS)
     assert table.column_names == [
         "index",
         "prompt",
@@ -53,7 +59,7 @@ def test_one_row_an_index_in_order() -> None:
 
 
 def test_diversity_is_a_prompt_s_and_the_same_in_all_of_its_rows() -> None:
-    table = image_metrics(PARTS, ROLES, QUESTIONS)
+    table = measured(PARTS, ROLES, QUESTIONS)
     for role in ROLES:
         found = table[f"{role}.diversity"].to_pylist()
         vectors = VECTORS[role].astype(np.float32).astype(float)
@@ -62,7 +68,7 @@ def test_diversity_is_a_prompt_s_and_the_same_in_all_of_its_rows() -> None:
 
 
 def test_distances_from_the_base() -> None:
-    table = image_metrics(PARTS, ROLES, QUESTIONS)
+    table = measured(PARTS, ROLES, QUESTIONS)
     assert table["base.distance_from_base"].to_pylist() == [0.0] * 4
     assert table["base.pixel_distance_from_base"].to_pylist() == [0.0] * 4
     assert table["candidate.pixel_distance_from_base"].to_pylist() == [1.0] * 4
@@ -73,12 +79,12 @@ def test_distances_from_the_base() -> None:
 
 def test_without_features_and_with_one_image_a_prompt() -> None:
     parts = [part(role, [0, 1], features=False) for role in ROLES]
-    table = image_metrics(parts, ROLES, QUESTIONS.slice(0, 2))
+    table = measured(parts, ROLES, QUESTIONS.slice(0, 2))
     assert not [name for name in table.column_names if "diversity" in name or name.endswith(".distance_from_base")]
     assert set_metrics(parts, ROLES, None) == {"seconds_per_image": {"base": 0.5, "candidate": 0.5}}
     assert frechet_yardsticks(parts, ROLES) == {}
     with_features = [part(role, [0, 1]) for role in ROLES]
-    assert "base.diversity" not in image_metrics(with_features, ROLES, QUESTIONS.slice(0, 2)).column_names
+    assert "base.diversity" not in measured(with_features, ROLES, QUESTIONS.slice(0, 2)).column_names
 
 
 def test_set_metrics() -> None:
@@ -121,7 +127,7 @@ def test_a_broken_image_spoils_its_own_row_only(monkeypatch: pytest.MonkeyPatch)
     broken[1] = math.nan
     monkeypatch.setitem(VECTORS, "candidate", broken)
     parts = [part(role, [0, 1, 2, 3]) for role in ROLES]
-    table = image_metrics(parts, ROLES, QUESTIONS)
+    table = measured(parts, ROLES, QUESTIONS)
     assert [math.isfinite(d) for d in table["candidate.distance_from_base"].to_pylist()] == [True, False, True, True]
     assert [math.isfinite(d) for d in table["candidate.diversity"].to_pylist()] == [True, False, True, False]
     assert math.isfinite(set_metrics(parts, ROLES, None)["frechet_to_base"]["candidate"])
@@ -129,4 +135,4 @@ def test_a_broken_image_spoils_its_own_row_only(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_model_of_other_images_is_a_mistake() -> None:
     with pytest.raises(AssertionError, match="the images of candidate are not those that were asked for"):
-        image_metrics([part("base", [0, 1]), part("candidate", [0, 2])], ROLES, QUESTIONS.slice(0, 2))
+        measured([part("base", [0, 1]), part("candidate", [0, 2])], ROLES, QUESTIONS.slice(0, 2))

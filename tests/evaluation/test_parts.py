@@ -49,6 +49,22 @@ def test_what_is_there_is_not_missing(run: RunDirectory) -> None:
     assert set(table["picture"].to_pylist()) == {b"png"}
 
 
+def test_pictures_come_in_the_order_of_the_questions(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever blocks they were made."""
+    monkeypatch.setattr("sdo_ray.evaluation.parts.AT_ONCE", 2)
+    parts, roles = Parts(run), ["base", "candidate"]
+    for size, count in ((3, 1), (2, None)):
+        for block in parts.missing(roles, QUESTIONS, size)[:count]:
+            names = zip(block["role"].to_pylist(), block["index"].to_pylist(), strict=True)
+            parts.add(block.append_column("picture", [[f"{role} {index}".encode() for role, index in names]]))
+    tables = list(parts.pictures(roles, QUESTIONS))
+    assert [len(table) for table in tables] == [2, 2, 1]
+    assert pa.concat_tables(tables).to_pydict() == {
+        f"{role}.picture": [f"{role} {index}".encode() for index in range(5)] for role in roles
+    }
+    assert all("picture" not in table.column_names for table in parts.scores())
+
+
 def test_a_file_that_was_not_finished_does_not_count(run: RunDirectory, tmp_path: Path) -> None:
     parts = Parts(run)
     (block,) = image_blocks(["base"], QUESTIONS.slice(0, 1), 8)

@@ -45,7 +45,9 @@ def test_killed_after_any_change_it_is_completed(
     begin(client)
     make(client, lease, move)
     whole, nth = state(client), 0
-    assert read_aliases(client, MODEL) == ({"champion": 1} if move.is_rollback else {"champion": 3, "previous": 2})
+    assert read_aliases(client, MODEL) == (
+        {"champion": 1, "previous": 1} if move.is_rollback else {"champion": 3, "previous": 2}
+    )
     while True:
         nth += 1
         begin(client)

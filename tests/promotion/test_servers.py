@@ -125,6 +125,7 @@ def test_users_with_rights_of_their_own(
     client = registered(authenticated.uri, "shared", 2)
     bob, eve = user(authenticated, "bob", may_edit="shared"), user(authenticated, "eve")
     config = settings(authenticated, tmp_path / "1", 1, None, "shared")
+    second = settings(authenticated, tmp_path / "2", 2, 1, "shared")
     become(monkeypatch, eve)
     with pytest.raises(mlflow.MlflowException, match="ermission denied"), lock.lease(client, "shared", "eve", 60):
         pass
@@ -136,6 +137,8 @@ def test_users_with_rights_of_their_own(
     promoted = Promoter(config, bob).until("ready").go()
     assert promoted.finish() == 0, promoted.output
     assert aliases(client, "shared") == {"champion": "1"}
+    assert Promoter(second, bob).until("ready").go().finish() == 0
+    assert aliases(client, "shared") == {"champion": "2", "previous": "1"}
 
     # One user died with the lock; another who may edit the model takes over.
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
@@ -152,10 +155,12 @@ def test_an_experiment_of_another_user_is_refused_before_work_starts(
     authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One default experiment, and an account for each person: who came first owns it."""
-    become(monkeypatch, user(authenticated, "ann"))
+    become(monkeypatch, authenticated.environment)
+    ann, carl = user(authenticated, "ann"), user(authenticated, "carl")
+    become(monkeypatch, ann)
     directory = RunDirectory(str(tmp_path), "run")
     check_tracked(authenticated.uri, "anns", directory)
-    become(monkeypatch, user(authenticated, "carl"))
+    become(monkeypatch, carl)
     with pytest.raises(SettingsError, match="this user of MLflow may not write to 'anns'; ask who"):
         check_tracked(authenticated.uri, "anns", directory)
     check_tracked(authenticated.uri, "carls", directory)
