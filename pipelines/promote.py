@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from pipelines.job import run_job
 from sdo_ray.exit_codes import ExitCode
-from sdo_ray.promotion.promote import promote, roll_back
 from sdo_ray.promotion.settings import PromoteSettings
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
@@ -36,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, _ = flags.parse_known_args(arguments)
 
     def job(settings: PromoteSettings) -> int:
+        # Not at the top: what only prints the help does not wait for torch.
+        from sdo_ray.promotion.promote import promote, roll_back
+
         if given.rollback is not None and not given.why.strip():
             fix = "give one, for those who find the version later"
             raise SettingsError(Problem("--why", "a rollback takes a reason", fix=fix))
