@@ -4,6 +4,7 @@ checkpoint/  engine/...            optimizer and weights as DeepSpeed shards the
              adapter.safetensors   the policy, parameter name -> float32
              average.safetensors   with `training.average`: the average of the policies, likewise
              progress.json         {"update": u, "reports": [...]}: u updates are in the policy
+             manifest.json         size and hash of all others
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import ray.train
 import safetensors.torch
 import torch
 import torch.distributed
+from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
 
 from sdo_ray.rollout.records import load_tensors
+from sdo_ray.settings import Problem, SettingsError
+from sdo_ray.training.manifest import MANIFEST, damage, exists, files_in, write_manifest
 from sdo_ray.training.records import UpdateReport
 
 POLICY, AVERAGE, PROGRESS = "adapter.safetensors", "average.safetensors", "progress.json"
@@ -69,8 +73,12 @@ def write(
         safetensors.torch.save_file(dict(policy), directory / POLICY)
         if average is not None:
             safetensors.torch.save_file(dict(average), directory / AVERAGE)
-        progress = {"update": update, "reports": [report.to_json() for report in reports]}
+        progress = {"update": update, "manifest": True, "reports": [report.to_json() for report in reports]}
         (directory / PROGRESS).write_text(json.dumps(progress))
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, files_in(directory))
+    if torch.distributed.get_rank() == 0:
+        write_manifest(directory, {name: file for part in reversed(parts) for name, file in part.items()})
 
 
 def restore(engine: Any, checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport]]:
@@ -85,21 +93,63 @@ def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
     return 6 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
 
 
-def kept(run_path: str, filesystem: Any = None) -> dict[int, ray.train.Checkpoint]:
-    """Updates in the policy -> checkpoint, of those that a run has kept, in this order.
+def known(run_path: str, filesystem: Any = None) -> list[tuple[int, ray.train.Checkpoint]]:
+    """Those that a run has kept, damaged or not, and the updates in the policy of each, in this order.
 
     Args:
         run_path: the run's directory as Ray Train writes it.
         filesystem: pyarrow filesystem, for paths that are not local.
+
+    Raises:
+        SettingsError: the list of checkpoints that Ray Train keeps is damaged.
     """
     try:
         result = ray.train.Result.from_path(run_path, storage_filesystem=filesystem)
+    except CheckpointManagerInitializationError as error:
+        raise _no_list(run_path, error) from None
     except RuntimeError:  # nothing was saved there yet
-        return {}
+        return []
+    except ValueError as error:
+        raise _no_list(run_path, error) from None
     both = list(result.best_checkpoints or [])
     if result.checkpoint is not None and result.metrics is not None:
         both.append((result.checkpoint, result.metrics))
-    return dict(sorted((metrics["update"], checkpoint) for checkpoint, metrics in both))
+    found = {checkpoint.path: (metrics["update"], checkpoint) for checkpoint, metrics in both}
+    return sorted(found.values(), key=lambda each: each[0])
+
+
+def kept(run_path: str, filesystem: Any = None) -> dict[int, ray.train.Checkpoint]:
+    """Updates in the policy -> checkpoint, of those that a run has kept and that are whole; see `known`."""
+    return {update: found for update, found in known(run_path, filesystem) if why_not(update, found) is None}
+
+
+def why_not(update: int, checkpoint: ray.train.Checkpoint) -> str | None:
+    """Why a checkpoint is not taken, in words; None if it can be.
+
+    Args:
+        update: updates that it should have in its policy.
+        checkpoint: where it is.
+    """
+    if (damaged := damage(checkpoint)) is not None:
+        return damaged
+    try:
+        progress = json.loads(_read(checkpoint, PROGRESS))
+        made, has_manifest = progress["update"], progress.get("manifest", False)
+    except FileNotFoundError:
+        return f"{PROGRESS} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{PROGRESS} is not what was written"
+    if has_manifest and not exists(checkpoint):
+        return f"{MANIFEST} is missing"
+    return None if made == update else f"{PROGRESS} is of update {made}, and not of {update}"
+
+
+def _no_list(run_path: str, error: Exception) -> SettingsError:
+    cause = " ".join(str(error).split())[:200]
+    file = f"{run_path}/checkpoint_manager_snapshot.json"
+    got = f"{file}, the list of checkpoints, is damaged or names what is gone: {cause}"
+    fix = f"restore it; or remove {run_path}, and the same command begins with the first update again"
+    return SettingsError(Problem("run.storage", got, fix=fix))
 
 
 def read_progress(checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray.data
@@ -120,13 +121,13 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset], run: 
         RunGivenUp: a model or reward raised an exception.
         ray.train.TrainingFailedError: the group failed more often than `trainers.max_failures`.
     """
-    trainers = config.trainers
+    config, trainers = _from_whole_ones(config, run), config.trainers
     options = ray.data.ExecutionOptions(preserve_order=True)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"worker": config},
         # Called at every start of the group, so that a restart gets the stream from its checkpoint on.
-        datasets={ROLLOUTS: lambda: stream(max(_kept(run), default=0))},
+        datasets={ROLLOUTS: lambda: stream(_newest(run, config.damaged))},
         dataset_config=ray.train.DataConfig(execution_options=options, enable_shard_locality=False),
         scaling_config=ray.train.ScalingConfig(
             num_workers=trainers.count,
@@ -146,7 +147,7 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset], run: 
             failure_config=ray.train.FailureConfig(max_failures=trainers.max_failures),
         ),
     )
-    yield from _reports_while(trainer.fit, config.channel, max(_kept(run), default=0) - 1)
+    yield from _reports_while(trainer.fit, config.channel, _newest(run, config.damaged) - 1)
 
 
 def _reports_while(fit: Callable[[], Any], channel: Channel, last: int) -> Iterator[UpdateReport]:
@@ -172,6 +173,27 @@ def _reports_while(fit: Callable[[], Any], channel: Channel, last: int) -> Itera
             break
     if failure:
         raise failure[0]
+
+
+def _from_whole_ones(config: WorkerConfig, run: RunDirectory) -> WorkerConfig:
+    """Have the workers pass by checkpoints that are damaged, and say which these are."""
+    damaged, whole = set[str](), None
+    for update, checkpoint in checkpoints.known(f"{run.path}/{TRAIN}", run.filesystem):
+        if (why := checkpoints.why_not(update, checkpoint)) is None:
+            whole = checkpoint
+        else:
+            damaged.add(Path(checkpoint.path).name)
+            print(f"{run.name}: the checkpoint {checkpoint.path} of update {update} is not taken: {why}", flush=True)
+    if damaged:
+        before = "the first update" if whole is None else f"{whole.path}, which is whole"
+        print(f"{run.name}: it goes on from {before}", flush=True)
+    return replace(config, damaged=frozenset(damaged), whole=whole)
+
+
+def _newest(run: RunDirectory, damaged: Collection[str]) -> int:
+    """Updates in the newest checkpoint that the workers take; 0 if there is none."""
+    known = checkpoints.known(f"{run.path}/{TRAIN}", run.filesystem)
+    return max((update for update, checkpoint in known if Path(checkpoint.path).name not in damaged), default=0)
 
 
 def _ending(run: RunDirectory) -> Any:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -65,6 +66,10 @@ class WorkerConfig:
     """Where reports go."""
     samples_per_prompt: int = 1
     """More in groups."""
+    damaged: frozenset[str] = frozenset()
+    """Names of the checkpoints not to go on from, see `checkpoints.why_not`."""
+    whole: ray.train.Checkpoint | None = None
+    """The one to go on from where the newest is among these; None is from the start."""
 
     @property
     def rows_per_contribution(self) -> int:
@@ -86,11 +91,14 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
     training, start, reports, averaged = worker.training, 0, list[UpdateReport](), None
-    if (checkpoint := ray.train.get_checkpoint()) is not None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None and Path(checkpoint.path).name in worker.damaged:
+        checkpoint = worker.whole
+    if checkpoint is not None:
         start, reports = checkpoints.restore(engine, checkpoint)
         averaged = checkpoints.read_average(checkpoint)
     policy = _publish(worker.policies, start, engine)
-    average = Average(averaged or policy, training.average) if training.average else None
+    average = Average(averaged or policy, training.average) if training.average and policy else None
     for update in range(start, training.updates):
         began = time.monotonic()
         mine: list[Contribution] = []

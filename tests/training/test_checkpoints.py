@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import ray.train
 import safetensors.torch
 import torch
 
+from sdo_ray.settings import SettingsError
 from sdo_ray.training.checkpoints import (
     AVERAGE,
     KEPT,
@@ -54,6 +56,16 @@ def test_progress_of_earlier_versions_is_read(tmp_path: Path) -> None:
 
 def test_a_run_that_has_saved_nothing_has_none(tmp_path: Path) -> None:
     assert kept(str(tmp_path / "train")) == {}
+
+
+def test_a_damaged_list_of_checkpoints_says_what_to_do(tmp_path: Path) -> None:
+    listed = tmp_path / "checkpoint_manager_snapshot.json"
+    for damaged in ("", '{"ray_ver', "[]", '{"ray_version": "2.60.0", "checkpoint_results": 3}'):
+        listed.write_text(damaged)
+        with pytest.raises(
+            SettingsError, match=r"^run\.storage: .*snapshot\.json, the list of checkpoints, is damaged"
+        ):
+            kept(str(tmp_path))
 
 
 def test_room_is_asked_for_those_kept_and_the_next() -> None:

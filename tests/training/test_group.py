@@ -74,6 +74,29 @@ def test_newest_and_best_are_kept_and_the_driver_decides_which_goes_out(run: Run
 
 
 @pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_by_and_the_one_before_it_taken(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = Policies.start(max_policy_lag=10)
+    rewards = [9.0, 9.0, 1.0, 1.0, 1.0, 1.0]  # the best is of updates 0 and 1
+    list(train(worker_config(policies, Channel.start(), updates=6), stream_of(rewards), run))
+    assert versions(run) == [2, 6]
+    whole = final_policy(run, WEIGHTS).weights
+    newest = kept(f"{run.path}/{TRAIN}")[6]
+    shard = next(Path(newest.path).glob("engine/*optim_states.pt"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    assert progress(run)[0] == 2
+    again = train(worker_config(policies, Channel.start(), updates=6), stream_of(rewards), run)
+    assert [report.update for report in again] == [2, 3, 4, 5]
+    said = capsys.readouterr().out
+    assert f"{newest.path} of update 6 is not taken: engine/{shard.name} has" in said
+    assert "it goes on from " in said
+    policy = final_policy(run, WEIGHTS)
+    assert policy.version == 6
+    assert all(torch.equal(policy.weights[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
 def test_a_stopped_group_goes_on_from_its_checkpoint_if_asked_again(run: RunDirectory) -> None:
     policies, channel = Policies.start(max_policy_lag=10), Channel.start()
     channel.end(stop := Stop("enough"), 3)
