@@ -140,6 +140,6 @@ def for_the_price(products: Products, n: float) -> float | None:
 def _between(products: np.ndarray) -> tuple[float, float]:
     """Mean product of different batches, and what products of a batch with itself have more: the variance between."""
     B = len(products)
-    own = float(np.trace(products)) / B
+    own = float(products.diagonal().sum()) / B
     different = (float(products.sum()) - B * own) / (B * (B - 1))
     return different, own - different

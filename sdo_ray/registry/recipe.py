@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sdo_ray.rollout.settings import Decode, SamplingSettings
+if TYPE_CHECKING:
+    # Which imports torch, and the help of commands waits for nothing.
+    from sdo_ray.rollout.settings import Decode, SamplingSettings
 
 FILE = "recipe.json"
 

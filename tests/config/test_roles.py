@@ -93,8 +93,10 @@ def test_a_finished_run_at_a_uri(tiny_base: Path, tmp_path: Path) -> None:
     )
     assert local.source == remote.source
     full = finished_run(tmp_path, tiny_base, "full")
-    with pytest.raises(SettingsError, match=r"models\.candidate: .* is a complete model and not on a disk; copy it"):
-        find(base=str(tiny_base), candidate=f"file://{full.uri}")
+    local, remote = (
+        find(base=str(tiny_base), candidate=where)["candidate"] for where in (full.uri, f"file://{full.uri}")
+    )
+    assert local.source == remote.source
 
 
 def test_a_finished_run_with_a_complete_model(tiny_base: Path, tmp_path: Path) -> None:

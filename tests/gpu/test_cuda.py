@@ -103,9 +103,11 @@ def test_a_learned_reward_scores_alike(tiny_base: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_whole_run(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_whole_run(tiny_base: Path, tmp_path: Path, dtype: str) -> None:
     """Sampler, reward and trainer share one GPU; the run ends with an adapter that learned."""
     changes: dict[str, dict[str, Any]] = {
+        "model": {"dtype": dtype},
         "samplers": {"count": 1, "num_gpus": 0.3},
         "trainers": {"count": 1, "num_gpus": 0.3},
         "rewards": {"terms": [{"name": "tests.support.ink:Ink", "weight": 1.0, "num_gpus": 0.1}]},

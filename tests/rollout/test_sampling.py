@@ -22,6 +22,7 @@ OWN_CALLS = {
     "sdo_ray/backprop/sample.py": "its `differentiable_sample` is what the place calls",
     "sdo_ray/backprop/leaving.py": "leaves the call before the first step",
     "sdo_ray/zoo/denoiser.py": "draws the model that it fits, on a floor below",
+    "sdo_ray/dry_batch/calls.py": "tries whether a stand-in with random weights can be called at all",
     "sdo_ray/registry/pyfunc_model.py": "runs where this package is not installed",
 }
 """Files that call a pipeline, or for its gradient `differentiable_sample` or `trace`, and why they may."""

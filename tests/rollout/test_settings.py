@@ -34,16 +34,16 @@ def test_one_negative_prompt_is_for_all_images(tiny_base: Path) -> None:
 
 def test_a_term_has_all_that_its_settings_say() -> None:
     """So that a field that is new to both is not dropped on the way."""
-    said = {"name": "ink", "weight": -0.5, "cap": 2.0, "text": "target"}
+    said = {"name": "ink", "weight": -0.5, "cap": 2.0, "text": "target", "label": "dark"}
     assert said.keys() == {field.name for field in fields(RewardTerm)}, "give the new field a value of its own here"
     texts = TextRewardSettings(**said)
     assert asdict(texts.term) == said
-    assert texts.key == texts.term.key == "ink@target"
+    assert texts.key == texts.term.key == "dark@target"
     del said["text"]
     assert said.keys() <= RewardSettings.model_fields.keys(), "a field that settings do not have"
     plain = RewardSettings(**said)
     assert asdict(plain.term) == said | {"text": None}
-    assert plain.key == "ink"
+    assert plain.key == "dark"
 
 
 def test_terms_are_made_from_settings_in_one_place() -> None:
