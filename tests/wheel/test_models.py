@@ -59,7 +59,9 @@ RELOADED = """
 import sys
 import torch
 from diffusers import DiffusionPipeline
-pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float32)
+index = DiffusionPipeline.load_config(sys.argv[1])
+absent = {name: None for name, entry in index.items() if entry == [None, None]}  # what SD3 has without T5
+pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float32, **absent)
 def image():
     noise = torch.Generator().manual_seed(0)
     return pipeline(["a cat"], num_inference_steps=2, height=32, width=32, generator=noise, output_type="latent").images
@@ -92,7 +94,7 @@ def test_aligned(call: Call, tmp_path: Path, kind: str, parts: dict[str, Callabl
     said = call("sdo", "align", "settings.yaml").stdout
     assert "my_rewards:Mine" in said
     checked = getattr(pipeline, "safety_checker", None) is not None
-    assert ("learns without the model's safety checker" in said) == checked
+    assert ("learns without the model's safety_checker" in said) == checked
     assert call("python", "-c", RELOADED, str(base)).stdout.split() == ["True", str(checked)]
     arguments = ("--model", str(base), "--adapter", "runs/tiny/adapter", "--prompt", "a cat", "--steps", "2")
     call("sdo", "sample", *arguments, "--height", "32", "--width", "32", "--out", "cat.png")
