@@ -94,15 +94,15 @@ def _rows_of(value: Any) -> int:
 
 
 def _map_rows(function: Callable[[Any], Any], tree: Any, batch: int) -> Any:
-    """`tree` with `function` applied to tensors of `batch` rows, and to lists of as many tensors."""
+    """`tree` with `function` applied to tensors of `batch` rows, and to lists, but not tuples, of as many tensors."""
     if isinstance(tree, torch.Tensor):
         return function(tree) if tree.dim() and len(tree) == batch else tree
     if isinstance(tree, Mapping):
-        # diffusers' outputs are mappings, made by their fields
-        return type(tree)(**{key: _map_rows(function, value, batch) for key, value in tree.items()})
+        fields = {key: _map_rows(function, value, batch) for key, value in tree.items()}
+        return fields if type(tree) is dict else type(tree)(**fields)  # diffusers' outputs are mappings too
+    if type(tree) is list and len(tree) == batch and all(isinstance(x, torch.Tensor) for x in tree):
+        return function(tree)
     if type(tree) in (list, tuple):
-        if len(tree) == batch and all(isinstance(x, torch.Tensor) for x in tree):
-            return function(tree)
         return type(tree)(_map_rows(function, value, batch) for value in tree)
     return tree
 

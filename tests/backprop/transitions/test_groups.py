@@ -166,6 +166,18 @@ def test_multistep_history_is_each_child_s_own() -> None:
         torch.testing.assert_close(together[row], alone[0], rtol=1e-5, atol=1e-5)
 
 
+def test_one_prompt_without_guidance_is_one_row() -> None:
+    """A denoiser's output is then a tuple of as many tensors as there are rows, which is no list of rows."""
+    pipe = double(stable_diffusion_3())
+    together = {"generator": [seeded(1) for _ in range(G)], "guidance_scale": 1.0}
+    shared = steps(pipe, "cps", generators=noises(70, G))
+    images = differentiable_sample(pipe, BackpropPlan("empty", N), stochastic=shared, **call(["a"] * G, **together))
+    together["generator"] = [seeded(1) for _ in range(G)]
+    each = steps(pipe, "cps", generators=noises(70, G), branching=Branching())
+    alone = differentiable_sample(pipe, BackpropPlan("empty", N), stochastic=each, **call(["a"] * G, **together))
+    torch.testing.assert_close(images, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_a_tree_s_rows_part_split_by_split() -> None:
     pipe = double(stable_diffusion_3())
     made = steps(pipe, "dance", at=(0, 1, 2), branching=Branching({0: 3, 2: 2}), generators=noises(70, 6))
