@@ -1,15 +1,9 @@
 """How beautiful an image is, from 1 to 10: LAION's first predictor, one linear layer on CLIP."""
 
-from pathlib import Path
-
-from torch import Tensor
-
-from rewards.towers.affine import compose
-from rewards.towers.checkpoint import FromHub, describe, read_tensors
-from rewards.towers.loading import load_images_only
+from rewards.towers.aesthetic import AestheticHead
 
 
-class AestheticV1(FromHub):
+class AestheticV1(AestheticHead):
     """Aesthetic score of LAION's predictor v1; 4.5 to 6 for Stable Diffusion 1.5. The prompts do not matter.
 
     Args:
@@ -25,23 +19,6 @@ class AestheticV1(FromHub):
         ValueError: the head or the model has other keys, or they do not fit each other.
     """
 
-    differentiable = True
     licence = "MIT"
-
-    def __init__(
-        self,
-        *,
-        weights: Path,
-        source: str = "openai/clip-vit-large-patch14",
-        revision: str | None = None,
-        dtype: str = "float32",
-        device: str = "cpu",
-    ) -> None:
-        self.device = device
-        self._head = compose(read_tensors(weights), [""], "LAION's aesthetic predictor v1")
-        self._tower = load_images_only(source, revision, dtype, device)
-        self.checkpoints = (describe(str(weights), weights), self._tower.checkpoint)
-
-    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """Scores, [B], of images, [B, 3, H, W] in [0, 1]."""
-        return self._head(self._tower.images(images))
+    layers = ("",)
+    called = "LAION's aesthetic predictor v1"

@@ -3,16 +3,10 @@
 Its five layers have no activations between them, so they are one vector; the variant with ReLU has other keys.
 """
 
-from pathlib import Path
-
-from torch import Tensor
-
-from rewards.towers.affine import compose
-from rewards.towers.checkpoint import FromHub, describe, read_tensors
-from rewards.towers.loading import load_images_only
+from rewards.towers.aesthetic import AestheticHead
 
 
-class AestheticV2(FromHub):
+class AestheticV2(AestheticHead):
     """Aesthetic score of LAION's predictor v2; 5.2 to 5.5 for Stable Diffusion 1.5. The prompts do not matter.
 
     Args:
@@ -28,25 +22,6 @@ class AestheticV2(FromHub):
         ValueError: the head or the model has other keys, or they do not fit each other.
     """
 
-    differentiable = True
     licence = "Apache-2.0"
-
-    def __init__(
-        self,
-        *,
-        weights: Path,
-        source: str = "openai/clip-vit-large-patch14",
-        revision: str | None = None,
-        dtype: str = "float32",
-        device: str = "cpu",
-    ) -> None:
-        self.device = device
-        self._head = compose(
-            read_tensors(weights), [f"layers.{number}" for number in (0, 2, 4, 6, 7)], "LAION's aesthetic predictor v2"
-        )
-        self._tower = load_images_only(source, revision, dtype, device)
-        self.checkpoints = (describe(str(weights), weights), self._tower.checkpoint)
-
-    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """Scores, [B], of images, [B, 3, H, W] in [0, 1]."""
-        return self._head(self._tower.images(images))
+    layers = ("layers.0", "layers.2", "layers.4", "layers.6", "layers.7")
+    called = "LAION's aesthetic predictor v2"

@@ -5,14 +5,10 @@ The weights are under AGPL-3.0, and are fetched by whoever uses them; this code 
 
 from pathlib import Path
 
-from torch import Tensor
-
-from rewards.towers.affine import compose
-from rewards.towers.checkpoint import FromHub, describe, read_tensors
-from rewards.towers.loading import load_images_only
+from rewards.towers.aesthetic import AestheticHead
 
 
-class AestheticV25(FromHub):
+class AestheticV25(AestheticHead):
     """Aesthetic score of predictor v2.5; 5.5 and up is good. The prompts do not matter.
 
     Args:
@@ -28,8 +24,9 @@ class AestheticV25(FromHub):
         ValueError: the head or the model has other keys, or they do not fit each other.
     """
 
-    differentiable = True
     licence = "AGPL-3.0-only"
+    layers = ("scoring_head.0", "scoring_head.2", "scoring_head.4", "scoring_head.6", "scoring_head.8")
+    called = "the aesthetic predictor v2.5"
 
     def __init__(
         self,
@@ -40,15 +37,4 @@ class AestheticV25(FromHub):
         dtype: str = "float32",
         device: str = "cpu",
     ) -> None:
-        self.device = device
-        self._head = compose(
-            read_tensors(weights),
-            [f"scoring_head.{number}" for number in (0, 2, 4, 6, 8)],
-            "the aesthetic predictor v2.5",
-        )
-        self._tower = load_images_only(source, revision, dtype, device)
-        self.checkpoints = (describe(str(weights), weights), self._tower.checkpoint)
-
-    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """Scores, [B], of images, [B, 3, H, W] in [0, 1]."""
-        return self._head(self._tower.images(images))
+        super().__init__(weights=weights, source=source, revision=revision, dtype=dtype, device=device)

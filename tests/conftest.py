@@ -34,6 +34,18 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sdxl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny StableDiffusionXLPipeline as published: its autoencoder is turned to float32 for its decoding."""
+    from tests.support.sdxl import sdxl
+
+    pipeline = sdxl(torch.float32, force_upcast=True)
+    pipeline.unload_lora_weights()
+    directory = tmp_path_factory.mktemp("tiny-sdxl")
+    pipeline.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A database file, which MLflow takes seconds to make."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"

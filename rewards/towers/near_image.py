@@ -1,6 +1,7 @@
 """What rewards have in common that compare feature maps of images with those of one image from a file."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ LAYERS = (1, 4, 6, 12)
 the size."""
 
 
-class NearImage:
+class NearImage(ABC):
     """Base of such a reward, which says in `_described` what of its feature maps is compared.
 
     Args:
@@ -52,6 +53,6 @@ class NearImage:
         except ValueError as error:
             raise ValueError(f"option 'image': {error}") from None
 
+    @abstractmethod
     def _described(self, images: Tensor) -> list[Tensor]:
         """What is compared, by layer, each [B, ...], of images [B, 3, H, W] in [0, 1]."""
-        raise NotImplementedError

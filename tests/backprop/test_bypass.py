@@ -11,10 +11,10 @@ from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from sdo_ray.backprop import differentiable_sample, make_plan
 from sdo_ray.models.load import checks_of
+from tests.support.sdxl import sdxl
 
-from .matrix.assemble import assemble, inputs
+from .matrix.assemble import inputs
 from .matrix.cases import CASES
-from .matrix.check import adapt
 from .tiny import seeded, stable_diffusion
 
 CALL = {"prompt": "a", "num_inference_steps": 2}
@@ -74,16 +74,6 @@ class Watermark:
 
     def apply_watermark(self, images: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(images.numpy() * 0)
-
-
-def sdxl(dtype: torch.dtype, **vae: Any) -> Any:
-    pipe = assemble("StableDiffusionXLPipeline", CASES["StableDiffusionXL"].parts)
-    adapt(pipe)
-    pipe.vae.register_to_config(**vae)
-    for module in pipe.components.values():
-        if isinstance(module, torch.nn.Module):
-            module.to(dtype)
-    return pipe
 
 
 def sampled(pipe: Any, output_type: str = "pt") -> torch.Tensor:

@@ -11,11 +11,11 @@ from sdo_ray.backprop import KeptCall, backward_kept, differentiable_sample, mak
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.pieces import Call, gradients_of, sample_of
 from sdo_ray.backprop.surroundings import Surroundings
+from tests.support.sdxl import sdxl
 
 from .matrix.assemble import assemble, inputs
 from .matrix.cases import CASES
 from .matrix.check import adapt
-from .test_bypass import sdxl
 from .tiny import pndm, reward, seeded, stable_diffusion, stable_diffusion_3
 
 PROMPTS = ["a cat", "b", "c"]

@@ -12,12 +12,13 @@ from rewards.scoring import score_with_gradient
 from rewards.terms import RewardTerm
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach_working_copy, initial_policy
+from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.training.modules import Denoisers
+from tests.support.policies import moved_policy
 from tests.support.runs import AlignProcess, final_adapter, tiny_settings
 
 pytestmark = pytest.mark.gpu
@@ -37,15 +38,10 @@ def ink(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> t
     return {"ink": (images * weight).sum(dim=(1, 2, 3))}, {"ink": weight.expand_as(images)}
 
 
-def policy(model: ModelSettings) -> dict[str, torch.Tensor]:
-    noise = torch.Generator().manual_seed(2)
-    return {n: w + 0.05 * torch.randn(w.shape, generator=noise) for n, w in initial_policy(model, 0).items()}
-
-
 def contribution(base: Path, device: str, dtype: str = "float32", backward: str = "sampler") -> Contribution:
     model = ModelSettings.model_validate({"base": str(base), "dtype": dtype})
     pipeline = load_pipeline(model.base, model.dtype, device)
-    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), moved_policy(model))
     return compute_contribution(
         pipeline,
         PromptBatch(0, (0, 1), ("a", "b")),
@@ -76,7 +72,7 @@ def test_twice_is_the_same_to_the_bit(tiny_base: Path) -> None:
 
 def test_the_trainer_makes_the_same_gradient(tiny_base: Path) -> None:
     model = ModelSettings(base=str(tiny_base))
-    module = Denoisers(model, policy(model)).to("cuda")
+    module = Denoisers(model, moved_policy(model)).to("cuda")
     module(contribution(tiny_base, "cuda", backward="trainer").calls).backward()
     got = {name: p.grad.cpu() for name, p in module.named().items() if p.grad is not None}
     torch.testing.assert_close(flat(got), flat(contribution(tiny_base, "cuda").gradient), rtol=1e-3, atol=1e-4)

@@ -9,37 +9,23 @@ import torch
 from sdo_ray.backprop import differentiable_sample, make_plan
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
+from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.models.precision import own_precision
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.settings import SettingsError
 from tests.backprop.matrix.assemble import inputs
 from tests.backprop.matrix.cases import CASES
-from tests.backprop.test_bypass import sdxl
 from tests.backprop.tiny import reward, seeded
+from tests.support.policies import moved_policy
 
 CALL = {"prompt": ["a", "b"], "num_inference_steps": 3, "guidance_scale": 2.0}
-
-
-@pytest.fixture(scope="module")
-def sdxl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pipe = sdxl(torch.float32, force_upcast=True)
-    pipe.unload_lora_weights()
-    directory = tmp_path_factory.mktemp("tiny-sdxl")
-    pipe.save_pretrained(directory)
-    return directory
-
-
-def moved(model: ModelSettings) -> dict[str, torch.Tensor]:
-    noise = torch.Generator().manual_seed(1)
-    return {n: w + 0.1 * torch.randn(w.shape, generator=noise) for n, w in initial_policy(model, 0).items()}
 
 
 def learned(model: ModelSettings, **call: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, and the gradient of what is trained."""
     pipeline = load_model(model)
     trained = attach_working_copy(pipeline.components, model)
-    set_parameters(trained, moved(model))
+    set_parameters(trained, moved_policy(model, 0.1))
     parameters = trained_parameters(trained)
     with own_precision(pipeline):
         images = differentiable_sample(pipeline, make_plan("sdo", 3, draw="fixed", at=[1]), generator=seeded(), **call)

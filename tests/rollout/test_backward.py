@@ -10,22 +10,18 @@ from rewards.terms import RewardTerm
 from sdo_ray.backprop import TraceError
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach_working_copy, initial_policy
+from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.contribution import SampledBatch, compute_contribution, learn_from, sample_batch
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.training.modules import Denoisers
+from tests.support.policies import moved_policy
 
 
 def ink(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
     weight = torch.linspace(-1, 1, images[0].numel()).view(images[0].shape)
     return {"ink": (images * weight).sum(dim=(1, 2, 3))}, {"ink": weight.expand_as(images)}
-
-
-def policy(model: ModelSettings) -> dict[str, torch.Tensor]:
-    noise = torch.Generator().manual_seed(2)
-    return {n: w + 0.05 * torch.randn(w.shape, generator=noise) for n, w in initial_policy(model, 0).items()}
 
 
 def contribution(
@@ -37,7 +33,7 @@ def contribution(
     kept_graph: str = "retain",
 ) -> Contribution:
     pipeline = load_pipeline(model.base, model.dtype)
-    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), moved_policy(model))
     made = compute_contribution(
         pipeline,
         PromptBatch(0, (0, 1, 2), ("a", "b", "c")),
@@ -56,7 +52,7 @@ def contribution(
 
 
 def on_the_trainer(model: ModelSettings, made: Contribution) -> dict[str, torch.Tensor]:
-    module = Denoisers(model, policy(model))
+    module = Denoisers(model, moved_policy(model))
     module(made.calls).backward()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named().items()}
 
@@ -103,7 +99,9 @@ def test_same_gradient_without_guidance_and_in_half_precision(tiny_base: Path) -
 def test_checkpointed_blocks_on_the_trainer_change_nothing_to_the_bit(tiny_base: Path) -> None:
     plain, blocks = (ModelSettings(base=str(tiny_base), checkpoint_blocks=on) for on in (False, True))
     made = contribution(plain, "trainer", "sdo", {})
-    assert any(denoiser.is_gradient_checkpointing for denoiser in Denoisers(blocks, policy(blocks)).denoisers.values())
+    assert any(
+        denoiser.is_gradient_checkpointing for denoiser in Denoisers(blocks, moved_policy(blocks)).denoisers.values()
+    )
     expected, got = (on_the_trainer(model, made) for model in (plain, blocks))
     assert all(torch.equal(got[name], gradient) for name, gradient in expected.items())
 
@@ -154,7 +152,7 @@ def test_batches_can_wait_side_by_side(tiny_base: Path) -> None:
     """Both are sampled before either is learned from: what overlap is built on."""
     model = ModelSettings(base=str(tiny_base))
     pipeline = load_pipeline(model.base, model.dtype)
-    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), moved_policy(model))
     how = {
         "seed": 5,
         "sampling": SamplingSettings(num_inference_steps=4, guidance_scale=2.0),

@@ -10,28 +10,13 @@ from rewards.terms import RewardTerm
 from sdo_ray.backprop.scaling import power_of_two
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach_working_copy, initial_policy
+from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.training.modules import Denoisers
-from tests.backprop.test_bypass import sdxl
-
-
-@pytest.fixture(scope="module")
-def sdxl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As published: an autoencoder that is turned to float32 for its decoding."""
-    pipe = sdxl(torch.float32, force_upcast=True)
-    pipe.unload_lora_weights()
-    directory = tmp_path_factory.mktemp("tiny-sdxl")
-    pipe.save_pretrained(directory)
-    return directory
-
-
-def policy(model: ModelSettings) -> dict[str, torch.Tensor]:
-    noise = torch.Generator().manual_seed(2)
-    return {n: w + 0.05 * torch.randn(w.shape, generator=noise) for n, w in initial_policy(model, 0).items()}
+from tests.support.policies import moved_policy
 
 
 def made(base: Path, dtype: str, size: float, weight: float = 1.0, **how: str) -> Contribution:
@@ -43,7 +28,7 @@ def made(base: Path, dtype: str, size: float, weight: float = 1.0, **how: str) -
 
     model = ModelSettings.model_validate({"base": str(base), "dtype": dtype})
     pipeline = load_pipeline(model.base, model.dtype)
-    set_parameters(attach_working_copy(pipeline.components, model), policy(model))
+    set_parameters(attach_working_copy(pipeline.components, model), moved_policy(model))
     return compute_contribution(
         pipeline,
         PromptBatch(0, (0, 1), ("a", "b")),
@@ -84,7 +69,7 @@ def test_also_where_the_trainer_makes_it(tiny_base: Path, size: float) -> None:
     there = []
     for dtype in ("float16", "float32"):
         model = ModelSettings.model_validate({"base": str(tiny_base), "dtype": dtype})
-        module = Denoisers(model, policy(model))
+        module = Denoisers(model, moved_policy(model))
         [arrived] = Contribution.from_arrow(made(tiny_base, dtype, size, backward="trainer").to_arrow())
         module(arrived.calls).backward()
         there.append(flat({name: p.grad for name, p in module.named().items() if p.grad is not None}))
