@@ -97,6 +97,9 @@ def test_a_finished_run_at_a_uri(tiny_base: Path, tmp_path: Path) -> None:
         find(base=str(tiny_base), candidate=where)["candidate"] for where in (full.uri, f"file://{full.uri}")
     )
     assert local.source == remote.source
+    # A file system that nothing but its URI names, as those of clusters are.
+    with pytest.raises(SettingsError, match=r"models\.candidate: .* is a complete model and not on a disk; copy it"):
+        find(base=str(tiny_base), candidate=f"local://{full.uri}")
 
 
 def test_a_finished_run_with_a_complete_model(tiny_base: Path, tmp_path: Path) -> None:

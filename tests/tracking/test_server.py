@@ -17,7 +17,7 @@ def test_the_environment_names_it_or_a_file_beside_the_runs_is_used(tmp_path: Pa
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert tracking_uri(run) == f"sqlite:///{tmp_path}/mlflow.db"
     with pytest.raises(SettingsError, match=r"MLFLOW_TRACKING_URI: not set, .* is no local directory"):
-        tracking_uri(RunDirectory(f"file://{tmp_path}", "run"))
+        tracking_uri(RunDirectory(f"local://{tmp_path}", "run"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert tracking_uri(run) == "http://mlflow:5000"
 
