@@ -1,6 +1,7 @@
 """Registered versions and evaluations of them, for tests of promotion: real MLflow, made-up scores."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -95,6 +96,8 @@ def promotion_settings(
         uri: the MLflow server; that of the environment if not given.
         changes: of the promotion's settings.
     """
+    # Said, because a client that is told none takes what another test has set in this process.
+    uri = uri or os.environ["MLFLOW_TRACKING_URI"]
     client, run = mlflow.MlflowClient(uri, uri), RunDirectory(str(directory / "runs"), it.name)
     experiment = client.get_experiment_by_name("evaluations")
     experiment_id = experiment.experiment_id if experiment else client.create_experiment("evaluations")
