@@ -17,8 +17,15 @@ from .tiny.cases import CASES
 from .tiny.pins import PINS, images_of, read_pins
 from .tiny.precision import in_float64
 
-every = pytest.mark.parametrize("name", CASES)
-alone = pytest.mark.parametrize("name", [name for name in CASES if not spec_of(name).batchwise])
+
+def of_each(names):
+    """The test for each of these rewards; some are too slow for the quick tests."""
+    marks = {name: [pytest.mark.slow] if CASES[name].slow else [] for name in CASES}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in names])
+
+
+every = of_each(CASES)
+alone = of_each(name for name in CASES if not spec_of(name).batchwise)
 """Those that score each image for itself."""
 
 
@@ -61,7 +68,7 @@ def test_score_is_the_pinned_one(name, make):
     assert found.tolist() == pytest.approx(read_pins()[name], rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.computes_as is None])
+@of_each(name for name, case in CASES.items() if case.computes_as is None)
 def test_gradient_is_that_of_finite_differences(name, make):
     case, number = CASES[name], 2 if spec_of(name).batchwise else 1
     images, prompts = images_of(name)[:number], list(case.prompts)[:number]

@@ -11,7 +11,7 @@ from PIL import Image
 from rewards.brightness import Brightness
 from rewards.endpoints.server import make_app
 
-from . import blip, clap, clip, dino, mps, onnx, qwen
+from . import blip, brisque, clap, clip, dino, mps, onnx, qwen
 from .servers import chat, serve
 
 
@@ -32,6 +32,9 @@ class Case:
 
     tolerance: float = 1e-3
     """Of the gradient against them, relative; wide for networks that turn to float32 in between."""
+
+    slow: bool = False
+    """Whether it takes too long for the quick tests, as what is real in it cannot be made small."""
 
     computes_as: str | None = None
     """Another reward whose network and code it shares, and whose gradient is checked for both."""
@@ -137,7 +140,8 @@ CASES: dict[str, Case] = {
         step=1e-3,
         tolerance=0.05,
     ),
-    "ocr": Case(prompts=('a sign "open"', 'the word "cat"')),
+    "ocr": Case(prompts=('a sign "open"', 'the word "cat"'), slow=True),
     "safety": Case(lambda folder: {"weights": onnx.save_classifier(folder / "tiny.onnx")}),
     "clap_score": Case(lambda folder: {"source": str(clap.save_clap(folder)), "sample_rate": 16_000}),
+    "brisque": Case(brisque.save_brisque),
 }
