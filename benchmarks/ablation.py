@@ -28,6 +28,7 @@ import torch
 from benchmarks.learning import measured
 from benchmarks.summary import interval
 from rewards import create
+from rewards.pulls import Memory
 from rewards.scoring import score_with_gradient
 from rewards.smoothing import score_with_smoothed_gradient
 from sdo_ray.config.align import AlignSettings, check_align
@@ -72,7 +73,7 @@ def learn(settings: AlignSettings, at: Sequence[int], say: Callable[[str], None]
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
     questions = draw_questions(read_heldout(evaluation.prompts, evaluation.column), evaluation.num_prompts, 0)
     heldout = questions["prompt"].to_pylist()
-    rewards, found, seconds = _rewards(settings), dict[int, dict[str, Any]](), 0.0
+    rewards, found, seconds, memory = _rewards(settings), dict[int, dict[str, Any]](), 0.0, Memory()
     for update in range(max(at) + 1):
         if update in at:
             found[update] = {
@@ -100,10 +101,13 @@ def learn(settings: AlignSettings, at: Sequence[int], say: Callable[[str], None]
                 plan=settings.plan,
                 rewards=rewards,
                 terms=[term.term for term in settings.rewards.terms],
-                normalize=settings.rewards.normalize,
+                mixing=settings.rewards.mixing,
+                memory=memory,
             )
             for block in blocks
         ]
+        for part in parts:
+            memory = memory.after(part.pulls)
         count = max(1, sum(part.num_samples for part in parts))
         for name, parameter in parameters.items():
             parameter.grad = torch.stack([part.gradient[name] for part in parts]).sum(dim=0) / count

@@ -22,7 +22,7 @@ import torch
 from benchmarks.learning import measured
 from rewards import create
 from rewards.scoring import score, score_with_gradient
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
@@ -119,7 +119,7 @@ class Run:
                 plan=self.plan,
                 rewards=rewards,
                 terms=[RewardTerm(self.reward, 1.0)],
-                normalize=False,
+                mixing=Mixing(),
                 differentiable=not self.plan.is_policy_gradient,
             )
         vector = torch.cat([made.gradient[name].flatten() for name in self.parameters])

@@ -13,7 +13,7 @@ import torch
 from benchmarks.contenders import CONTENDERS
 from rewards import create
 from rewards.scoring import score, score_with_gradient
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
@@ -146,7 +146,7 @@ def learn(
             plan=CONTENDERS[plan],
             rewards=rewards,
             terms=[RewardTerm(name, weight) for name, weight in LEARNED[reward].items()],
-            normalize=False,
+            mixing=Mixing(),
         )
         for name, parameter in parameters.items():
             parameter.grad = -contribution.gradient[name] / max(1, contribution.num_samples)

@@ -1,30 +1,35 @@
 """Several rewards into one score, and their image gradients into one.
 
 Notation
-    s_r[b]     score of reward r for image b                        scores[r]
-    g_r[b]     d s_r[b] / d image b                                 gradients[r]
-    w_r, c_r   weight and cap of reward r                           RewardTerm
-    n_r        typical size of reward r's image gradients           (only with normalize=True, else 1)
+    s_r[b]        score of reward r for image b                     scores[r]
+    g_r[b]        d s_r[b] / d image b                              gradients[r]
+    w_r, c_r, t_r weight, cap and target of reward r                RewardTerm
+    n_r           what its weight is in units of                    1, or by `Mixing.normalize`
 
 1. cap         s'_r[b] = min(s_r[b], c_r)            g'_r[b] = g_r[b] if s_r[b] <= c_r else 0        for w_r > 0
                s'_r[b] = max(s_r[b], c_r)            g'_r[b] = g_r[b] if s_r[b] >= c_r else 0        for w_r < 0
-2. normalise   n_r = sqrt( mean over b in A_r of |g'_r[b]|^2 ),  A_r = the valid images with g'_r[b] != 0
-3. mix         s[b] = sum_r w_r s'_r[b]              g[b] = sum_r (w_r / n_r) g'_r[b]
+   target      s'_r[b] = -|s_r[b] - t_r|             g'_r[b] = sign(t_r - s_r[b]) g_r[b]
+2. normalise   n_r = sqrt( mean of |g'_r|^2 over the run's images that have one ), or the run's deviation of s_r
+3. mix         s[b] = sum_r w_r s'_r[b]              g[b] = combination over r of (w_r / n_r) g'_r[b]
 
-With step 2 a weight compares rewards by how hard they pull on the image; without it, in units of their scores, and
-the reward with the largest gradients wins. n_r is taken over the images given, so it follows a reward as it
-saturates. It is one number for all of them, so images keep their relative sizes.
+With step 2 a weight compares rewards by how hard they pull on the image, or in deviations of their scores; without it,
+in units of their scores, and the reward with the largest gradients wins. n_r is of all images of the run before (see
+`rewards.pulls`; of the first update, of the batch itself), so the objective does not depend on how batches are cut, and
+images keep their relative sizes. The combination is a sum, or one of `rewards.conflicts`.
 
 A reward without a gradient, a black box, has its part in s and none in g. Rewards with weight 0 take no part.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from rewards.terms import RewardTerm
+from rewards.conflicts import COMBINATIONS, dot
+from rewards.pulls import Memory, Pull
+from rewards.terms import Mixing, RewardTerm
 
 
 def usable(scores: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None], terms: Sequence[RewardTerm]) -> Tensor:
@@ -56,25 +61,20 @@ def combine_scores(scores: Mapping[str, Tensor], terms: Sequence[RewardTerm]) ->
     parts = _learned(scores, terms)
     total = torch.zeros_like(parts[0][1])
     for term, s in parts:
-        total += term.weight * _capped(term, s)
+        total += term.weight * _shaped(term, s)
     return torch.where(torch.stack([torch.isfinite(s) for _, s in parts]).all(0), total, math.nan)
 
 
-def combine_gradients(
-    scores: Mapping[str, Tensor],
-    gradients: Mapping[str, Tensor | None],
-    terms: Sequence[RewardTerm],
-    valid: Tensor,
-    normalize: bool,
-) -> Tensor:
-    """g, float32 [B, 3, H, W], of the rewards that have a gradient; zero where not valid.
+def pulling_gradients(
+    scores: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None], terms: Sequence[RewardTerm], valid: Tensor
+) -> dict[str, Tensor]:
+    """g' of every reward that has a weight and a gradient, float32 [B, 3, H, W]; zero where not valid.
 
     Args:
         scores: per term's key, [B].
         gradients: per term's key, [B, 3, H, W], or None for a black-box one.
-        terms: weights and caps.
+        terms: weights, caps and targets.
         valid: from `usable`.
-        normalize: whether to do step 2.
 
     Raises:
         ValueError: no term has a weight, one that has is missing, or none that has has a gradient.
@@ -84,19 +84,90 @@ def combine_gradients(
         raise ValueError(
             f"no gradient to combine: none of {', '.join(term.key for term in terms if term.weight)} has one"
         )
-    total = torch.zeros_like(parts[0][2])
-    for term, s, g in parts:
-        keep = valid & (_capped(term, s) == s)
-        g = torch.where(keep[:, None, None, None], g, 0.0)
-        total += (term.weight / (_typical_norm(g) if normalize else 1.0)) * g
-    return total
+    return {term.key: _sloped(g, torch.where(valid, _slope(term, s), 0.0)) for term, s, g in parts}
 
 
-def _capped(term: RewardTerm, s: Tensor) -> Tensor:
+def combine_gradients(
+    pulling: Mapping[str, Tensor],
+    terms: Sequence[RewardTerm],
+    mixing: Mixing,
+    memory: Memory,
+    pulls: Mapping[str, Pull],
+) -> Tensor:
+    """g, float32 [B, 3, H, W].
+
+    Args:
+        pulling: g', from `pulling_gradients`.
+        terms: weights.
+        mixing: steps 2 and 3.
+        memory: of the updates before.
+        pulls: of these images, from `pulls_of`.
+    """
+
+    def size(key: str) -> float:
+        if mixing.normalize is None:
+            return 1.0
+        return memory.size(key, mixing.normalize, mixing.floor) or pulls[key].size(mixing.normalize) or 1.0
+
+    weights = {term.key: term.weight for term in terms}
+    return COMBINATIONS[mixing.combine]([weights[key] / size(key) * g for key, g in pulling.items()])
+
+
+def pulls_of(pulling: Mapping[str, Tensor], scores: Mapping[str, Tensor], valid: Tensor) -> dict[str, Pull]:
+    """What a batch adds to what a run knows of its rewards, by reward key.
+
+    Args:
+        pulling: g', from `pulling_gradients`.
+        scores: per key, [B].
+        valid: from `usable`.
+    """
+    found = {}
+    for key, g in pulling.items():
+        squares, s = dot(g, g), scores[key][valid].double()
+        found[key] = Pull(
+            float(valid.sum()),
+            s.sum().item(),
+            s.square().sum().item(),
+            float((squares > 0).sum()),
+            squares.sum().item(),
+        )
+    return found
+
+
+def cosines_of(pulling: Mapping[str, Tensor], terms: Sequence[RewardTerm]) -> dict[str, float]:
+    """ "KEY/KEY" of each pair of rewards -> mean cosine of w_r g'_r over the images where both have a gradient.
+
+    Args:
+        pulling: g', from `pulling_gradients`.
+        terms: weights, whose signs count.
+    """
+    signs, found = {term.key: math.copysign(1.0, term.weight) for term in terms}, {}
+    for (a, g), (b, other) in combinations(pulling.items(), 2):
+        lengths = (dot(g, g) * dot(other, other)).sqrt()
+        cosine = (dot(g, other)[lengths > 0] / lengths[lengths > 0]).mean().item()
+        if not math.isnan(cosine):
+            found[f"{a}/{b}"] = signs[a] * signs[b] * cosine
+    return found
+
+
+def _shaped(term: RewardTerm, s: Tensor) -> Tensor:
     """s': enough is enough on the side that the weight pulls to."""
+    if term.target is not None:
+        return -(s - term.target).abs()
     if term.cap is None:
         return s
     return s.clamp(max=term.cap) if term.weight > 0 else s.clamp(min=term.cap)
+
+
+def _slope(term: RewardTerm, s: Tensor) -> Tensor:
+    """ds'/ds; at a cap that of the side where it learns."""
+    return (term.target - s).sign() if term.target is not None else (_shaped(term, s) == s).to(s.dtype)
+
+
+def _sloped(g: Tensor, slope: Tensor) -> Tensor:
+    """Images' gradients times their slopes, [B]; a slope of 0 makes zeros of whatever it is."""
+    wide = slope.reshape(-1, *(1 for _ in g.shape[1:]))
+    return torch.where(wide == 0, 0.0, wide * g)
 
 
 def _learned(scores: Mapping[str, Tensor], terms: Sequence[RewardTerm]) -> list[tuple[RewardTerm, Tensor]]:
@@ -118,10 +189,3 @@ def _pulling(
     """Those of them that have a gradient, with it."""
     found = [(term, s, gradients.get(term.key)) for term, s in _learned(scores, terms)]
     return [(term, s, g.float()) for term, s, g in found if g is not None]
-
-
-def _typical_norm(gradient: Tensor) -> float:
-    """n_r: root mean square of the images' gradient norms, over the images that have one; 1 if none has."""
-    norms = torch.linalg.vector_norm(gradient.flatten(1).double(), dim=1)
-    norms = norms[norms > 0]
-    return norms.square().mean().sqrt().item() if len(norms) else 1.0

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from rewards.pulls import Normalize
 from rewards.spec import RewardSpec
 
 
@@ -20,6 +22,10 @@ class RewardTerm:
     cap: float | None = None
     """c_r, in units of the score: enough is enough, nothing is learned from images above it, or, with a negative
     weight, from images below it. None: no cap."""
+
+    target: float | None = None
+    """t_r, in units of the score: neither more nor less is wanted; the score counts as its distance to it, negative.
+    None: the more the better."""
 
     text: str | None = None
     """Which of a row's texts it is given, where rows have several; None: the prompt."""
@@ -42,6 +48,43 @@ class RewardTerm:
             raise ValueError(
                 f"cap of reward {self.name!r} must be a finite number, or left out for none, got {self.cap}"
             )
+        if self.target is not None and (not math.isfinite(self.target) or self.cap is not None):
+            raise ValueError(
+                f"target of reward {self.name!r} must be a finite number, and without a cap, got {self.target}"
+                + ("" if self.cap is None else f" and cap {self.cap}")
+            )
+
+
+Combine = Literal["sum", "pcgrad", "mgda"]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How the terms' gradients become one, see `rewards.mix`."""
+
+    normalize: Normalize | None = None
+    """What weights are in units of: the size of each reward's gradients, or the deviation of its scores. None: of its
+    scores."""
+
+    floor: float = 0.1
+    """Share of the largest size that an update has had, below which no size counts as falling."""
+
+    combine: Combine = "sum"
+    """What is done where rewards pull against one another, see `rewards.conflicts`."""
+
+
+def check_mixing(terms: Sequence[RewardTerm], mixing: Mixing) -> None:
+    """Check that terms can be combined so.
+
+    Raises:
+        ValueError: not two rewards with a weight for `mgda`.
+    """
+    learned = [term.key for term in terms if term.weight]
+    if mixing.combine == "mgda" and len(learned) != 2:
+        raise ValueError(
+            f"combine: mgda is for two rewards with a weight, got {len(learned)} ({', '.join(learned)}); "
+            "choose pcgrad for more"
+        )
 
 
 @dataclass(frozen=True)

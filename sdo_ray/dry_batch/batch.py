@@ -110,7 +110,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
             plan=settings.plan,
             rewards=rewards,
             terms=[term.term for term in settings.rewards.terms],
-            normalize=settings.rewards.normalize,
+            mixing=settings.rewards.mixing,
             backward=settings.training.backward,
             kept_graph=choose_kept_graph(pipeline, how, settings.plan, settings.samplers),
         )

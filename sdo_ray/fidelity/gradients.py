@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import BackpropPlan, StepGradient
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.rollout.groups import Groups, group_objective
@@ -39,7 +39,7 @@ class Evaluated:
     sampling: SamplingSettings
     rewards: RewardFunction
     terms: Sequence[RewardTerm]
-    normalize: bool
+    mixing: Mixing
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def group_gradient(
 
     def objective(trajectory: Trajectory) -> tuple[float, Cotangents]:
         scores, _ = evaluated.rewards(trajectory.seen, prompts, groups.reward_seeds(seed, rows))
-        made, _ = group_objective(trajectory, groups, scores, {}, evaluated.terms, evaluated.normalize)
+        made, _ = group_objective(trajectory, groups, scores, {}, evaluated.terms, evaluated.mixing)
         count = max(1, int(made.valid.sum()))
         outputs = [(kept, u / count) for kept, u in made.cotangents.outputs]
         return made.score[made.valid].sum().item() / count, Cotangents(None, outputs)
@@ -176,7 +176,7 @@ def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) ->
     """Mean mixed reward, and its gradient at the samples; a sample without a finite one counts as none."""
     seeds = reward_seeds(evaluated.seed, batch.rows)
     scores, gradients = evaluated.rewards(trajectory.seen, batch.prompts, seeds)
-    objective = reward_objective(scores, gradients, evaluated.terms, evaluated.normalize)
+    objective = reward_objective(scores, gradients, evaluated.terms, evaluated.mixing)
     count = max(1, int(objective.valid.sum()))
     mean, v = objective.score[objective.valid].sum().item() / count, objective.cotangents.samples
     assert v is not None

@@ -112,7 +112,7 @@ class GradientMaker:
         config = self._config
         terms = [term.term for term in config.mix.terms]
         rewards = RewardClient(reward_actors, [term.key for term in terms if term.weight])
-        return Evaluated(config.seed, config.sampling, rewards, terms, config.mix.normalize)
+        return Evaluated(config.seed, config.sampling, rewards, terms, config.mix.mixing)
 
 
 def measure_all(work: Sequence[Work], config: GradientConfig, reward_actors: Mapping[str, Any]) -> Iterator[Done]:

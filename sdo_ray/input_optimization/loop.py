@@ -94,7 +94,7 @@ def optimize_batch(
             trajectory = sample(pipeline, call | given, noise(config.seed, batch.rows), plan)
         seen = trajectory.seen
         scores, gradients = rewards(seen, texts, reward_seeds(config.seed, batch.rows, iteration))
-        objective = reward_objective(scores, gradients, terms, config.rewards.normalize)
+        objective = reward_objective(scores, gradients, terms, config.rewards.mixing)
         rows = rows or [_Row(image, image, value) for image, value in zip(seen, variable.initial, strict=True)]
         for b, row in enumerate(rows):
             if not row.stopped:

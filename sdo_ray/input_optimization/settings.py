@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sdo_ray.rollout.settings import RewardSettings
+from rewards.terms import check_mixing
+from sdo_ray.rollout.settings import CombinationSettings, RewardSettings
 from sdo_ray.settings import Settings, SettingsPath
 
 
@@ -45,15 +46,15 @@ class TextRewardSettings(RewardSettings):
     )
 
 
-class TextMixSettings(Settings):
+class TextMixSettings(CombinationSettings):
     """The rewards and how their gradients are combined."""
 
     terms: list[TextRewardSettings] = Field(min_length=1, description="The rewards.")
-    normalize: bool = Field(
-        False,
-        description="Bring every reward's image gradients to the same size before weighting, so that weights compare "
-        "pulls rather than units of score.",
-    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_mixing([term.term for term in self.terms], self.mixing)
+        return self
 
 
 class OptimizationSettings(Settings):

@@ -13,13 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rewards.terms import RewardTerm
+from rewards.pulls import Memory
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.groups import Groups, group_objective, groups_of
-from sdo_ray.rollout.objective import ImageGradients, RewardFunction, Scores, backpropagate, reward_objective
+from sdo_ray.rollout.objective import (
+    NOTHING_KNOWN,
+    ImageGradients,
+    RewardFunction,
+    Scores,
+    backpropagate,
+    reward_objective,
+)
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
@@ -112,7 +120,8 @@ def learn_from(
     gradients: ImageGradients,
     *,
     terms: Sequence[RewardTerm],
-    normalize: bool,
+    mixing: Mixing,
+    memory: Memory = NOTHING_KNOWN,
 ) -> Contribution:
     """Phase B: take the mixed reward's gradient back to what is trained.
 
@@ -121,8 +130,9 @@ def learn_from(
         waiting: the batch; it can be learned from once.
         scores: the rewards' of its samples.
         gradients: likewise.
-        terms: weights and caps.
-        normalize: see `rewards.mix`.
+        terms: weights, caps and targets.
+        mixing: see `rewards.mix`.
+        memory: of the updates before.
 
     Returns:
         The contribution. A sample with a reward or image gradient that is not finite is skipped; if a gradient further
@@ -134,9 +144,9 @@ def learn_from(
     parameters = trained_parameters(denoisers | find_text_encoders(pipeline))
     told: dict[str, float] = {}
     if waiting.groups is None:
-        objective = reward_objective(scores, gradients, terms, normalize)
+        objective = reward_objective(scores, gradients, terms, mixing, memory)
     else:
-        objective, told = group_objective(trajectory, waiting.groups, scores, gradients, terms, normalize)
+        objective, told = group_objective(trajectory, waiting.groups, scores, gradients, terms, mixing, memory)
     found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
     gradient, calls = Gradient.none(), tuple[ShippedCall, ...]()
     if here:
@@ -157,6 +167,8 @@ def learn_from(
         scores={name: values.tolist() for name, values in scores.items()},
         mixed=objective.score[valid].tolist(),
         step_norms=found.norms,
+        pulls=objective.pulls,
+        cosines=objective.cosines,
         seconds=Seconds(waiting.sampled - waiting.began, rewarded - waiting.sampled, time.monotonic() - rewarded),
         gradient=gradient,
         calls=calls,
@@ -174,7 +186,8 @@ def compute_contribution(
     plan: PlanSettings,
     rewards: RewardFunction,
     terms: Sequence[RewardTerm],
-    normalize: bool,
+    mixing: Mixing,
+    memory: Memory = NOTHING_KNOWN,
     backward: Backward = "sampler",
     kept_graph: KeptGraph = "retain",
     differentiable: bool = True,
@@ -196,4 +209,4 @@ def compute_contribution(
         differentiable=differentiable,
     )
     scores, gradients = rewards(waiting.trajectory.seen, waiting.prompts, waiting.reward_seeds(seed))
-    return learn_from(pipeline, waiting, scores, gradients, terms=terms, normalize=normalize)
+    return learn_from(pipeline, waiting, scores, gradients, terms=terms, mixing=mixing, memory=memory)

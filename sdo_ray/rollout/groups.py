@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rewards.mix import combine_gradients, combine_scores, usable
-from rewards.terms import RewardTerm
+from rewards.mix import combine_scores, usable
+from rewards.pulls import Memory
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import solver_weights
 from sdo_ray.backprop.transitions import StochasticSteps, Transition, transitions
 from sdo_ray.policy_gradient import (
@@ -27,7 +28,14 @@ from sdo_ray.policy_gradient import (
     sign_agreement,
     step_advantages,
 )
-from sdo_ray.rollout.objective import Cotangents, ImageGradients, Objective, Scores
+from sdo_ray.rollout.objective import (
+    NOTHING_KNOWN,
+    Cotangents,
+    ImageGradients,
+    Objective,
+    Scores,
+    image_gradient,
+)
 from sdo_ray.rollout.sampling import Trajectory, scheduler_of
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed
@@ -107,7 +115,8 @@ def group_objective(
     scores: Scores,
     gradients: ImageGradients,
     terms: Sequence[RewardTerm],
-    normalize: bool,
+    mixing: Mixing,
+    memory: Memory = NOTHING_KNOWN,
 ) -> tuple[Objective, dict[str, float]]:
     """What a batch in groups learns from: cotangents at its kept outputs alone.
 
@@ -121,8 +130,9 @@ def group_objective(
         groups: of the batch.
         scores: of every sample.
         gradients: likewise.
-        terms: weights and caps.
-        normalize: see `rewards.mix`.
+        terms: weights, caps and targets.
+        mixing: see `rewards.mix`.
+        memory: of the updates before.
 
     Returns:
         The objective; a sample without one of the scores or gradients is not valid, and has no part in its group. And
@@ -137,25 +147,19 @@ def group_objective(
     told = [term for term in terms if term.weight and term not in pulling]
     valid = usable(scores, {term.key: gradients[term.key] for term in pulling}, terms)
     score = torch.where(valid, combine_scores(scores, terms), torch.nan)
-    by_reward = _reward_pulls(trajectory, scores, gradients, pulling, valid, normalize) if pulling else {}
+    pulled = image_gradient(scores, gradients, pulling, valid, mixing, memory) if pulling else None
+    by_reward = {} if pulled is None else _reward_pulls(trajectory, pulled.v)
     by_group = _group_pulls(trajectory, groups, scores, told, valid) if told else {}
     together, parts = _balanced(by_reward, by_group, groups.plan.share)
     numbers = (_numbers(groups.plan, scores, told, valid) if told else {}) | parts
-    return Objective(
-        score, valid, Cotangents(None, [(kept, together[kept.step]) for kept in trajectory.outputs])
-    ), numbers
+    cotangents = Cotangents(None, [(kept, together[kept.step]) for kept in trajectory.outputs])
+    if pulled is None:
+        return Objective(score, valid, cotangents), numbers
+    return Objective(score, valid, cotangents, pulled.pulls, pulled.cosines), numbers
 
 
-def _reward_pulls(
-    trajectory: Trajectory,
-    scores: Scores,
-    gradients: ImageGradients,
-    terms: Sequence[RewardTerm],
-    valid: torch.Tensor,
-    normalize: bool,
-) -> dict[int, torch.Tensor]:
+def _reward_pulls(trajectory: Trajectory, v: torch.Tensor) -> dict[int, torch.Tensor]:
     """Kept step -> dR/do_k, taken back from the samples."""
-    v = combine_gradients(scores, gradients, terms, valid, normalize)
     x, outputs = trajectory.samples, [kept.o for kept in trajectory.outputs]
     found = torch.autograd.grad(x, outputs, v.to(x.device, x.dtype))
     return {kept.step: g.float() for kept, g in zip(trajectory.outputs, found, strict=True)}

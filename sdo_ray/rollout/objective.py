@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from rewards.mix import combine_gradients, combine_scores, usable
-from rewards.terms import RewardTerm, no_gradient
+from rewards.mix import combine_gradients, combine_scores, cosines_of, pulling_gradients, pulls_of, usable
+from rewards.pulls import Memory, Pull
+from rewards.terms import Mixing, RewardTerm, no_gradient
 from sdo_ray.backprop import GradientRecord, backward_kept
 from sdo_ray.backprop.scaling import power_of_two
 from sdo_ray.backprop.tensors import floating
@@ -33,6 +34,9 @@ ImageGradients = Mapping[str, torch.Tensor | None]
 RewardFunction = Callable[[torch.Tensor, Sequence[str], Sequence[int]], tuple[Scores, ImageGradients]]
 """Images [B,3,H,W] float32 in [0,1] on the CPU, prompts, and a seed of each image for what a reward draws
 -> scores and gradients of every reward."""
+
+NOTHING_KNOWN = Memory()
+"""Before the first update."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +59,27 @@ class Objective:
     """bool [B]: samples that count. The others' cotangents are zero."""
     cotangents: Cotangents
     """Of the SUM of the mixed reward over the valid samples."""
+    pulls: dict[str, Pull] = field(default_factory=dict)
+    """Reward key -> how it pulls on these samples."""
+    cosines: dict[str, float] = field(default_factory=dict)
+    """"KEY/KEY" of two rewards -> how far they pull the same way."""
 
 
 def reward_objective(
-    scores: Scores, gradients: ImageGradients, terms: Sequence[RewardTerm], normalize: bool
+    scores: Scores,
+    gradients: ImageGradients,
+    terms: Sequence[RewardTerm],
+    mixing: Mixing,
+    memory: Memory = NOTHING_KNOWN,
 ) -> Objective:
     """The mixed reward's gradient at the samples.
 
     Args:
         scores: what the rewards gave.
         gradients: likewise.
-        terms: weights and caps.
-        normalize: see `rewards.mix`.
+        terms: weights, caps and targets.
+        mixing: see `rewards.mix`.
+        memory: of the updates before.
 
     Raises:
         ValueError: no term has a weight, or one that has is missing or has no gradient.
@@ -76,7 +89,34 @@ def reward_objective(
             raise ValueError(no_gradient(term))
     valid = usable(scores, gradients, terms)
     score = torch.where(valid, combine_scores(scores, terms), math.nan)
-    return Objective(score, valid, Cotangents(combine_gradients(scores, gradients, terms, valid, normalize)))
+    pulled = image_gradient(scores, gradients, terms, valid, mixing, memory)
+    return Objective(score, valid, Cotangents(pulled.v), pulled.pulls, pulled.cosines)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGradient:
+    """What the rewards that have a gradient make of a batch together."""
+
+    v: torch.Tensor
+    """Of the SUM of the mixed reward over the valid samples, at the samples."""
+    pulls: dict[str, Pull]
+    """See `Objective`."""
+    cosines: dict[str, float]
+    """See `Objective`."""
+
+
+def image_gradient(
+    scores: Scores,
+    gradients: ImageGradients,
+    terms: Sequence[RewardTerm],
+    valid: torch.Tensor,
+    mixing: Mixing,
+    memory: Memory,
+) -> ImageGradient:
+    """Combine the gradients as `rewards.mix` says; arguments as of `reward_objective`, and the valid samples."""
+    pulling = pulling_gradients(scores, gradients, terms, valid)
+    pulls = pulls_of(pulling, scores, valid)
+    return ImageGradient(combine_gradients(pulling, terms, mixing, memory, pulls), pulls, cosines_of(pulling, terms))
 
 
 @dataclass(frozen=True, eq=False)

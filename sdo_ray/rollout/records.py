@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 
+from rewards.pulls import Memory, Pull
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
 from sdo_ray.rollout.gradient import Gradient
@@ -108,6 +110,10 @@ class Contribution:
     """By `GROUP_NUMBERS`, of a batch in groups: `flat_share` of the groups whose rewards are all equal, `spread` of the
     others, samples `missing`, `sign_agreement` of halves; with gradients too, `gradient_norm`, `group_norm` and their
     `cosine`."""
+    pulls: dict[str, Pull] = field(default_factory=dict)
+    """Reward key -> how it pulls on the batch's images."""
+    cosines: dict[str, float] = field(default_factory=dict)
+    """"KEY/KEY" of two rewards -> mean cosine of their pulls over the batch's images."""
     failure: str | None = None
     """Why the batch as a whole was skipped; None if it was not."""
     preview: bytes | None = None
@@ -123,9 +129,10 @@ class Contribution:
         Args:
             dtype: what the gradient travels as.
         """
-        large = ("gradient", "calls", "preview", "seconds")
+        large = ("gradient", "calls", "preview", "seconds", "pulls")
         header = {name: value for name, value in vars(self).items() if name not in large}
         header |= {"seconds": asdict(self.seconds), "dtype": dtype, "shapes": self.gradient.shapes}
+        header["pulls"] = {key: asdict(pull) for key, pull in self.pulls.items()}
         parts = {"gradient": self.gradient.vector.to(getattr(torch, dtype))}
         if self.calls:
             parts["calls"] = _from_bytes(dump_calls(self.calls))
@@ -142,6 +149,7 @@ class Contribution:
     def _read(cls, header: dict[str, Any], parts: Mapping[str, torch.Tensor]) -> Contribution:
         dtype, shapes = getattr(torch, header.pop("dtype")), header.pop("shapes")
         header["seconds"] = Seconds(**header["seconds"])
+        header["pulls"] = {key: Pull(**pull) for key, pull in header["pulls"].items()}
         header["step_norms"] = {int(step): norm for step, norm in header["step_norms"].items()}
         return cls(
             **header,
@@ -151,9 +159,17 @@ class Contribution:
         )
 
 
-def dump_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """Tensors by name as safetensors bytes."""
-    return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+def dump_tensors(tensors: Mapping[str, torch.Tensor], memory: Memory | None = None) -> bytes:
+    """Tensors by name as safetensors bytes, and what a run knows of its rewards, in their metadata."""
+    metadata = None if memory is None else {"memory": json.dumps(memory.to_json())}
+    return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, metadata)
+
+
+def memory_of(data: bytes) -> Memory:
+    """What `dump_tensors` was given besides the tensors; that of a run before its first update if nothing."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    said = header.get("__metadata__", {}).get("memory")
+    return Memory() if said is None else Memory.from_json(json.loads(said))
 
 
 def load_tensors(data: bytes) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from rewards.pulls import Memory
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy, load_model
@@ -17,7 +18,7 @@ from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.preview import preview
-from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors
+from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors, memory_of
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
 from sdo_ray.settings import SettingsError
 
@@ -35,7 +36,7 @@ class Sampler:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
         self._policies = policies
-        self._version = -1
+        self._version, self._memory = -1, Memory()
         self._refused: SettingsError | None = None
         try:
             self._load("cuda" if config.samplers.num_gpus else "cpu")
@@ -72,7 +73,8 @@ class Sampler:
             plan=self._config.plan,
             rewards=self._rewards,
             terms=self._terms,
-            normalize=self._config.mix.normalize,
+            mixing=self._config.mix.mixing,
+            memory=self._memory,
             backward=self._config.backward,
             kept_graph=self._kept_graph,
             differentiable=self._differentiable,
@@ -89,4 +91,5 @@ class Sampler:
         version, weights = self._policies.newest(update, known=self._version)
         if weights is not None:
             set_parameters(self._trained, load_tensors(weights))
+            self._memory = memory_of(weights)
             self._version = version

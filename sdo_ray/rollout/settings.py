@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from rewards.pulls import Normalize
 from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
-from rewards.terms import RewardTerm, Smoothing, check_gradient, check_weight
+from rewards.terms import Combine, Mixing, RewardTerm, Smoothing, check_gradient, check_mixing, check_weight
 from sdo_ray import policy_gradient
 from sdo_ray.settings import MAY_CHANGE, PathsAmong, Settings, SettingsPath
 
@@ -202,6 +203,10 @@ class RewardSettings(RewardActorSettings):
         description="Scores above this, or below it where the weight is negative, count as this and give no gradient: "
         "a guard against over-optimisation.",
     )
+    target: float | None = Field(
+        None,
+        description="A score to come near to, from above and below, instead of the more the better. Not with a cap.",
+    )
     smooth: SmoothSettings | None = Field(
         None,
         description="Learn from the mean of its image gradients over copies of each image, moved or noisy; none: from "
@@ -235,15 +240,52 @@ class RewardSettings(RewardActorSettings):
         )
 
 
-class MixSettings(Settings):
+class CombinationSettings(Settings):
+    """How several rewards' gradients are combined."""
+
+    normalize: Normalize | None = Field(
+        None,
+        description="What weights are in units of. `gradients`: the size of each reward's image gradients, so that "
+        "they compare pulls; `scores`: the standard deviation of its scores; none: its scores.",
+    )
+    combine: Combine = Field(
+        "sum",
+        description="What is done where rewards pull an image different ways. `sum`: nothing; `pcgrad`: the part of "
+        "each that opposes another is taken away; `mgda`, of two rewards: only what is good for both.",
+    )
+
+    @property
+    def mixing(self) -> Mixing:
+        """What `rewards.mix` is given."""
+        return Mixing(normalize=self.normalize, combine=self.combine)
+
+    @field_validator("normalize", mode="before")
+    @classmethod
+    def _as_in_earlier_versions(cls, given: Any) -> Any:
+        return {True: "gradients", False: None}.get(given, given) if isinstance(given, bool) else given
+
+
+class MixSettings(CombinationSettings):
     """The rewards and how their gradients are combined."""
 
     terms: list[RewardSettings] = Field(min_length=1, description="The rewards.")
-    normalize: bool = Field(
-        False,
-        description="Bring every reward's image gradients to the same size before weighting, so that weights compare "
-        "pulls rather than units of score.",
+    floor: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="With `normalize`: sizes and deviations, which are those of the run so far, do not fall below this "
+        "share of the largest that an update has had, so that a reward that is satisfied is not blown up.",
     )
+
+    @property
+    def mixing(self) -> Mixing:
+        """What `rewards.mix` is given."""
+        return Mixing(self.normalize, self.floor, self.combine)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_mixing([term.term for term in self.terms], self.mixing)
+        return self
 
 
 class SamplerSettings(Settings):

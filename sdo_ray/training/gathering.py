@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, fields, replace
+from itertools import combinations
 from typing import Any
 
 import torch
 import torch.distributed
 
+from rewards.pulls import Pull
 from sdo_ray.rollout.records import GROUP_NUMBERS, Contribution, Seconds
 
 _COUNTS = ("update", "policy_version", "first_row", "num_samples", "num_skipped")
 _SECONDS = ("sampling", "rewarding", "backward")
+_PULL = len(fields(Pull))
 
 
 def gather_numbers(
@@ -83,8 +86,16 @@ def _row(contribution: Contribution, rewards: Sequence[str], samples: int, steps
     numbers += _filled(contribution.mixed, samples)
     for reward in rewards:
         numbers += _filled(contribution.scores.get(reward, []), samples)
+    for reward in rewards:
+        pull = contribution.pulls.get(reward)
+        numbers += _filled(() if pull is None else astuple(pull), _PULL)
+    numbers += [contribution.cosines.get(pair, math.nan) for pair in _pairs(rewards)]
     numbers += _filled(list(contribution.step_norms), steps)
     return numbers + _filled(list(contribution.step_norms.values()), steps)
+
+
+def _pairs(rewards: Sequence[str]) -> list[str]:
+    return [f"{a}/{b}" for a, b in combinations(rewards, 2)]
 
 
 def _filled(values: Sequence[float | None], length: int) -> list[float]:
@@ -101,6 +112,10 @@ def _contribution(numbers: list[float], rewards: Sequence[str], samples: int) ->
         reward: numbers[i * samples : (i + 1) * samples] for i, reward in enumerate(rewards)
     }
     numbers = numbers[len(rewards) * samples :]
+    pulls = {reward: numbers[i * _PULL : (i + 1) * _PULL] for i, reward in enumerate(rewards)}
+    numbers = numbers[len(rewards) * _PULL :]
+    cosines = dict(zip(_pairs(rewards), numbers, strict=False))
+    numbers = numbers[len(cosines) :]
     pairs = zip(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], strict=True)
     norms = {int(step): norm for step, norm in pairs if not math.isnan(step)}
     update, version, first_row, num_samples, num_skipped = counts
@@ -115,5 +130,7 @@ def _contribution(numbers: list[float], rewards: Sequence[str], samples: int) ->
         norms,
         seconds,
         groups={name: value for name, value in zip(GROUP_NUMBERS, told, strict=True) if not math.isnan(value)},
+        pulls={reward: Pull(*told) for reward, told in pulls.items() if not math.isnan(told[0])},
+        cosines={pair: cosine for pair, cosine in cosines.items() if not math.isnan(cosine)},
         failure="" if failed else None,
     )

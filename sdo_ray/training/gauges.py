@@ -17,6 +17,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sdo_updates_done": ("Updates made so far.", ()),
     "sdo_reward_mean": ("Mixed reward, mean over the newest update's samples.", ()),
     "sdo_score_mean": ("A reward's raw score, mean over the newest update's samples.", ("reward",)),
+    "sdo_reward_gradient_norm": ("Size of a reward's image gradients in the newest update.", ("reward",)),
+    "sdo_reward_cosine": ("How far two rewards pull images the same way, mean cosine in the newest update.", ("pair",)),
     "sdo_policy_lag": ("Updates between the policy that sampled and the one that learns, mean over samples.", ()),
     "sdo_gradient_norm": ("Norm of the newest update's mean gradient before clipping.", ()),
     "sdo_samples_learned_from": ("Samples in the newest update.", ()),
@@ -67,6 +69,10 @@ class RunGauges:
         self._set("sdo_reward_mean", report.reward.mean)
         for name, spread in report.scores.items():
             self._set("sdo_score_mean", spread.mean, reward=name)
+        for name, pull in report.pulls.items():
+            self._set("sdo_reward_gradient_norm", pull.norm, reward=name)
+        for pair, cosine in report.cosines.items():
+            self._set("sdo_reward_cosine", cosine, pair=pair)
         self._set("sdo_policy_lag", report.policy_lag)
         self._set("sdo_gradient_norm", report.gradient_norm)
         self._set("sdo_samples_learned_from", report.num_samples)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from rewards.pulls import Memory, Pull
 from sdo_ray.rollout.records import Contribution
 
 
@@ -48,6 +49,10 @@ class UpdateReport:
     """`sampling`, `rewarding`, `backward`: means over batches; `waiting`: the trainer for batches; `update`: all."""
     groups: dict[str, float] = field(default_factory=dict)
     """Of batches in groups, means over them; see `Contribution.groups`."""
+    pulls: dict[str, Pull] = field(default_factory=dict)
+    """Reward key -> how it pulled on the update's images; empty in updates of earlier versions."""
+    cosines: dict[str, float] = field(default_factory=dict)
+    """"KEY/KEY" of two rewards -> how far they pull the same way: mean cosine over batches."""
     failures: tuple[str, ...] = ()
     """Why whole batches were skipped, one cause a batch; empty for samples that were not finite."""
     preview: bytes | None = None
@@ -69,7 +74,8 @@ class UpdateReport:
             data["num_skipped"] = data.pop("num_left_out")
         spreads = {name: Spread(**spread) for name, spread in data["scores"].items()}
         norms = {int(step): norm for step, norm in data["step_norms"].items()}
-        data |= {"reward": Spread(**data["reward"]), "scores": spreads, "step_norms": norms}
+        pulls = {key: Pull(**pull) for key, pull in data.get("pulls", {}).items()}
+        data |= {"reward": Spread(**data["reward"]), "scores": spreads, "step_norms": norms, "pulls": pulls}
         return cls(**data | {"failures": tuple(data.get("failures", ()))})
 
 
@@ -105,6 +111,11 @@ def summarize(
         seconds={part: statistics.fmean(getattr(c.seconds, part) for c in contributions) for part in parts}
         | {"waiting": waiting, "update": seconds},
         groups=_means([c.groups for c in contributions]),
+        pulls=_added([c.pulls for c in contributions]),
+        cosines={
+            pair: statistics.fmean(c.cosines[pair] for c in contributions if pair in c.cosines)
+            for pair in dict.fromkeys(pair for c in contributions for pair in c.cosines)
+        },
         failures=tuple(c.failure for c in contributions if c.failure is not None),
     )
 
@@ -113,3 +124,19 @@ def _means(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Of each name, over those that have it."""
     names = dict.fromkeys(name for one in numbers for name in one)
     return {name: statistics.fmean(one[name] for one in numbers if name in one) for name in names}
+
+
+def memory_after(reports: Sequence[UpdateReport]) -> Memory:
+    """What a run knows of its rewards after these updates, in their order."""
+    memory = Memory()
+    for report in reports:
+        memory = memory.after(report.pulls)
+    return memory
+
+
+def _added(pulls: Sequence[dict[str, Pull]]) -> dict[str, Pull]:
+    total: dict[str, Pull] = {}
+    for batch in pulls:
+        for key, pull in batch.items():
+            total[key] = total.get(key, Pull()) + pull
+    return total

@@ -48,6 +48,8 @@ def numbers(report: UpdateReport) -> dict[str, float]:
     for name, spread in report.scores.items():
         metrics |= {f"score/{name}/mean": spread.mean, f"score/{name}/std": spread.std}
     metrics |= {f"groups/{name}": value for name, value in report.groups.items()}
+    metrics |= {f"reward_gradient_norm/{name}": pull.norm for name, pull in report.pulls.items()}
+    metrics |= {f"reward_cosine/{pair}": cosine for pair, cosine in report.cosines.items()}
     metrics |= {f"step_gradient_norm/{step:03d}": norm for step, norm in report.step_norms.items()}
     metrics |= {f"seconds/{part}": value for part, value in report.seconds.items()}
     return {key: value for key, value in metrics.items() if value is not None}

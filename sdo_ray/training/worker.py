@@ -24,6 +24,7 @@ import torch
 import torch.distributed
 from ray.data.exceptions import UserCodeException
 
+from rewards.pulls import Memory
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
@@ -35,7 +36,7 @@ from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.gathering import check_rows, gather_numbers
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.optimizer import learning_rate
-from sdo_ray.training.records import UpdateReport, summarize
+from sdo_ray.training.records import UpdateReport, memory_after, summarize
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,8 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     if checkpoint is not None:
         start, reports = checkpoints.restore(engine, checkpoint)
         averaged = checkpoints.read_average(checkpoint)
-    policy = _publish(worker.policies, start, engine)
+    memory = memory_after(reports)
+    policy = _publish(worker.policies, start, engine, memory)
     average = Average(averaged or policy, training.average) if training.average and policy else None
     for update in range(start, training.updates):
         began = time.monotonic()
@@ -116,7 +118,8 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
             )
             report = report.without_step()
         reports.append(report)
-        policy = _publish(worker.policies, update + 1, engine)
+        memory = memory.after(report.pulls)
+        policy = _publish(worker.policies, update + 1, engine, memory)
         if average is not None:
             average.add(policy)
         done, every, ending = update + 1, training.checkpoint_every, _file(worker.channel, report, engine.device)
@@ -187,11 +190,11 @@ def _next(arrived: Arrived, update: int) -> Contribution:
     return contribution
 
 
-def _publish(policies: Policies, version: int, engine: Any) -> dict[str, torch.Tensor]:
-    """Publish the policy, by one worker, and return it to that."""
+def _publish(policies: Policies, version: int, engine: Any, memory: Memory) -> dict[str, torch.Tensor]:
+    """Publish the policy and what is known of the rewards, by one worker, and return the policy to that."""
     weights = policy_weights(engine)
     if torch.distributed.get_rank() == 0:
-        policies.publish(version, dump_tensors(weights))
+        policies.publish(version, dump_tensors(weights, memory))
     return weights
 
 

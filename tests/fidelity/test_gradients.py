@@ -8,7 +8,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
 from rewards.scoring import score_with_gradient
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
 from sdo_ray.fidelity.gradients import Evaluated, group_gradient, plan_gradient, step_gradients
 from sdo_ray.models.denoisers import find_denoisers
@@ -34,7 +34,7 @@ def rewards(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) 
     return {"redness": scores}, {"redness": gradient}
 
 
-EVALUATED = Evaluated(3, SAMPLING, rewards, TERMS, normalize=False)
+EVALUATED = Evaluated(3, SAMPLING, rewards, TERMS, mixing=Mixing())
 
 
 def parts(scheduler: Any = None) -> tuple[Any, dict[str, torch.nn.Parameter]]:
@@ -60,7 +60,7 @@ def test_the_gradient_is_the_mean_of_what_a_contribution_sums() -> None:
         plan=PlanSettings(name="full"),
         rewards=rewards,
         terms=TERMS,
-        normalize=False,
+        mixing=Mixing(),
     )
     expected = torch.cat([g.flatten() for g in contribution.gradient.values()]) / 2
     assert close(got.gradient, expected)
@@ -138,7 +138,7 @@ def test_a_reward_that_is_not_finite_counts_as_none() -> None:
 
     first = PromptBatch(0, BATCH.rows[:1], BATCH.prompts[:1])
     plan = make_plan("full", N)
-    got = plan_gradient(pipeline, trained, BATCH, plan, Evaluated(3, SAMPLING, broken, TERMS, normalize=False))
+    got = plan_gradient(pipeline, trained, BATCH, plan, Evaluated(3, SAMPLING, broken, TERMS, mixing=Mixing()))
     alone = plan_gradient(pipeline, trained, first, plan, EVALUATED)
     assert close(got.gradient, alone.gradient)
     assert got.reward == pytest.approx(alone.reward)

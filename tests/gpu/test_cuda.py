@@ -9,7 +9,7 @@ import torch
 
 from rewards import create
 from rewards.scoring import score_with_gradient
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy
@@ -51,7 +51,7 @@ def contribution(base: Path, device: str, dtype: str = "float32", backward: str 
         plan=PlanSettings(name="sdo", options={"draw": "fixed", "at": [2]}),
         rewards=ink,
         terms=[RewardTerm("ink", 1.0)],
-        normalize=False,
+        mixing=Mixing(),
         backward=backward,
     )
 

@@ -1,13 +1,15 @@
+import json
 import math
 from dataclasses import dataclass
 
 import pytest
 import torch
 
-from rewards.mix import combine_gradients, combine_scores, usable
+from rewards.mix import combine_gradients, combine_scores, cosines_of, pulling_gradients, pulls_of, usable
+from rewards.pulls import Memory
 from rewards.registry import spec_of
 from rewards.spec import RewardSpec
-from rewards.terms import RewardTerm, check_gradient, check_terms, check_weight
+from rewards.terms import Mixing, RewardTerm, check_gradient, check_mixing, check_terms, check_weight
 
 
 @dataclass
@@ -17,11 +19,18 @@ class Mixed:
     valid: torch.Tensor
 
 
-def mix(scores, gradients, terms, normalize):
-    """All three at once."""
+def mix(scores, gradients, terms, normalize, memory=Memory(), **mixing):  # noqa: B008 - frozen
+    """All at once; with `normalize` in units of the gradients' size."""
     valid = usable(scores, gradients, terms)
-    gradient = combine_gradients(scores, gradients, terms, valid, normalize)
+    pulling = pulling_gradients(scores, gradients, terms, valid)
+    how = Mixing(normalize="gradients" if normalize else None, **mixing)
+    gradient = combine_gradients(pulling, terms, how, memory, pulls_of(pulling, scores, valid))
     return Mixed(combine_scores(scores, terms), gradient, valid)
+
+
+def pulls(scores, gradients, terms):
+    valid = usable(scores, gradients, terms)
+    return pulls_of(pulling_gradients(scores, gradients, terms, valid), scores, valid)
 
 
 @pytest.fixture
@@ -212,3 +221,84 @@ def test_one_reward_by_two_texts():
     torch.testing.assert_close(mixed.gradient, torch.full((1, 3, 2, 2), -0.5))
     with pytest.raises(ValueError, match="named more often: alignment@target"):
         check_terms([*terms, RewardTerm("alignment", 1.0, text="target")])
+
+
+def test_a_target_is_come_near_to_from_both_sides(batch):
+    """By finite differences: s' = -|s - t|, as a function of an image along a line."""
+    scores, gradients = batch
+    for weight in (2.0, -2.0):
+        mixed = mix(scores, gradients, [RewardTerm("a", weight, target=2.0)], normalize=False)
+        assert mixed.score.tolist() == [weight * -abs(a - 2.0) for a in scores["a"].tolist()]
+        moved = mix({"a": scores["a"] + 1e-2}, gradients, [RewardTerm("a", weight, target=2.0)], normalize=False)
+        slopes = (moved.score - mixed.score) / 1e-2
+        for slope, got, g in zip(slopes, mixed.gradient, gradients["a"], strict=True):
+            torch.testing.assert_close(got, slope.round() * g)
+    exact = mix({"a": torch.full((3,), 2.0)}, gradients, [RewardTerm("a", 1.0, target=2.0)], normalize=False)
+    assert not exact.gradient.any()
+
+
+def test_what_a_target_cannot_be():
+    with pytest.raises(
+        ValueError, match=r"target of reward 'a' must be a finite number, and without a cap, got 1.0 and"
+    ):
+        RewardTerm("a", 1.0, cap=2.0, target=1.0)
+    with pytest.raises(ValueError, match=r"mgda is for two rewards with a weight, got 1 .a.; choose pcgrad"):
+        check_mixing([RewardTerm("a", 1.0), RewardTerm("b", 0.0)], Mixing(combine="mgda"))
+
+
+def test_memory_makes_the_objective_the_same_however_batches_are_cut(batch):
+    scores, gradients = batch
+    terms = [RewardTerm("a", 1.0, cap=4.0), RewardTerm("b", -2.0)]
+    memory = Memory().after(pulls(scores, gradients, terms))
+    whole = mix(scores, gradients, terms, normalize=True, memory=memory).gradient
+    for b in range(3):
+        one = {n: s[b : b + 1] for n, s in scores.items()}, {n: g[b : b + 1] for n, g in gradients.items()}
+        torch.testing.assert_close(mix(*one, terms, normalize=True, memory=memory).gradient, whole[b : b + 1])
+
+
+def test_a_satisfied_reward_is_not_blown_up(batch):
+    """Its gradients, a billionth of what they were, used to count as much as ever."""
+    scores, gradients = batch
+    terms = [RewardTerm("a", 1.0), RewardTerm("b", 1.0)]
+    memory = Memory().after(pulls(scores, gradients, terms))
+    tiny = gradients | {"a": 1e-9 * gradients["a"]}
+    for _ in range(500):
+        memory = memory.after(pulls(scores, tiny, terms))
+    largest = pulls(scores, gradients, terms)["a"].norm
+    assert memory.total["a"].norm < 0.05 * largest
+    assert memory.size("a", "gradients", 0.1) == pytest.approx(0.1 * largest)
+    pulled = mix(scores, tiny, terms[:1], normalize=True, memory=memory, floor=0.1).gradient
+    assert norms(pulled).max() < 1e-7
+
+
+def test_weights_in_deviations_of_scores(batch):
+    scores, gradients = batch
+    terms = [RewardTerm("a", 3.0)]
+    memory = Memory()
+    for _ in range(4):
+        memory = memory.after(pulls(scores, gradients, terms))
+    valid = usable(scores, gradients, terms)
+    pulling = pulling_gradients(scores, gradients, terms, valid)
+    got = combine_gradients(pulling, terms, Mixing("scores"), memory, {})
+    torch.testing.assert_close(got, 3 / scores["a"].std(correction=0) * gradients["a"])
+    same = pulls({"a": torch.full((3,), 0.3)}, gradients, terms)["a"]
+    assert same.deviation is None
+
+
+def test_memory_survives_a_file(batch):
+    scores, gradients = batch
+    memory = Memory().after(pulls(scores, gradients, [RewardTerm("a", 1.0), RewardTerm("b", 1.0)]))
+    assert Memory.from_json(json.loads(json.dumps(memory.to_json()))) == memory
+
+
+def test_cosines_say_which_way_rewards_pull(batch):
+    scores, gradients = batch
+    terms = [RewardTerm("a", 1.0), RewardTerm("b", -0.1), RewardTerm("c", 1.0)]
+    scores, gradients = scores | {"c": scores["a"]}, gradients | {"c": 5 * gradients["a"]}
+    gradients["c"][1] = 0  # an image that it has nothing to say of does not count
+    pulling = pulling_gradients(scores, gradients, terms, torch.ones(3, dtype=torch.bool))
+    found = cosines_of(pulling, terms)
+    assert found.keys() == {"a/b", "a/c", "b/c"}
+    assert found["a/c"] == pytest.approx(1)
+    a, b = (gradients[n].flatten(1) for n in "ab")
+    assert found["a/b"] == pytest.approx(-torch.nn.functional.cosine_similarity(a, b).mean().item(), abs=1e-6)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import TraceError
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
@@ -43,7 +43,7 @@ def contribution(
         plan=PlanSettings(name=plan, options=options),
         rewards=ink,
         terms=[RewardTerm("ink", 1.0)],
-        normalize=False,
+        mixing=Mixing(),
         backward=backward,
         kept_graph=kept_graph,
     )
@@ -163,7 +163,7 @@ def test_batches_can_wait_side_by_side(tiny_base: Path) -> None:
 
     def learned(waiting: SampledBatch) -> Contribution:
         scores, gradients = ink(waiting.trajectory.seen, waiting.batch.prompts, [])
-        return learn_from(pipeline, waiting, scores, gradients, terms=[RewardTerm("ink", 1.0)], normalize=False)
+        return learn_from(pipeline, waiting, scores, gradients, terms=[RewardTerm("ink", 1.0)], mixing=Mixing())
 
     in_turn = [learned(sample_batch(pipeline, batch, 0, **how)) for batch in batches]
     waiting = [sample_batch(pipeline, batch, 0, **how) for batch in batches]
@@ -189,7 +189,7 @@ def test_a_batch_with_an_infinite_latent_ships_nothing(tiny_base: Path, backward
         plan=PlanSettings(name="sdo", options={"K": 1}),
         rewards=ink,
         terms=[RewardTerm("ink", 1.0)],
-        normalize=False,
+        mixing=Mixing(),
         backward=backward,
     )
     [arrived] = Contribution.from_arrow(made.to_arrow())

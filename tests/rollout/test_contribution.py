@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
@@ -44,7 +44,7 @@ def contribution(
         "plan": PlanSettings(name="sdo", options={"draw": "fixed", "at": [2]}),
         "rewards": rewards,
         "terms": [RewardTerm("ink", 1.0)],
-        "normalize": False,
+        "mixing": Mixing(),
     }
     prompts = tuple("abcdefgh"[row] for row in rows)
     return compute_contribution(pipeline, PromptBatch(0, tuple(rows), prompts), 0, **settings | changes)

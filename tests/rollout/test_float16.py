@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop.scaling import power_of_two
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
@@ -38,7 +38,7 @@ def made(base: Path, dtype: str, size: float, weight: float = 1.0, **how: str) -
         plan=PlanSettings(name="sdo", options={"draw": "fixed", "at": [0]}),
         rewards=ramp,
         terms=[RewardTerm("ramp", weight)],
-        normalize=False,
+        mixing=Mixing(),
         **how,
     )
 

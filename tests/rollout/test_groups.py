@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import surrogate
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
@@ -74,7 +74,7 @@ def contribution(
     pipeline: Any, judge: Judge, plan: PlanSettings = GROUP, rows: Sequence[int] = (0, 1), **changes: Any
 ) -> Contribution:
     batch = PromptBatch(changes.pop("update", 0), tuple(rows), tuple("abcdefgh"[row] for row in rows))
-    settings: dict[str, Any] = {"terms": BLACK, "differentiable": False, "normalize": False, "seed": 5}
+    settings: dict[str, Any] = {"terms": BLACK, "differentiable": False, "mixing": Mixing(), "seed": 5}
     return compute_contribution(pipeline, batch, 0, sampling=SAMPLING, plan=plan, rewards=judge, **settings | changes)
 
 
@@ -183,6 +183,6 @@ def test_two_phases(pipeline: Any) -> None:
     judge, batch = Judge(), PromptBatch(0, (0, 1), ("a", "b"))
     waiting = sample_batch(pipeline, batch, 0, seed=5, sampling=SAMPLING, plan=GROUP, differentiable=False)
     scores, gradients = judge(waiting.trajectory.seen, waiting.prompts, waiting.reward_seeds(5))
-    made = learn_from(pipeline, waiting, scores, gradients, terms=BLACK, normalize=False)
+    made = learn_from(pipeline, waiting, scores, gradients, terms=BLACK, mixing=Mixing())
     whole = contribution(pipeline, Judge())
     assert all(torch.equal(made.gradient[name], whole.gradient[name]) for name in whole.gradient)

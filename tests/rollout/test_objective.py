@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from rewards.terms import RewardTerm
+from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import BackpropPlan, StepGradient, surrogate
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.rollout.objective import Cotangents, backpropagate, reward_objective
@@ -97,7 +97,7 @@ def test_scores_and_gradients_of_one_objective() -> None:
     gradients = {name: torch.randn(3, 3, 4, 4, generator=seeded(i)) for i, name in enumerate("ab")}
     gradients["a"][1, 0, 0, 0] = torch.inf
     terms = [RewardTerm("a", 2.0), RewardTerm("b", -1.0), RewardTerm("c", 0.0)]
-    objective = reward_objective(scores, gradients, terms, normalize=False)
+    objective = reward_objective(scores, gradients, terms, mixing=Mixing())
     assert objective.valid.tolist() == [True, False, False]
     assert objective.score[0] == 1.5
     assert objective.score[1:].isnan().all()
@@ -113,5 +113,5 @@ def test_a_black_box_cannot_be_learned_from() -> None:
     gradients = {"a": torch.ones(2, 3, 4, 4), "b": None}
     terms = [RewardTerm("a", 1.0), RewardTerm("b", 1.0)]
     with pytest.raises(ValueError, match=r"'b' has weight 1\.0 but no gradient: it is a black box"):
-        reward_objective(scores, gradients, terms, normalize=False)
-    assert reward_objective(scores, gradients, [terms[0], RewardTerm("b", 0.0)], normalize=False).valid.all()
+        reward_objective(scores, gradients, terms, mixing=Mixing())
+    assert reward_objective(scores, gradients, [terms[0], RewardTerm("b", 0.0)], mixing=Mixing()).valid.all()

@@ -32,18 +32,19 @@ def test_one_negative_prompt_is_for_all_images(tiny_base: Path) -> None:
     assert draw(height=32, width=32).shape == (2, 3, 32, 32)
 
 
-def test_a_term_has_all_that_its_settings_say() -> None:
+@pytest.mark.parametrize("bound", [{"cap": 2.0, "target": None}, {"cap": None, "target": 2.0}])
+def test_a_term_has_all_that_its_settings_say(bound: dict[str, float | None]) -> None:
     """So that a field that is new to both is not dropped on the way."""
-    said = {"name": "ink", "weight": -0.5, "cap": 2.0, "text": "target", "label": "dark"}
+    said = {"name": "ink", "weight": -0.5, "text": "target", "label": "black"} | bound
     assert said.keys() == {field.name for field in fields(RewardTerm)}, "give the new field a value of its own here"
     texts = TextRewardSettings(**said)
     assert asdict(texts.term) == said
-    assert texts.key == texts.term.key == "dark@target"
+    assert texts.key == texts.term.key == "black@target"
     del said["text"]
     assert said.keys() <= RewardSettings.model_fields.keys(), "a field that settings do not have"
     plain = RewardSettings(**said)
     assert asdict(plain.term) == said | {"text": None}
-    assert plain.key == "dark"
+    assert plain.key == "black"
 
 
 def test_terms_are_made_from_settings_in_one_place() -> None:

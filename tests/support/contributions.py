@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import ray.data
 import torch
 
+from rewards.pulls import Pull
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
@@ -35,6 +36,7 @@ def contribution(update: int, part: int, reward: float = 1.0, preview: bytes | N
         {0: 1.0},
         Seconds(1.0, 1.0, 1.0),
         gradient=Gradient.of(gradient),
+        pulls={"a": Pull(2.0, 2 * reward, 2 * reward**2, 2.0, 10.0 + part)},
         preview=preview,
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed
 
+from rewards.pulls import Pull
 from sdo_ray.rollout.records import Contribution, Seconds
 from sdo_ray.training.gathering import check_rows, gather_numbers
 from tests.support.contributions import contribution
@@ -37,6 +38,7 @@ def test_numbers_come_as_they_are_in_the_order_of_rows(group_of_one: None) -> No
         Seconds(1, 2, 3),
         groups={"spread": 0.5},
     )
+    whole = replace(whole, pulls={"b": Pull(1.0, 2.0, 4.0, 1.0, 1 / 7)}, cosines={"a/b": -1 / 3})
     first, second = gather_numbers([skipped, whole], ["a", "b"], 2, CPU)
     assert first == replace(whole, gradient=first.gradient)
     # What a batch has no score of is not a number.
@@ -44,6 +46,7 @@ def test_numbers_come_as_they_are_in_the_order_of_rows(group_of_one: None) -> No
     assert math.isnan(second.scores["b"][0])
     assert second.scores["b"][1] == -1e300
     assert second.failure == "lost"
+    assert second.pulls == second.cosines == {}
     assert (second.num_skipped, second.step_norms, second.seconds) == (2, {}, skipped.seconds)
 
 

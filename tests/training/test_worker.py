@@ -14,9 +14,10 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
+from rewards.pulls import Memory, Pull
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
-from sdo_ray.rollout.records import Contribution, load_tensors
+from sdo_ray.rollout.records import Contribution, load_tensors, memory_of
 from sdo_ray.training import checkpoints
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
@@ -77,11 +78,15 @@ def run(
     return trainer.fit()
 
 
-def version(policies: Policies, number: int) -> dict[str, torch.Tensor]:
-    found, weights = policies.newest(number)
+def weights(policies: Policies, number: int) -> bytes:
+    found, data = policies.newest(number)
     assert found == number
-    assert weights is not None
-    return load_tensors(weights)
+    assert data is not None
+    return data
+
+
+def version(policies: Policies, number: int) -> dict[str, torch.Tensor]:
+    return load_tensors(weights(policies, number))
 
 
 def test_each_update_publishes_a_version_and_files_a_report(policies: Policies, channel: Channel) -> None:
@@ -95,6 +100,10 @@ def test_each_update_publishes_a_version_and_files_a_report(policies: Policies, 
         assert report is not None
         assert (report.update, report.reward.mean, report.num_samples) == (update, update + 1.0, 4)
         assert report.preview == b"png"
+        assert report.pulls == {"a": Pull(4.0, 4 * (update + 1.0), 4 * (update + 1.0) ** 2, 4.0, 21.0)}
+    # What the run knows of its rewards goes with each version: sums over all updates in it.
+    assert memory_of(weights(policies, 0)) == Memory()
+    assert memory_of(weights(policies, 3)).total == {"a": Pull(12.0, 24.0, 56.0, 12.0, 63.0)}
     # The last is checkpointed whatever `checkpoint_every`; its score is of the updates since the one before.
     assert result.metrics == {"update": 3, checkpoints.SCORE: pytest.approx(2.5)}
 
@@ -129,6 +138,7 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
     config = worker_config(policies, channel, updates=4, every=4, average=0.5)
     run(config, stream_of([1.0] * 4)(0))
     whole = version(policies, 4)
+    reports = [report for update in range(2) if (report := channel.next_report(update - 1, 5.0)) is not None]
 
     def resumed(given: dict[str, WorkerConfig]) -> None:
         engine = make_engine(Policy(WEIGHTS), config.training, config.trainers, PER_UPDATE)
@@ -137,7 +147,7 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
             terms = engine.module.terms(contribution(update, part) for part in range(PER_UPDATE))
             make_step(engine, terms, 2 * PER_UPDATE, config.training.learning_rate)
             average.add(policy_weights(engine))
-        checkpoints.write(engine, tmp_path, 2, [], policy_weights(engine), average.weights)
+        checkpoints.write(engine, tmp_path, 2, reports, policy_weights(engine), average.weights)
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(tmp_path)))
         train_worker(given)
 
@@ -149,6 +159,7 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
     unbroken, broken = averages
     assert all(torch.equal(unbroken[name], broken[name]) for name in whole)
     assert not torch.equal(unbroken["a"], whole["a"])
+    assert memory_of(weights(again, 4)) == memory_of(weights(policies, 4)) != Memory()
 
 
 def test_contributions_out_of_turn_or_too_few_end_it(policies: Policies, channel: Channel) -> None:
