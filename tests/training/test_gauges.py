@@ -9,6 +9,7 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
+from rewards.pulls import Pull
 from rewards.service import RewardActor
 from sdo_ray.training.gauges import GAUGES, RunGauges
 from tests.support.ports import free_port, wait_until
@@ -29,7 +30,7 @@ def scrape() -> Iterator[Callable[[], Samples]]:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name.startswith("ray_sdo_") and sample.labels.get("run", "emoji") == "emoji":
-                    tag = sample.labels.get("reward") or sample.labels.get("part")
+                    tag = sample.labels.get("reward") or sample.labels.get("part") or sample.labels.get("pair")
                     if "le" not in sample.labels:
                         found[sample.name.removeprefix("ray_"), tag] = sample.value
         return found
@@ -43,7 +44,16 @@ def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
         assert metrics._values["sdo_updates_done", ()] == 0  # a run that hangs before its first update is seen
         # The base report left one sample of eight out; the reward "b" had no finite score.
         metrics.observe(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
-        metrics.observe(dataclasses.replace(report(1), num_skipped=0, seconds={"waiting": 1.0, "update": 4.0}))
+        pulls = {"a": Pull(images=2, pulling=2, squares=8.0)}
+        metrics.observe(
+            dataclasses.replace(
+                report(1),
+                num_skipped=0,
+                seconds={"waiting": 1.0, "update": 4.0},
+                pulls=pulls,
+                cosines={"a and b": -0.5},
+            )
+        )
         actor = ray.remote(RewardActor).remote("jpeg_compressibility", {}, num_threads=1, device="cpu")
         images = np.full((2, 3, 16, 16), 0.5, np.float32)
         for _ in range(3):
@@ -61,6 +71,8 @@ def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
     assert seen["sdo_reward_mean", None] == 1.5
     assert seen["sdo_score_mean", "a"] == 1.0
     assert ("sdo_score_mean", "b") not in seen  # nothing, rather than a number
+    assert seen["sdo_reward_gradient_norm", "a"] == 2
+    assert seen["sdo_reward_cosine", "a and b"] == -0.5
     assert seen["sdo_policy_lag", None] == 1
     assert seen["sdo_gradient_norm", None] == 2
     assert seen["sdo_samples_learned_from", None] == 7
