@@ -85,7 +85,12 @@ def test_a_run_on_a_cluster_exports_them(tiny_base: Path, tmp_path: Path) -> Non
     settings = tiny_settings(
         tmp_path,
         tiny_base,
-        rewards={"terms": [{"name": "tests.support.ink:Ink", "weight": 1.0, "options": {"seconds": 1.0}}]},
+        rewards={
+            "terms": [
+                {"name": "tests.support.ink:Ink", "weight": 1.0, "options": {"seconds": 1.0}},
+                {"name": "tests.support.ink:Redness", "weight": 0.5},
+            ]
+        },
         training={"updates": 30},
         trainers={"count": 1},
     )

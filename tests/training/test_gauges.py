@@ -44,16 +44,9 @@ def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
         assert metrics._values["sdo_updates_done", ()] == 0  # a run that hangs before its first update is seen
         # The base report left one sample of eight out; the reward "b" had no finite score.
         metrics.observe(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
+        second = dataclasses.replace(report(1), num_skipped=0, seconds={"waiting": 1.0, "update": 4.0})
         pulls = {"a": Pull(images=2, pulling=2, squares=8.0)}
-        metrics.observe(
-            dataclasses.replace(
-                report(1),
-                num_skipped=0,
-                seconds={"waiting": 1.0, "update": 4.0},
-                pulls=pulls,
-                cosines={"a and b": -0.5},
-            )
-        )
+        metrics.observe(dataclasses.replace(second, pulls=pulls, cosines={"a and b": -0.5}))
         actor = ray.remote(RewardActor).remote("jpeg_compressibility", {}, num_threads=1, device="cpu")
         images = np.full((2, 3, 16, 16), 0.5, np.float32)
         for _ in range(3):
