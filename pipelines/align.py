@@ -13,12 +13,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import ray
 import ray.data
 import torch
 
+from pipelines.heartbeat import Heartbeat, look_at
 from pipelines.job import run_job
 from pipelines.progress import Progress
 from pipelines.run import check_run, known_outcome, tracked_run
@@ -36,10 +36,12 @@ from sdo_ray.models.load import checks_of
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.handing_out import hand_out
-from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout.policy_store import Policies, Publisher
 from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
+from sdo_ray.rollout.reward_pool import RewardHandle, pools
 from sdo_ray.rollout.stream import contribution_stream
+from sdo_ray.rollout.watch import Watch
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
@@ -95,21 +97,22 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         print(f"{run.name}: learns without the model's {' and '.join(checks)}; the exported model has it", flush=True)
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient)
-    policies = Policies.start(settings.training.max_policy_lag)
+    policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
     with tracked_run(given, run, uri) as tracked:
         keep_model(run, settings.model)
         inputs.keep(run)
         log = UpdateLog(tracked)
         log.catch_up(progress(run)[1])
         if not has_ended(run, updates):
-            _train(settings, run, initial, policies, rewards, [log, *observers])
+            _train(settings, run, initial, policies, rewards, watch, [log, *observers])
         policy = final_policy(run, initial)
         print(f"version {policy.version}: {policy.why}\ncomparing it with the base on held-out prompts", flush=True)
-        policies.publish(policy.version, dump_tensors(policy.weights))
-        evaluators = rewards | start_reward_actors(settings.evaluation.evaluators)
         made = ImageConfig(settings.run.seed, settings.sampling, settings.samplers)
-        trained = PolicyModel(settings.model, policies, policy.version)
-        comparison = closing_evaluation(settings.evaluation, run, trained, made, evaluators)
+        with Publisher(policies) as publisher:
+            publisher.publish(policy.version, dump_tensors(policy.weights))
+            evaluators = rewards | start_reward_actors(settings.evaluation.evaluators)
+            trained = PolicyModel(settings.model, policies, policy.version)
+            comparison = closing_evaluation(settings.evaluation, run, trained, made, evaluators)
         learned_from = reward_provenance(rewards)
         outcome = hand_out(
             run, tracked, settings.model, policy.weights, comparison, made, settings.tracking, learned_from
@@ -129,7 +132,8 @@ def _train(
     run: RunDirectory,
     initial: dict[str, torch.Tensor],
     policies: Policies,
-    rewards: dict[str, Any],
+    rewards: dict[str, RewardHandle],
+    watch: Watch,
     observers: Sequence[Observer],
 ) -> None:
     """Updates from the newest checkpoint, or the first, to the last, or until an observer decides otherwise."""
@@ -157,12 +161,14 @@ def _train(
             max_policy_lag=training.max_policy_lag,
             policies=policies,
             reward_actors=rewards,
+            watch=watch,
         )
 
     print(f"{len(prompts)} prompts; update {progress(run)[0] + 1} of {training.updates} comes next", flush=True)
-    with RunGauges(run.name, training.updates) as gauges:
+    look = look_at([*pools(rewards), watch.actor])
+    with RunGauges(run.name, training.updates) as gauges, Heartbeat(look) as heartbeat:
         health = Health(training.max_idle_updates, training.max_skipped_share)
-        everyone: list[Observer] = [*observers, gauges, Progress(training.updates), health]
+        everyone: list[Observer] = [*observers, gauges, Progress(training.updates), health, heartbeat]
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
         for report in train(worker, stream, run):

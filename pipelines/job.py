@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -101,6 +102,11 @@ def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:
         return ExitCode.BAD_INPUT
     except KeyboardInterrupt:
         _say(f"\nsdo {name} was interrupted. {COMMANDS[name].kept}")
+        return ExitCode.INTERRUPTED
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:  # which Ray turns into this
+            raise
+        _say(f"\nsdo {name} was told to end. {COMMANDS[name].kept}")
         return ExitCode.INTERRUPTED
     except Exception as error:
         code, how = _ends(error)

@@ -12,7 +12,7 @@ reward that is almost satisfied, whose gradients or spread vanish, is not blown 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -94,3 +94,12 @@ class Memory:
     def from_json(cls, data: Mapping[str, Any]) -> Memory:
         """The inverse of `to_json`."""
         return cls({key: Pull(**pull) for key, pull in data["total"].items()}, data["largest"])
+
+
+def added(pulls: Iterable[Mapping[str, Pull]]) -> dict[str, Pull]:
+    """By reward, over several batches."""
+    total: dict[str, Pull] = {}
+    for batch in pulls:
+        for key, pull in batch.items():
+            total[key] = total.get(key, Pull()) + pull
+    return total

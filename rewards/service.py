@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from ray.util.metrics import Histogram
 
+from rewards.half import to_half
 from rewards.provenance import provenance
 from rewards.registry import create, reward_class
 from rewards.spec import RewardSpec, inspect_spec
@@ -104,7 +105,8 @@ class RewardActor:
         A reward of whole batches is given each by itself: which others came along must not be in its scores.
 
         Returns:
-            For each batch its scores and its gradients or None; last the seconds it took.
+            For each batch its scores and its gradients or None; last the seconds it took. Where the images are float16,
+            gradients are too: what `rewards.half.to_half` makes of them.
         """
         if self._spec.batchwise:
             parts = [
@@ -116,7 +118,9 @@ class RewardActor:
             together, [p for part in prompts for p in part], want_gradient, [s for part in seeds for s in part]
         )
         ends = np.cumsum([len(part) for part in prompts])[:-1]
-        gradients = [None] * len(prompts) if gradient is None else np.split(gradient, ends)
+        gradients: list[Any] = [None] * len(prompts) if gradient is None else np.split(gradient, ends)
+        if gradient is not None and together.dtype == np.float16:
+            gradients = [to_half(part) for part in gradients]
         return (*zip(np.split(scores, ends), gradients, strict=True), seconds)
 
     def provenance(self) -> dict[str, Any]:

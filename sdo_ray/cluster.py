@@ -131,8 +131,10 @@ def cause_of(error: BaseException) -> str:
 
     The text of Ray's errors has where the cause passed through, what Ray made of it, and at times advice. The cause is
     the last line of the form `ValueError: what was wrong` that is no error of Ray's own; without one, the last that is,
-    or the last line. What looks like a secret is cut out of it.
+    or the last line. The names of errors of ours, which are written for people, are left out, and what looks like a
+    secret is cut out of it.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)]
-    return redact([*lines[-1:], *named, *(line for line in named if not line.startswith("ray."))][-1])
+    cause = [*lines[-1:], *named, *(line for line in named if not line.startswith("ray."))][-1]
+    return redact(re.sub(r"^sdo_ray\.[\w.]+: ", "", cause))

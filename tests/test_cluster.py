@@ -27,6 +27,7 @@ def test_the_cause_of_what_a_task_raised() -> None:
     [
         (RuntimeError("no: line\n  indented: one\nof.this: form, and\nadvice"), "of.this: form, and"),
         (RuntimeError("of.this: form\nray.Wrapped: it\nadvice"), "of.this: form"),
+        (RuntimeError("trace:\nsdo_ray.rollout.watch.BatchFailed: update 3 failed"), "update 3 failed"),
         (RuntimeError("first\nray.ActorDied: killed\nadvice"), "ray.ActorDied: killed"),
         (RuntimeError("OSError: no answer from http://ann:hunter2@host"), "OSError: no answer from http://***host"),
         (RuntimeError("the first\nthe last"), "the last"),

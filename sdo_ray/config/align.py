@@ -15,7 +15,7 @@ from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import SamplerConfig
-from sdo_ray.rollout.settings import MixSettings, PlanSettings, PromptSettings, SamplerSettings
+from sdo_ray.rollout.settings import LearningSamplerSettings, MixSettings, PlanSettings, PromptSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
@@ -30,7 +30,7 @@ class AlignSettings(Settings):
     sampling: LearnedSamplingSettings = Field(default_factory=LearnedSamplingSettings)
     plan: PlanSettings = Field(default_factory=PlanSettings)
     rewards: MixSettings
-    samplers: SamplerSettings = Field(default_factory=SamplerSettings)
+    samplers: LearningSamplerSettings = Field(default_factory=LearningSamplerSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     trainers: TrainerSettings = Field(default_factory=TrainerSettings)
     evaluation: EvaluationSettings
@@ -74,6 +74,7 @@ class AlignSettings(Settings):
             mix=self.rewards,
             samplers=self.samplers,
             backward=self.training.backward,
+            max_policy_lag=self.training.max_policy_lag,
             preview_prompts=tuple(self.tracking.preview_prompts),
             preview_rows=frozenset(
                 update * self.training.batch_size for update in updates if self.tracking.preview_prompts

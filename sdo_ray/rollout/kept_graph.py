@@ -13,7 +13,7 @@ from sdo_ray.backprop import BackpropPlan, StepGradient, TraceError
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.sampling import noise, plan_of, sample
-from sdo_ray.rollout.settings import KeptGraph, PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.settings import KeptGraph, LearningSamplerSettings, PlanSettings, SamplingSettings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -40,7 +40,10 @@ class LearnedSamplingSettings(SamplingSettings):
 
 
 def choose_kept_graph(
-    pipeline: DiffusionPipeline, sampling: LearnedSamplingSettings, plan: PlanSettings, samplers: SamplerSettings
+    pipeline: DiffusionPipeline,
+    sampling: LearnedSamplingSettings,
+    plan: PlanSettings,
+    samplers: LearningSamplerSettings,
 ) -> KeptGraph:
     """What `kept_graph` means for a sampler; "auto" is decided by settings and machine alone, and logged.
 
@@ -55,16 +58,17 @@ def choose_kept_graph(
     steps, images = _kept(pipeline, sampling, plan, samplers.batch_size)
     memory = _memory(pipeline, samplers)
     try:
-        size = steps * images * activations_of_one(pipeline, sampling)
+        size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling)
     except torch.OutOfMemoryError:
         size = None
     chosen: KeptGraph = "retain" if size is not None and size <= SHARE * memory else "recompute"
     if chosen == "recompute" and not _can_be_made_again(pipeline, sampling):
         chosen = "retain"
     _log.info(
-        "kept_graph: %s; activations of %d kept steps of %d images are estimated at %s of %.1f GiB",
+        "kept_graph: %s; activations of %d kept steps of %d times %d images are estimated at %s of %.1f GiB",
         chosen,
         steps,
+        samplers.in_flight,
         images,
         "more than there is" if size is None else f"{size / 2**30:.1f}",
         memory / 2**30,
@@ -107,7 +111,7 @@ def _sample_one(pipeline: DiffusionPipeline, sampling: SamplingSettings, kept_gr
         sample(pipeline, few.pipeline_call(["a"]), noise(0, [0]), plan, kept_graph=kept_graph)
 
 
-def _memory(pipeline: DiffusionPipeline, samplers: SamplerSettings) -> float:
+def _memory(pipeline: DiffusionPipeline, samplers: LearningSamplerSettings) -> float:
     """Bytes for one sampler, without the weights: of its GPU, or its share of the machine's main memory."""
     if pipeline.device.type == "cuda":
         whole = torch.cuda.get_device_properties(pipeline.device).total_memory

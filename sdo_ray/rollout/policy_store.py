@@ -1,17 +1,30 @@
 """The policy's versions on their way from trainers to samplers.
 
-trainer rank 0 -- publish(version, weights) --> PolicyStore <-- newest(at_most) --- samplers
-                                                            <-- wait_for(version) - stream's source
+trainer rank 0 -- Publisher -- publish(version, weights) --> PolicyStore <-- newest(at_most) --- samplers
+                                                                         <-- wait_for(version) - stream's source
+
+A store that dies starts anew, empty; whoever published last publishes again, and the others wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import ray
+
+logger = logging.getLogger(__name__)
+
+
+EMPTY_FOR = 60.0
+"""Seconds that a store which starts anew has no version, at most."""
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks of a publisher at the store."""
 
 
 class PolicyStore:
@@ -38,7 +51,12 @@ class PolicyStore:
         self._weights = {v: ref for v, ref in self._weights.items() if v <= version}
 
     async def newest(self, at_most: int) -> tuple[int, list[ray.ObjectRef[Any]]]:
-        """The newest version up to `at_most`, and a one-element list with the reference to its weights."""
+        """The newest version up to `at_most`, and a one-element list with the reference to its weights.
+
+        With none at all, it waits until one is published again.
+        """
+        if not self._weights:
+            await self.wait_for(0, EMPTY_FOR)
         versions = [version for version in self._weights if version <= at_most]
         if not versions:
             raise LookupError(f"no policy version up to {at_most} is kept; there are {sorted(self._weights)}")
@@ -64,8 +82,8 @@ class Policies:
 
     @classmethod
     def start(cls, max_policy_lag: int) -> Policies:
-        """A store on the driver's node; its death ends the run, which the same command then resumes."""
-        actor = ray.remote(PolicyStore).options(num_cpus=0, max_concurrency=1000)
+        """A store on the driver's node; if it dies, it starts anew, empty."""
+        actor = ray.remote(PolicyStore).options(num_cpus=0, max_concurrency=1000, max_restarts=-1, max_task_retries=-1)
         return cls(actor.remote(keep=max_policy_lag + 2))
 
     def publish(self, version: int, weights: bytes) -> None:
@@ -95,3 +113,40 @@ class Policies:
         """Wait until `version` or a newer one is published, at most `seconds`; returns the newest, -1 if none."""
         newest: int = ray.get(self.store.wait_for.remote(version, seconds))
         return newest
+
+
+class Publisher:
+    """Publishes, and publishes the last version again if the store forgets it, as long as the block lasts.
+
+    Args:
+        policies: where to.
+    """
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+        self._last: tuple[int, bytes] | None = None
+        self._publishing = threading.Lock()
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look, name="publisher", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Waited for: a call to a cluster that is gone, made in the next one, ends the process.
+        self._ended.set()
+        self._watch.join()
+
+    def publish(self, version: int, weights: bytes) -> None:
+        """See `Policies.publish`."""
+        with self._publishing:
+            self._policies.publish(version, weights)
+            self._last = version, weights
+
+    def _look(self) -> None:
+        while not self._ended.wait(LOOK_EVERY):
+            with contextlib.suppress(ray.exceptions.RayError), self._publishing:
+                if self._last is not None and self._policies.wait_for(0, 0.0) < 0:
+                    logger.warning("the policy store is empty; version %d is published again", self._last[0])
+                    self._policies.publish(*self._last)

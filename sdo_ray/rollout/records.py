@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.settings import Backward, GradientType, MixSettings, PlanSettings, SamplerSettings
+from sdo_ray.rollout.settings import Backward, GradientType, LearningSamplerSettings, MixSettings, PlanSettings
 from sdo_ray.rollout.wire import pack, unpack
 
 
@@ -30,8 +31,10 @@ class SamplerConfig:
     sampling: LearnedSamplingSettings
     plan: PlanSettings
     mix: MixSettings
-    samplers: SamplerSettings
+    samplers: LearningSamplerSettings
     backward: Backward
+    max_policy_lag: int
+    """Updates that a sampling policy may be behind."""
     preview_prompts: tuple[str, ...]
     """Prompts of the preview grid."""
     preview_rows: frozenset[int]
@@ -48,6 +51,10 @@ class PromptBatch:
     """Row numbers in the run; with the run's seed they fix noise and kept steps."""
     prompts: tuple[str, ...]
     """One prompt a row."""
+
+    def __str__(self) -> str:
+        """For messages, which count updates from 1."""
+        return f"update {self.update + 1}, rows {self.rows[0]} to {self.rows[-1]}"
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> PromptBatch:
@@ -119,6 +126,16 @@ class Contribution:
     preview: bytes | None = None
     """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
 
+    def with_scores(self, keys: Iterable[str], others: Mapping[str, Sequence[float | None]]) -> Contribution:
+        """The same with the scores of other rewards too, in the order of `keys`; None where there are none."""
+        scores = {**self.scores, **others}
+        return replace(self, scores={key: scores.get(key, [None] * self.num_rows) for key in keys})
+
+    @property
+    def num_rows(self) -> int:
+        """Samples of the batch."""
+        return self.num_samples + self.num_skipped
+
     def numbers(self) -> Contribution:
         """The same without what is large."""
         return replace(self, gradient=Gradient.none(), calls=(), preview=None)
@@ -184,3 +201,10 @@ def _from_bytes(data: bytes) -> torch.Tensor:
 
 def _to_bytes(data: torch.Tensor) -> bytes:
     return data.numpy().tobytes()
+
+
+def means(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Of each name, over those that have it."""
+    given = list(numbers)
+    names = dict.fromkeys(name for one in given for name in one)
+    return {name: statistics.fmean(one[name] for one in given if name in one) for name in names}

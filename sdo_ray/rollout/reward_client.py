@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import ray
 import torch
 
+from rewards.half import from_half
 from rewards.provenance import as_tags, is_noncommercial
 from rewards.registry import import_path
 from rewards.spec import RewardSpec
 from sdo_ray.rollout.objective import ImageGradients, Scores
-from sdo_ray.rollout.replicas import RewardFailed
+from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, start_pool
 from sdo_ray.rollout.settings import RewardActorSettings
 from sdo_ray.settings import Problem, Problems
 
 _log = logging.getLogger(__name__)
+
+SAY_EVERY = 30.0
+"""Seconds between lines that say which rewards are waited for."""
 
 
 def start_reward_actors(rewards: Sequence[RewardActorSettings], black_boxes: bool = False) -> dict[str, RewardHandle]:
@@ -38,6 +45,12 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings], black_boxes: boo
         {reward.key: PooledReward(import_path(reward.name, reward.runtime_env), reward) for reward in rewards}
     )
     starts = {key: handle.spec() for key, handle in handles.items()}
+    missing, began = list(starts.values()), time.monotonic()
+    while missing:
+        ready, missing = ray.wait(missing, timeout=SAY_EVERY)
+        if missing and not ready:
+            late = ", ".join(key for key, start in starts.items() if start in missing)
+            print(f"waiting since {time.monotonic() - began:.0f} s for rewards to start: {late}", flush=True)
     with Problems() as problems:
         for reward in rewards:
             try:
@@ -70,17 +83,23 @@ def reward_provenance(rewards: Mapping[str, RewardHandle]) -> dict[str, str]:
     return {tag: text for name, part in zip(rewards, parts, strict=True) for tag, text in as_tags(name, part).items()}
 
 
+Answer = Callable[[], tuple[torch.Tensor, torch.Tensor | None]]
+"""Waits for a reward, and raises what it raised."""
+
+
 class RewardClient:
     """A `RewardFunction` that the reward actors compute, in parallel.
 
     Args:
         rewards: handles by reward key, from `start_reward_actors`.
         learned: keys of the rewards whose gradient is wanted.
+        device: where scores and gradients are wanted.
     """
 
-    def __init__(self, rewards: Mapping[str, RewardHandle], learned: Sequence[str]) -> None:
+    def __init__(self, rewards: Mapping[str, RewardHandle], learned: Sequence[str], device: str = "cpu") -> None:
         self._rewards = rewards
         self._learned = frozenset(learned)
+        self._device = device
 
     def __call__(
         self, images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int] = ()
@@ -92,14 +111,36 @@ class RewardClient:
         self, images: torch.Tensor, texts: Mapping[str, Sequence[str]], seeds: Sequence[int] = ()
     ) -> tuple[Scores, ImageGradients]:
         """The same with texts for each reward key of its own."""
-        shared = ray.put(np.ascontiguousarray(images.numpy()))
+        answers = {key: answer() for key, answer in self.begin(images, texts, seeds).items()}
+        return {key: scores for key, (scores, _) in answers.items()}, {key: g for key, (_, g) in answers.items()}
+
+    def begin(
+        self, images: torch.Tensor, texts: Mapping[str, Sequence[str]], seeds: Sequence[int] = ()
+    ) -> dict[str, Answer]:
+        """Ask, without waiting.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1], float32, or float16, in which case gradients come in as many bits.
+            texts: reward key -> B texts.
+            seeds: of each image, for what rewards draw; may be empty.
+
+        Returns:
+            Reward key -> what waits for its scores [B], and for d score_b / d image_b or None, both float32.
+        """
+        shared = ray.put(np.ascontiguousarray(images.cpu().numpy()))
         calls = {
-            name: reward.score(shared, tuple(images.shape), list(texts[name]), name in self._learned, list(seeds))
-            for name, reward in self._rewards.items()
+            key: reward.score(shared, tuple(images.shape), list(texts[key]), key in self._learned, list(seeds))
+            for key, reward in self._rewards.items()
         }
-        scores, gradients = {}, {}
-        for name, [answer] in zip(calls, ray.get(list(calls.values())), strict=True):
-            values, gradient = ray.get(answer)
-            scores[name] = torch.from_numpy(np.array(values))
-            gradients[name] = None if gradient is None else torch.from_numpy(np.array(gradient, dtype=np.float32))
-        return scores, gradients
+        return {key: partial(self._answer, call) for key, call in calls.items()}
+
+    def _answer(self, call: ray.ObjectRef[list[ray.ObjectRef[Any]]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        [answer] = ray.get(call)
+        scores, gradient = ray.get(answer)
+        if isinstance(gradient, tuple):
+            gradient = from_half(*gradient)
+        return self._here(scores), None if gradient is None else self._here(gradient)
+
+    def _here(self, values: np.ndarray) -> torch.Tensor:
+        # A copy, as what Ray hands over is read-only.
+        return torch.from_numpy(np.array(values, dtype=np.float32)).to(self._device)

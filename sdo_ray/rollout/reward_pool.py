@@ -17,7 +17,8 @@ import ray
 from rewards.service import RewardActor
 from rewards.spec import RewardSpec
 from sdo_ray.cluster import cause_of
-from sdo_ray.rollout.replicas import Call, Limits, Replica, ReplicaLost, Replicas
+from sdo_ray.rollout.replica import Call, Limits, Replica, ReplicaLost
+from sdo_ray.rollout.replicas import Replicas
 from sdo_ray.rollout.settings import RewardActorSettings
 
 
@@ -203,6 +204,11 @@ class RewardHandle:
     ) -> ray.ObjectRef[list[ray.ObjectRef[Any]]]:
         """See `RewardPool.score`."""
         return self.pool.score.remote(self.key, [images], shape, prompts, want_gradient, seeds)
+
+
+def pools(rewards: Mapping[str, RewardHandle]) -> list[Any]:
+    """The actors behind some handles, each once."""
+    return list({handle.pool._actor_id: handle.pool for handle in rewards.values()}.values())
 
 
 def start_pool(rewards: Mapping[str, PooledReward]) -> dict[str, RewardHandle]:

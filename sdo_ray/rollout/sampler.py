@@ -1,8 +1,14 @@
-"""The sampler actor: a Ray Data callable that turns prompts into contributions."""
+"""The sampler actor: a Ray Data callable that turns prompts into contributions.
+
+Ray Data calls it from several threads, as many as `SamplerConfig.in_flight`. One of them computes at a time; while a
+batch waits for its rewards, the next is sampled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +19,17 @@ from rewards.pulls import Memory
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy, load_model
-from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.answers import Answers
+from sdo_ray.rollout.attempts import Attempts
+from sdo_ray.rollout.contribution import learn_from, sample_batch
+from sdo_ray.rollout.deadline import deadline
 from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.preview import preview
-from sdo_ray.rollout.records import PromptBatch, SamplerConfig, load_tensors, memory_of
+from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, load_tensors, memory_of
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
-from sdo_ray.settings import SettingsError
+from sdo_ray.rollout.watch import BatchFailed, Watch
 
 
 class Sampler:
@@ -30,66 +39,115 @@ class Sampler:
         config: what to do.
         policies: where they come from.
         reward_actors: handles by reward name.
+        watch: is told what it does.
     """
 
-    def __init__(self, config: SamplerConfig, policies: Policies, reward_actors: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config: SamplerConfig, policies: Policies, reward_actors: Mapping[str, Any], watch: Watch
+    ) -> None:
         torch.set_num_threads(max(1, int(config.samplers.num_cpus)))
         self._config = config
         self._policies = policies
-        self._version, self._memory = -1, Memory()
-        self._refused: SettingsError | None = None
+        self._watch = watch
+        self._device = "cuda" if config.samplers.num_gpus else "cpu"
+        self._learned = [reward.key for reward in config.mix.terms if reward.weight]
+        self._rewards = RewardClient(reward_actors, self._learned, self._device)
+        self._version, self._memory, self._waiting = -1, Memory(), 0
+        self._free = threading.Condition()
+        self._attempts = Attempts(self._make, lambda: self._version, watch.say)
+        self._broken: Exception | None = None
         try:
-            self._load("cuda" if config.samplers.num_gpus else "cpu")
-        except SettingsError as error:
-            self._refused = error  # and raised by a call: an actor that cannot start is started again and again
-            return
-        self._terms = [term.term for term in config.mix.terms]
-        learned = [term.key for term in self._terms if term.weight]
-        specs = reward_specs(reward_actors)
-        self._differentiable = any(specs[key].differentiable for key in learned)
-        self._rewards = RewardClient(reward_actors, learned)
+            with watch.starting():
+                self._load(reward_actors)
+        except Exception as error:  # raised by a call: an actor that cannot start is started again and again
+            self._broken = error
 
-    def _load(self, device: str) -> None:
+    def _load(self, reward_actors: Mapping[str, Any]) -> None:
         config = self._config
-        self._pipeline = load_model(config.model, device)
+        self._pipeline = load_model(config.model, self._device)
         self._trained = attach_working_copy(self._pipeline.components, config.model)
-        if config.model.checkpoints_blocks(device):
+        if config.model.checkpoints_blocks(self._device):
             checkpoint_blocks(self._pipeline.components.values())
         prepare(self._pipeline, config.sampling, config.samplers)
+        specs = reward_specs(reward_actors)
+        self._differentiable = any(specs[key].differentiable for key in self._learned)
         self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """A block of `schedule` -> one row of `Contribution.to_arrow`."""
-        if self._refused is not None:
-            raise self._refused
-        batch = PromptBatch.from_arrow(block)
-        self._adopt_newest_policy(batch.update)
-        contribution = compute_contribution(
-            self._pipeline,
-            batch,
-            self._version,
-            seed=self._config.seed,
-            sampling=self._config.sampling,
-            plan=self._config.plan,
-            rewards=self._rewards,
-            terms=self._terms,
-            mixing=self._config.mix.mixing,
-            memory=self._memory,
-            backward=self._config.backward,
-            kept_graph=self._kept_graph,
-            differentiable=self._differentiable,
-        )
-        if batch.rows[0] in self._config.preview_rows:
-            config = self._config
-            sheet = preview(
-                self._pipeline, config.sampling, config.preview_prompts, config.seed, config.samplers.batch_size
-            )
-            contribution = replace(contribution, preview=sheet)
-        return contribution.to_arrow(self._config.samplers.gradient_dtype)
+        """A block of `schedule` -> one row of `Contribution.to_arrow`.
 
-    def _adopt_newest_policy(self, update: int) -> None:
+        Raises:
+            BatchFailed: it cannot be had, and must not be skipped.
+        """
+        if self._broken is not None:
+            raise BatchFailed(f"a sampler could not start: {self._broken}") from self._broken
+        batch, config = PromptBatch.from_arrow(block), self._config
+        with self._watch.batch(batch):
+            contribution = self._attempts(batch)
+            if batch.rows[0] in config.preview_rows:
+                with self._computing(batch):
+                    sheet = preview(
+                        self._pipeline, config.sampling, config.preview_prompts, config.seed, config.samplers.batch_size
+                    )
+                contribution = replace(contribution, preview=sheet)
+        return contribution.to_arrow(config.samplers.gradient_dtype)
+
+    def _make(self, batch: PromptBatch) -> Contribution:
+        config = self._config
+        with self._computing(batch):
+            self._adopt_policy(batch.update)
+            waiting = sample_batch(
+                self._pipeline,
+                batch,
+                self._version,
+                seed=config.seed,
+                sampling=config.sampling,
+                plan=config.plan,
+                backward=config.backward,
+                kept_graph=self._kept_graph,
+                differentiable=self._differentiable,
+            )
+            self._waiting += 1
+        try:
+            prompts = {reward.key: waiting.prompts for reward in config.mix.terms}
+            asked = self._rewards.begin(_shown(waiting.trajectory.samples), prompts, waiting.reward_seeds(config.seed))
+            answers = Answers(asked, config.mix.terms, self._watch.say)
+            terms, scores, gradients = answers.learned()
+            with self._computing(batch):
+                contribution = learn_from(
+                    self._pipeline,
+                    waiting,
+                    scores,
+                    gradients,
+                    terms=terms,
+                    mixing=config.mix.mixing,
+                    memory=self._memory,
+                )
+        finally:
+            with self._free:
+                self._waiting -= 1
+                self._free.notify_all()
+        return contribution.with_scores(prompts, answers.watched(len(waiting.prompts)))
+
+    @contextmanager
+    def _computing(self, batch: PromptBatch) -> Iterator[None]:
+        """Alone on the device."""
+        with self._free, deadline(self._config.samplers.timeout, str(batch)):
+            yield
+
+    def _adopt_policy(self, update: int) -> None:
+        """The newest policy up to `update`; a batch that waits for rewards keeps the one that sampled it."""
+        while self._waiting and not update - self._config.max_policy_lag <= self._version <= update:
+            self._free.wait()
+        if self._waiting:
+            return
         version, weights = self._policies.newest(update, known=self._version)
         if weights is not None:
             set_parameters(self._trained, load_tensors(weights))
             self._memory = memory_of(weights)
             self._version = version
+
+
+def _shown(samples: torch.Tensor) -> torch.Tensor:
+    """What rewards are given, [B, 3, H, W] in [0, 1]; in float16, which holds all of it, where 16 bits were made."""
+    return samples.detach().to(torch.float32 if samples.dtype == torch.float32 else torch.float16)

@@ -207,6 +207,12 @@ class RewardSettings(RewardActorSettings):
         None,
         description="A score to come near to, from above and below, instead of the more the better. Not with a cap.",
     )
+    when_absent: Literal["stop", "go_on"] = Field(
+        "stop",
+        description="What becomes of the run when it is given up, after `max_restarts`: `stop` ends it, `go_on` learns "
+        "from the other rewards, and says so. A batch that it alone does not answer is skipped, or, with `go_on` or "
+        "weight 0, has no score of it.",
+    )
     smooth: SmoothSettings | None = Field(
         None,
         description="Learn from the mean of its image gradients over copies of each image, moved or noisy; none: from "
@@ -308,6 +314,23 @@ class SamplerSettings(Settings):
         False,
         description="Whether denoisers are compiled (`torch.compile`, block by block where diffusers can), which takes "
         "its time in each sampler's first batch.",
+    )
+
+
+class LearningSamplerSettings(SamplerSettings):
+    """The actors that sample and differentiate, for rewards that may be slow."""
+
+    in_flight: Annotated[int, MAY_CHANGE] = Field(
+        2,
+        ge=1,
+        description="Batches in the hands of each at once: while one waits for its rewards, the next is sampled. What "
+        "memory a waiting one holds is for `sampling.kept_graph`.",
+    )
+    timeout: Annotated[float, MAY_CHANGE] = Field(
+        3600.0,
+        gt=0,
+        description="Seconds for sampling a batch, and again for its backward pass; then the actor is replaced, and "
+        "the batch tried again.",
     )
     gradient_dtype: GradientType = Field(
         "float32",

@@ -17,6 +17,7 @@ from sdo_ray.rollout.paced_schedule import PacedSchedule
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.sampler import Sampler
+from sdo_ray.rollout.watch import Watch
 
 
 def contribution_stream(
@@ -29,6 +30,7 @@ def contribution_stream(
     max_policy_lag: int,
     policies: Policies,
     reward_actors: Mapping[str, Any],
+    watch: Watch,
     sampler: type = Sampler,
 ) -> ray.data.Dataset:
     """The contributions to updates [start, stop), one block each, in order if the reader sets `preserve_order`.
@@ -44,8 +46,10 @@ def contribution_stream(
         max_policy_lag: updates that a sampling policy may be behind.
         policies: where versions are published.
         reward_actors: handles by reward name.
+        watch: is told what the samplers do.
         sampler: the class of the samplers.
     """
+    ray.get(watch.actor.reset.remote())
     blocks = partial(
         schedule,
         list(prompts),
@@ -62,8 +66,13 @@ def contribution_stream(
     )
     dataset = dataset.map_batches(
         sampler,
-        fn_constructor_kwargs={"config": config, "policies": policies, "reward_actors": reward_actors},
-        compute=ray.data.ActorPoolStrategy(size=config.samplers.count, max_tasks_in_flight_per_actor=1),
+        fn_constructor_kwargs={"config": config, "policies": policies, "reward_actors": reward_actors, "watch": watch},
+        compute=ray.data.ActorPoolStrategy(
+            size=config.samplers.count,
+            max_tasks_in_flight_per_actor=config.samplers.in_flight,
+            max_concurrent_calls_per_actor=config.samplers.in_flight,
+            enable_true_multi_threading=True,
+        ),
         batch_size=1,  # a sampler batch is one row; with GPUs Ray Data refuses None
         batch_format="pyarrow",
         num_cpus=config.samplers.num_cpus,

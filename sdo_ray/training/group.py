@@ -14,6 +14,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
+from sdo_ray.cluster import cause_of
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
@@ -168,7 +169,8 @@ def _reports_while(fit: Callable[[], Any], channel: Channel, last: int) -> Itera
             last = report.update
             yield report
         elif (why := channel.failure()) is not None:
-            raise RunGivenUp(why)
+            details = RuntimeError(why)
+            raise RunGivenUp(cause_of(details)) from details
         elif not running:
             break
     if failure:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from rewards.pulls import Memory, Pull
-from sdo_ray.rollout.records import Contribution
+from rewards.pulls import Memory, Pull, added
+from sdo_ray.rollout.records import Contribution, means
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,14 @@ def summarize(
     for contribution in contributions:
         for step, norm in contribution.step_norms.items():
             norms.setdefault(step, []).append(norm)
-    samples = sum(len(c.scores[next(iter(c.scores))]) for c in contributions)
-    lag = sum((c.update - c.policy_version) * (c.num_samples + c.num_skipped) for c in contributions)
+    samples = sum(c.num_rows for c in contributions)
+    lag = sum((c.update - c.policy_version) * c.num_rows for c in contributions)
+    names = dict.fromkeys(name for c in contributions for name in c.scores)
     parts = ("sampling", "rewarding", "backward")
     return UpdateReport(
         update=contributions[0].update,
         reward=Spread.of([value for c in contributions for value in c.mixed]),
-        scores={
-            name: Spread.of([v for c in contributions for v in c.scores[name]]) for name in contributions[0].scores
-        },
+        scores={name: Spread.of([v for c in contributions for v in c.scores.get(name, ())]) for name in names},
         gradient_norm=gradient_norm,
         step_norms={step: statistics.fmean(values) for step, values in sorted(norms.items())},
         policy_lag=lag / samples,
@@ -110,20 +109,11 @@ def summarize(
         num_skipped=sum(c.num_skipped for c in contributions),
         seconds={part: statistics.fmean(getattr(c.seconds, part) for c in contributions) for part in parts}
         | {"waiting": waiting, "update": seconds},
-        groups=_means([c.groups for c in contributions]),
-        pulls=_added([c.pulls for c in contributions]),
-        cosines={
-            pair: statistics.fmean(c.cosines[pair] for c in contributions if pair in c.cosines)
-            for pair in dict.fromkeys(pair for c in contributions for pair in c.cosines)
-        },
+        groups=means(c.groups for c in contributions),
+        pulls=added(c.pulls for c in contributions),
+        cosines=means(c.cosines for c in contributions),
         failures=tuple(c.failure for c in contributions if c.failure is not None),
     )
-
-
-def _means(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each name, over those that have it."""
-    names = dict.fromkeys(name for one in numbers for name in one)
-    return {name: statistics.fmean(one[name] for one in numbers if name in one) for name in names}
 
 
 def memory_after(reports: Sequence[UpdateReport]) -> Memory:
@@ -132,11 +122,3 @@ def memory_after(reports: Sequence[UpdateReport]) -> Memory:
     for report in reports:
         memory = memory.after(report.pulls)
     return memory
-
-
-def _added(pulls: Sequence[dict[str, Pull]]) -> dict[str, Pull]:
-    total: dict[str, Pull] = {}
-    for batch in pulls:
-        for key, pull in batch.items():
-            total[key] = total.get(key, Pull()) + pull
-    return total

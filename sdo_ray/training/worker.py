@@ -26,7 +26,7 @@ from ray.data.exceptions import UserCodeException
 
 from rewards.pulls import Memory
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout.policy_store import Policies, Publisher
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
 from sdo_ray.training import checkpoints
 from sdo_ray.training.averaging import Average
@@ -99,36 +99,37 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
         start, reports = checkpoints.restore(engine, checkpoint)
         averaged = checkpoints.read_average(checkpoint)
     memory = memory_after(reports)
-    policy = _publish(worker.policies, start, engine, memory)
-    average = Average(averaged or policy, training.average) if training.average and policy else None
-    for update in range(start, training.updates):
-        began = time.monotonic()
-        mine: list[Contribution] = []
-        terms = module.terms(_taken(arrived, update, per_worker, worker.channel, mine))
-        waited = time.monotonic() - began
-        samples = worker.rows_per_contribution * worker.samples_per_prompt
-        everyone = gather_numbers(mine, worker.rewards, samples, engine.device)
-        check_rows(everyone, update, worker.contributions_per_update, worker.rows_per_contribution)
-        samples = sum(contribution.num_samples for contribution in mine)
-        norm = make_step(engine, terms, samples, learning_rate(training, update))
-        report = summarize(everyone, gradient_norm=norm or 0.0, waiting=waited, seconds=time.monotonic() - began)
-        if norm is None:
-            logger.warning(
-                "update %d changes nothing: its gradient is not finite, though its batches' own were", update
-            )
-            report = report.without_step()
-        reports.append(report)
-        memory = memory.after(report.pulls)
-        policy = _publish(worker.policies, update + 1, engine, memory)
-        if average is not None:
-            average.add(policy)
-        done, every, ending = update + 1, training.checkpoint_every, _file(worker.channel, report, engine.device)
-        if ending is RollBack:
-            return
-        if done % every == 0 or done == training.updates or ending is not None:
-            checkpoints.save(engine, done, reports, every, policy, None if average is None else average.weights)
-        if ending is not None:
-            return
+    with Publisher(worker.policies) as publisher:
+        policy = _publish(publisher, start, engine, memory)
+        average = Average(averaged or policy, training.average) if training.average and policy else None
+        for update in range(start, training.updates):
+            began = time.monotonic()
+            mine: list[Contribution] = []
+            terms = module.terms(_taken(arrived, update, per_worker, worker.channel, mine))
+            waited = time.monotonic() - began
+            samples = worker.rows_per_contribution * worker.samples_per_prompt
+            everyone = gather_numbers(mine, worker.rewards, samples, engine.device)
+            check_rows(everyone, update, worker.contributions_per_update, worker.rows_per_contribution)
+            samples = sum(contribution.num_samples for contribution in mine)
+            norm = make_step(engine, terms, samples, learning_rate(training, update))
+            report = summarize(everyone, gradient_norm=norm or 0.0, waiting=waited, seconds=time.monotonic() - began)
+            if norm is None:
+                logger.warning(
+                    "update %d changes nothing: its gradient is not finite, though its batches' own were", update
+                )
+                report = report.without_step()
+            reports.append(report)
+            memory = memory.after(report.pulls)
+            policy = _publish(publisher, update + 1, engine, memory)
+            if average is not None:
+                average.add(policy)
+            done, every, ending = update + 1, training.checkpoint_every, _file(worker.channel, report, engine.device)
+            if ending is RollBack:
+                return
+            if done % every == 0 or done == training.updates or ending is not None:
+                checkpoints.save(engine, done, reports, every, policy, None if average is None else average.weights)
+            if ending is not None:
+                return
 
 
 Arrived = queue.Queue[Contribution | BaseException | None]
@@ -190,11 +191,11 @@ def _next(arrived: Arrived, update: int) -> Contribution:
     return contribution
 
 
-def _publish(policies: Policies, version: int, engine: Any, memory: Memory) -> dict[str, torch.Tensor]:
+def _publish(publisher: Publisher, version: int, engine: Any, memory: Memory) -> dict[str, torch.Tensor]:
     """Publish the policy and what is known of the rewards, by one worker, and return the policy to that."""
     weights = policy_weights(engine)
     if torch.distributed.get_rank() == 0:
-        policies.publish(version, dump_tensors(weights, memory))
+        publisher.publish(version, dump_tensors(weights, memory))
     return weights
 
 

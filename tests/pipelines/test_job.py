@@ -93,6 +93,7 @@ def test_stopped_by_an_error(run: Run, tmp_path: Path, does: str, cause: str) ->
             ["", "sdo tiny lost the cluster, which does not answer any more: no route", KEPT],
         ),
         ("interrupt", ExitCode.INTERRUPTED, ["", f"sdo tiny was interrupted. {KEPT}"]),
+        ("told to end", ExitCode.INTERRUPTED, ["", f"sdo tiny was told to end. {KEPT}"]),
     ],
 )
 def test_other_ends(run: Run, tmp_path: Path, does: str, code: ExitCode, lines: list[str]) -> None:

@@ -12,7 +12,7 @@ from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.rollout import kept_graph
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one, choose_kept_graph
 from sdo_ray.rollout.sampling import noise, plan_of, sample
-from sdo_ray.rollout.settings import PlanSettings, SamplerSettings
+from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
 from tests.backprop.matrix.assemble import assemble, inputs
 from tests.backprop.matrix.cases import CASES
 from tests.backprop.matrix.check import adapt
@@ -36,11 +36,14 @@ def test_the_choice_is_by_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     caplog.set_level("INFO")
     for images, expected in ((3, "retain"), (5, "recompute")):
         monkeypatch.setattr(kept_graph, "_memory", lambda *_: 8.0 * size)
-        assert choose_kept_graph(pipeline, SAMPLING, SDO, SamplerSettings(batch_size=images)) == expected
+        assert (
+            choose_kept_graph(pipeline, SAMPLING, SDO, LearningSamplerSettings(batch_size=images, in_flight=1))
+            == expected
+        )
         assert f"kept_graph: {expected}" in caplog.text
     assert torch.equal(torch.get_rng_state(), state)
     told = LearnedSamplingSettings(kept_graph="retain")
-    assert choose_kept_graph(pipeline, told, SDO, SamplerSettings(batch_size=99)) == "retain"
+    assert choose_kept_graph(pipeline, told, SDO, LearningSamplerSettings(batch_size=99)) == "retain"
 
 
 def test_what_cannot_be_made_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +55,7 @@ def test_what_cannot_be_made_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     options = {name: given[name] for name in ("height", "width", "pag_scale") if name in given}
     sampling = LearnedSamplingSettings(num_inference_steps=2, options=options)
     monkeypatch.setattr(kept_graph, "_memory", lambda *_: 0.0)
-    assert choose_kept_graph(pipeline, sampling, PlanSettings(), SamplerSettings()) == "retain"
+    assert choose_kept_graph(pipeline, sampling, PlanSettings(), LearningSamplerSettings()) == "retain"
 
 
 def test_checkpointed_blocks_change_nothing_to_the_bit_and_hold_a_fraction() -> None:

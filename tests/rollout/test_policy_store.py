@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout import policy_store
+from sdo_ray.rollout.policy_store import Policies, Publisher
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,21 @@ def test_samplers_get_the_newest_version_allowed(policies: Policies) -> None:
     assert policies.newest(at_most=9, known=3) == (3, None)
     with pytest.raises(LookupError, match=r"up to 1 is kept; there are \[2, 3\]"):
         policies.newest(at_most=1)
+
+
+def test_a_store_that_dies_is_filled_again_and_nobody_notices(
+    policies: Policies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_store, "LOOK_EVERY", 0.2)
+    with Publisher(policies) as publisher:
+        for version in (3, 4):
+            publisher.publish(version, f"weights {version}".encode())
+        ray.kill(policies.store, no_restart=False)
+        assert policies.newest(at_most=9) == (4, b"weights 4")
+        assert policies.wait_for(4, 0.0) == 4
+        ray.get(policies.go_back(2))
+        publisher.publish(2, b"weights 2")
+        assert policies.newest(at_most=9) == (2, b"weights 2")
 
 
 def test_going_back_to_a_checkpoint_forgets_what_came_after(policies: Policies) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sdo_ray.rollout.replicas import TRIES, Call, Limits, ReplicaLost, Replicas, RewardFailed
+from sdo_ray.rollout.replica import Call, Limits, ReplicaLost, RewardFailed
+from sdo_ray.rollout.replicas import TRIES, Replicas
 
 LIMITS = Limits(count=1, batch_size=None, timeout=0.3, start_timeout=0.3, max_restarts=3)
 POISON = "poison"

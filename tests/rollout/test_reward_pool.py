@@ -10,7 +10,7 @@ import ray
 import torch
 
 from rewards.scoring import RewardMistake
-from sdo_ray.rollout.replicas import RewardFailed
+from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_client import RewardClient, start_reward_actors
 from sdo_ray.rollout.settings import RewardSettings
 from sdo_ray.settings import SettingsError

@@ -1,26 +1,237 @@
-"""A sampler whose model cannot be read says so at its first batch, where it ends the run; it is not started again."""
+"""The sampler as Ray Data calls it, from several threads; its rewards, policies and watch are of this process."""
 
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
+from rewards.scoring import score_with_gradient
+from rewards.terms import Mixing
 from sdo_ray.blocks import _OnBlocks, packed
-from sdo_ray.config.align import AlignSettings
-from sdo_ray.config.loading import load_settings
+from sdo_ray.models.policy import initial_policy
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.prompts.schedule import schedule
+from sdo_ray.rollout import sampler as sampler_module
+from sdo_ray.rollout.contribution import compute_contribution, learn_from
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
+from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, dump_tensors
+from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.sampler import Sampler
+from sdo_ray.rollout.settings import LearningSamplerSettings, MixSettings, PlanSettings
+from sdo_ray.rollout.watch import BatchFailed
 from sdo_ray.settings import SettingsError
-from tests.support.runs import tiny_settings
+from tests.support.ink import Ink, Redness
+
+UPDATES, BATCHES = 2, 2
 
 
-def test_a_model_that_cannot_be_read_is_said_by_the_first_batch(tmp_path: Path) -> None:
-    settings = load_settings(AlignSettings, tiny_settings(tmp_path, tmp_path / "nowhere"))
-    arguments = {"config": settings.sampler_config(), "policies": None, "reward_actors": {}}
-    batch = pa.table({"update": [0]})
+@pytest.fixture(autouse=True)
+def rewards_have_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = {key: SimpleNamespace(differentiable=True) for key in ("ink", "redness")}
+    monkeypatch.setattr(sampler_module, "reward_specs", lambda actors: specs)
+
+
+class Versions:
+    """Version v for update v."""
+
+    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
+        self._weights = weights
+
+    def newest(self, at_most: int, known: int) -> tuple[int, bytes | None]:
+        moved = {name: tensor + 0.05 * (at_most + 1) for name, tensor in self._weights.items()}
+        return at_most, None if known == at_most else dump_tensors(moved)
+
+
+class Quiet:
+    """A watch that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def batch(self, batch: PromptBatch) -> Iterator[None]:
+        yield
+
+
+class Rewards:
+    """What `RewardClient` is, computed here; `before(key)` is called first, when the answer is waited for."""
+
+    def __init__(self, before: Callable[[str], None] = lambda key: None) -> None:
+        self.before = before
+        self.asked: list[torch.Tensor] = []
+
+    def begin(self, images: torch.Tensor, texts: Any, seeds: Any) -> dict[str, Callable[[], Any]]:
+        self.asked.append(images)
+
+        def answer(key: str) -> Any:
+            self.before(key)
+            return score_with_gradient(Ink() if key == "ink" else Redness(), images, list(texts[key]))
+
+        return {key: partial(answer, key) for key in texts}
+
+
+def config(base: Path, **ink: Any) -> SamplerConfig:
+    terms = [{"name": "redness", "weight": 0.0}, {"name": "ink", "weight": 1.0, **ink}]
+    return SamplerConfig(
+        seed=3,
+        model=ModelSettings.model_validate({"base": str(base), "lora": {"rank": 2, "targets": ["to_q", "to_v"]}}),
+        sampling=LearnedSamplingSettings(num_inference_steps=3, guidance_scale=2.0),
+        plan=PlanSettings(),
+        mix=MixSettings.model_validate({"terms": terms}),
+        samplers=LearningSamplerSettings(batch_size=2),
+        backward="sampler",
+        max_policy_lag=0,
+        preview_prompts=(),
+        preview_rows=frozenset(),
+    )
+
+
+def sampler(settings: SamplerConfig, rewards: Rewards) -> tuple[Sampler, Quiet]:
+    watch: Any = Quiet()
+    policies: Any = Versions(initial_policy(settings.model, 0))
+    made = Sampler(settings, policies, {}, watch)
+    client: Any = rewards
+    made._rewards = client
+    return made, watch
+
+
+def blocks() -> list[Any]:
+    return list(schedule(list("abc"), seed=3, batch_size=4, sampler_batch_size=2, start=0, stop=UPDATES))
+
+
+def contributions(made: Sampler, threads: int) -> list[Contribution]:
+    with ThreadPoolExecutor(threads) as pool:
+        # An update's batches at once, as with policy lag 0.
+        found = [list(pool.map(made, blocks()[u * BATCHES : (u + 1) * BATCHES])) for u in range(UPDATES)]
+    return [contribution for update in found for table in update for contribution in Contribution.from_arrow(table)]
+
+
+def test_the_next_batch_is_sampled_while_one_waits_and_nothing_changes_to_the_bit(tiny_base: Path) -> None:
+    settings = config(tiny_base)
+    meeting = threading.Barrier(BATCHES, timeout=60.0)  # of batches that wait for their reward
+
+    def all_wait(key: str) -> None:
+        if key == "ink":
+            meeting.wait()
+
+    overlapped = contributions(sampler(settings, Rewards(all_wait))[0], threads=2)
+    alone, _ = sampler(settings, Rewards())
+    one_by_one = contributions(alone, threads=1)
+    assert len(overlapped) == UPDATES * BATCHES
+    for a, b in zip(overlapped, one_by_one, strict=True):
+        assert (a.policy_version, a.scores, a.mixed, a.step_norms) == (
+            b.policy_version,
+            b.scores,
+            b.mixed,
+            b.step_norms,
+        )
+        assert torch.equal(a.gradient.vector, b.gradient.vector)
+        assert a.gradient.vector.abs().max() > 0
+        assert list(a.scores) == ["redness", "ink"]
+    # And it is what both phases make, one after the other.
+    batch = PromptBatch.from_arrow(blocks()[-1])
+
+    def both(images: torch.Tensor, prompts: Any, seeds: Any) -> Any:
+        scores, gradient = score_with_gradient(Ink(), images, list(prompts))
+        return {"ink": scores}, {"ink": gradient}
+
+    plain = compute_contribution(
+        alone._pipeline,
+        batch,
+        1,
+        seed=3,
+        sampling=settings.sampling,
+        plan=settings.plan,
+        rewards=both,
+        terms=[settings.mix.terms[1].term],
+        mixing=Mixing(),
+    )
+    assert torch.equal(plain.gradient.vector, one_by_one[-1].gradient.vector)
+
+
+def test_watched_rewards_are_waited_for_after_the_backward_pass_and_missing_scores_are_none(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def before(key: str) -> None:
+        order.append(key)
+        if key == "redness":
+            raise OSError("no answer")
+
+    def learning(*args: Any, **kwargs: Any) -> Contribution:
+        order.append("learning")
+        return learn_from(*args, **kwargs)
+
+    monkeypatch.setattr(sampler_module, "learn_from", learning)
+    made, watch = sampler(config(tiny_base), Rewards(before))
+    [contribution] = Contribution.from_arrow(made(blocks()[0]))
+    assert order == ["ink", "learning", "redness"]
+    assert contribution.scores["redness"] == [None, None]
+    assert contribution.num_samples == 2
+    assert watch.said == ["'redness', which is only watched, has no score of a batch: OSError: no answer"]
+
+
+@pytest.mark.parametrize("when_absent", ["stop", "go_on"])
+def test_a_reward_that_stays_away(tiny_base: Path, when_absent: str) -> None:
+    settings = config(tiny_base, when_absent=when_absent)
+    both = settings.mix.model_copy(
+        update={"terms": [settings.mix.terms[0].model_copy(update={"weight": 1.0}), settings.mix.terms[1]]}
+    )
+    settings = SamplerConfig(**vars(settings) | {"mix": both})
+
+    def before(key: str) -> None:
+        if key == "ink":
+            raise RewardFailed("ink", "died while it scored; 3 restarts did not help")
+
+    made, watch = sampler(settings, Rewards(before))
+    if when_absent == "stop":
+        with pytest.raises(BatchFailed, match="update 1, rows 0 to 1: reward 'ink' died while it scored"):
+            made(blocks()[0])
+        return
+    [contribution] = Contribution.from_arrow(made(blocks()[0]))
+    assert contribution.scores["ink"] == [None, None]
+    assert contribution.mixed == contribution.scores["redness"]
+    assert watch.said == ["reward 'ink' died while it scored; 3 restarts did not help; this batch learns without it"]
+
+
+def test_images_of_a_model_in_16_bits_travel_in_as_many(tiny_base: Path) -> None:
+    settings = config(tiny_base)
+    half = settings.model.model_copy(update={"dtype": "bfloat16"})
+    for model, dtype in ((settings.model, torch.float32), (half, torch.float16)):
+        rewards = Rewards()
+        sampler(SamplerConfig(**vars(settings) | {"model": model}), rewards)[0](blocks()[0])
+        assert [images.dtype for images in rewards.asked] == [dtype]
+
+
+def test_a_sampler_that_cannot_start_says_why_at_its_first_batch(tiny_base: Path, tmp_path: Path) -> None:
+    settings = config(tiny_base)
+    missing = settings.model.model_copy(update={"base": str(tmp_path)})
+    versions: Any = Versions({})
+    watch: Any = Quiet()
+    broken = Sampler(SamplerConfig(**vars(settings) | {"model": missing}), versions, {}, watch)
+    with pytest.raises(BatchFailed, match=f"a sampler could not start: .*{tmp_path}"):
+        broken(blocks()[0])
+
+
+def test_so_does_any_actor_on_blocks(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere"):
-        Sampler(**arguments)(batch)
-    with pytest.raises(SettingsError, match="nowhere"):
-        _OnBlocks(_Failing, {})(packed(batch))
+        _OnBlocks(_Failing, {})(packed(pa.table({"update": [0]})))
 
 
 class _Failing:

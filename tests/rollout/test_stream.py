@@ -15,11 +15,13 @@ import ray.data
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.bundle_queue import HashLinkedQueue
 
+from sdo_ray.cluster import cause_of
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.paced_schedule import paced
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.stream import contribution_stream
-from tests.support.streams import FakeSampler, Meeting, MeetingSampler
+from sdo_ray.rollout.watch import Watch
+from tests.support.streams import DyingSampler, FakeSampler, Meeting, MeetingSampler
 
 PROMPTS = list("abcdefg")
 BATCHES = 4
@@ -53,11 +55,13 @@ def run_stream(
     updates: int,
     samplers: int = 1,
     lag: int = 0,
+    in_flight: int = 1,
     start: int = 0,
     gpus: float = 0.0,
     policies: Policies | None = None,
     sampler: type = FakeSampler,
     actors: dict[str, Any] | None = None,
+    watch: Watch | None = None,
     after_update: Callable[[int], None] = lambda update: None,
 ) -> list[dict[str, Any]]:
     """All contributions of a stream, in the order of arrival, read by one who publishes as a trainer does.
@@ -66,7 +70,7 @@ def run_stream(
     """
     policies = policies or Policies.start(lag)
     config: Any = SimpleNamespace(
-        seed=3, samplers=SimpleNamespace(count=samplers, batch_size=2, num_cpus=0.0, num_gpus=gpus)
+        seed=3, samplers=SimpleNamespace(count=samplers, batch_size=2, num_cpus=0.0, num_gpus=gpus, in_flight=in_flight)
     )
     dataset = contribution_stream(
         PROMPTS,
@@ -77,6 +81,7 @@ def run_stream(
         max_policy_lag=lag,
         policies=policies,
         reward_actors=actors or {},
+        watch=watch or Watch.start(),
         sampler=sampler,
     )
     dataset.context.execution_options.preserve_order = True  # as the train group does
@@ -170,6 +175,12 @@ def test_samplers_may_have_gpus(local_ray: None) -> None:
     assert rows_of(run_stream(updates=2, samplers=2, gpus=0.5)) == expected_rows(2)
 
 
+def test_a_sampler_has_several_batches_in_flight(local_ray: None) -> None:
+    meeting = ray.remote(Meeting).options(num_cpus=0, max_concurrency=100).remote(2)
+    contributions = run_stream(updates=2, samplers=1, in_flight=2, sampler=MeetingSampler, actors={"meeting": meeting})
+    assert rows_of(contributions) == expected_rows(2)
+
+
 def test_source_and_sampler_may_die(local_ray: None) -> None:
     def kill(title: str) -> None:
         [process] = [p for p in psutil.Process().children(recursive=True) if title in " ".join(p.cmdline())]
@@ -211,3 +222,14 @@ def test_a_batch_is_made_once_its_policy_is_there(
     threading.Timer(1.0, lambda: policies.publish(needed, b"")).start()
     assert list(paced(iter(blocks), lag, policies)) == blocks
     assert f"update 3 waits for policy version {needed}; the newest is {needed - 1}" in caplog.text
+
+
+def test_a_batch_that_kills_its_sampler_ends_the_stream_by_name(local_ray: None) -> None:
+    """Last in this file: the actors of a stream that failed stay for a while, and others here kill theirs by name."""
+    watch = Watch.start()
+    with pytest.raises(ray.data.exceptions.UserCodeException) as raised:
+        run_stream(updates=2, sampler=DyingSampler, watch=watch)
+    assert cause_of(raised.value).startswith("samplers died 3 times at update 1, rows 4 to 5 ('")
+    news = ray.get(watch.actor.news.remote())
+    assert [line.partition(" died at update 1, rows 4 to 5")[0] for line in news] == ["sampler 1"] * 3
+    assert news[-1].endswith("; death 3 of 3 there")

@@ -94,6 +94,15 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def told_to_end() -> None:
+    import os
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does in a driver
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
 def wait() -> None:
     print("waiting", flush=True)
     time.sleep(600)
@@ -133,6 +142,7 @@ DEEDS: dict[str, Callable[[], None]] = {
     "memory": memory,
     "bug": bug,
     "interrupt": interrupt,
+    "told to end": told_to_end,
     "wait": wait,
     "raises": lambda: ask("raises"),
     "dies": lambda: ask("dies"),
