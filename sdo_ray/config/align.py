@@ -38,8 +38,8 @@ class AlignSettings(Settings):
 
     @property
     def contributions_per_update(self) -> int:
-        """training.batch_size / samplers.batch_size."""
-        return self.training.batch_size // self.samplers.batch_size
+        """What an update is the sum of."""
+        return self.training.batch_size // self.samplers.rows_per_contribution
 
     @property
     def samples_per_prompt(self) -> int:
@@ -213,17 +213,27 @@ def _check_prompts(settings: AlignSettings) -> None:
                     check_apart(train, heldout)
 
 
+def _rows_of(samplers: LearningSamplerSettings) -> str:
+    """Rows of a contribution, in the settings' words."""
+    times = f" x samplers.accumulate = {samplers.accumulate}" if samplers.accumulate > 1 else ""
+    return f"samplers.batch_size = {samplers.batch_size}{times}"
+
+
 def _check_batches(settings: AlignSettings) -> None:
-    batch, part, trainers = settings.training.batch_size, settings.samplers.batch_size, settings.trainers.count
+    batch, part, trainers = (
+        settings.training.batch_size,
+        settings.samplers.rows_per_contribution,
+        settings.trainers.count,
+    )
     if batch % part:
-        got = f"got {batch}, which samplers.batch_size = {part} does not divide"
+        got = f"got {batch}, which {_rows_of(settings.samplers)} does not divide"
         raise SettingsError(Problem("training.batch_size", got, fix=f"choose a multiple of {part}"))
     if settings.contributions_per_update % trainers:
         raise SettingsError(
             Problem(
                 "trainers.count",
                 f"got {trainers}, which does not divide the {settings.contributions_per_update} contributions of an "
-                f"update (training.batch_size {batch} / samplers.batch_size {part}), of which each trainer takes as "
+                f"update (training.batch_size {batch} / {_rows_of(settings.samplers)}), of which each trainer takes as "
                 "many",
                 fix="change one of the three",
             )

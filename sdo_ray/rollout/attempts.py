@@ -73,7 +73,7 @@ class Attempts:
                 torch.cuda.empty_cache()
                 if len(batch.rows) > 1:
                     self._say(f"{batch}: {cause}; it is made in halves")
-                    return merged([self(half) for half in _halves(batch)])
+                    return merged([self(half) for half in batch.parts((len(batch.rows) + 1) // 2)])
             if pause is None or was_tried:
                 break
             self._say(f"{batch}: {cause}; it is tried again in {pause:g} s")
@@ -93,6 +93,7 @@ def merged(parts: Sequence[Contribution]) -> Contribution:
     gradients = {name: [part.gradient[name] for part in parts if name in part.gradient] for name in names}
     return replace(
         parts[0],
+        policy_version=min(part.policy_version for part in parts),
         num_samples=sum(part.num_samples for part in parts),
         num_skipped=sum(part.num_skipped for part in parts),
         scores={key: list(chain.from_iterable(values)) for key, values in scores.items()},
@@ -133,14 +134,6 @@ def _skipped(batch: PromptBatch, policy_version: int, cause: str) -> Contributio
         gradient=Gradient.none(),
         failure=cause,
     )
-
-
-def _halves(batch: PromptBatch) -> list[PromptBatch]:
-    middle = len(batch.rows) // 2
-    return [
-        replace(batch, rows=batch.rows[part], prompts=batch.prompts[part])
-        for part in (slice(middle), slice(middle, None))
-    ]
 
 
 def _is_final(error: Exception) -> bool:

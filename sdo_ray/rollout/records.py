@@ -52,6 +52,11 @@ class PromptBatch:
     prompts: tuple[str, ...]
     """One prompt a row."""
 
+    def parts(self, size: int) -> list[PromptBatch]:
+        """Its rows in order, `size` at a time."""
+        cuts = [slice(start, start + size) for start in range(0, len(self.rows), size)]
+        return [replace(self, rows=self.rows[cut], prompts=self.prompts[cut]) for cut in cuts]
+
     def __str__(self) -> str:
         """For messages, which count updates from 1."""
         return f"update {self.update + 1}, rows {self.rows[0]} to {self.rows[-1]}"
@@ -122,7 +127,7 @@ class Contribution:
     cosines: dict[str, float] = field(default_factory=dict)
     """"KEY/KEY" of two rewards -> mean cosine of their pulls over the batch's images."""
     failure: str | None = None
-    """Why the batch as a whole was skipped; None if it was not."""
+    """Why the batch, or one of those that were added up, was skipped as a whole; None if it was not."""
     preview: bytes | None = None
     """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
 

@@ -20,7 +20,7 @@ from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.rollout.answers import Answers
-from sdo_ray.rollout.attempts import Attempts
+from sdo_ray.rollout.attempts import Attempts, merged
 from sdo_ray.rollout.contribution import learn_from, sample_batch
 from sdo_ray.rollout.deadline import deadline
 from sdo_ray.rollout.kept_graph import choose_kept_graph
@@ -83,7 +83,8 @@ class Sampler:
             raise BatchFailed(f"a sampler could not start: {self._broken}") from self._broken
         batch, config = PromptBatch.from_arrow(block), self._config
         with self._watch.batch(batch):
-            contribution = self._attempts(batch)
+            parts = [self._attempts(part) for part in batch.parts(config.samplers.batch_size)]
+            contribution = merged(parts) if len(parts) > 1 else parts[0]
             if batch.rows[0] in config.preview_rows:
                 with self._computing(batch):
                     sheet = preview(

@@ -320,6 +320,11 @@ class SamplerSettings(Settings):
 class LearningSamplerSettings(SamplerSettings):
     """The actors that sample and differentiate, for rewards that may be slow."""
 
+    @property
+    def rows_per_contribution(self) -> int:
+        """Rows that a sampler makes one contribution of."""
+        return self.batch_size * self.accumulate
+
     in_flight: Annotated[int, MAY_CHANGE] = Field(
         2,
         ge=1,
@@ -331,6 +336,12 @@ class LearningSamplerSettings(SamplerSettings):
         gt=0,
         description="Seconds for sampling a batch, and again for its backward pass; then the actor is replaced, and "
         "the batch tried again.",
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Batches whose gradients a sampler adds up before they travel: an update then takes as many fewer "
+        "messages, and its trainers less work.",
     )
     gradient_dtype: GradientType = Field(
         "float32",

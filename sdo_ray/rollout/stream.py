@@ -55,7 +55,7 @@ def contribution_stream(
         list(prompts),
         seed=config.seed,
         batch_size=batch_size,
-        sampler_batch_size=config.samplers.batch_size,
+        sampler_batch_size=config.samplers.rows_per_contribution,
         start=start,
         stop=stop,
     )

@@ -177,6 +177,10 @@ CASES = {
         ["training.batch_size=7"],
         "training.batch_size: got 7, which samplers.batch_size = 2 does not",
     ),
+    "added up not dividing": (
+        ["training.batch_size=8", "samplers.batch_size=2", "samplers.accumulate=3"],
+        "training.batch_size: got 8, which samplers.batch_size = 2 x samplers.accumulate = 3 does not divide",
+    ),
     "trainers not dividing": (["trainers.count=3"], "trainers.count: got 3, which does not divide the 4 contributions"),
     "prompts that are held out and trained on": (
         ["evaluation.prompts=prompts.parquet"],

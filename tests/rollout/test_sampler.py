@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,6 +163,17 @@ def test_the_next_batch_is_sampled_while_one_waits_and_nothing_changes_to_the_bi
         mixing=Mixing(),
     )
     assert torch.equal(plain.gradient.vector, one_by_one[-1].gradient.vector)
+
+
+def test_batches_that_are_added_up_travel_as_their_sum(tiny_base: Path) -> None:
+    settings = config(tiny_base)
+    apart = contributions(sampler(settings, Rewards())[0], threads=1)[:BATCHES]
+    added = replace(settings, samplers=settings.samplers.model_copy(update={"accumulate": BATCHES}))
+    [whole] = schedule(list("abc"), seed=3, batch_size=4, sampler_batch_size=4, start=0, stop=1)
+    [together] = Contribution.from_arrow(sampler(added, Rewards())[0](whole))
+    assert (together.first_row, together.num_samples) == (0, 4)
+    assert together.scores == {key: [*apart[0].scores[key], *apart[1].scores[key]] for key in ("redness", "ink")}
+    assert torch.equal(together.gradient.vector, apart[0].gradient.vector + apart[1].gradient.vector)
 
 
 def test_watched_rewards_are_waited_for_after_the_backward_pass_and_missing_scores_are_none(
