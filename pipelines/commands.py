@@ -94,6 +94,12 @@ COMMANDS: dict[str, Command] = {
         "sdo_ray.zoo.settings:PretrainSettings",
     ),
     "sample": Command("make images with a base or aligned model", "pipelines.sample", own_line=True, kept=""),
+    "export": Command(
+        "write a finished run's LoRA for diffusers, ComfyUI and others, or its model merged",
+        "pipelines.export",
+        own_line=True,
+        kept="",
+    ),
     "submit": Command(
         "run a command as a job of a Ray cluster",
         "pipelines.submit",

@@ -47,6 +47,13 @@ class RunDirectory:
             except (ValueError, OSError) as error:
                 raise SettingsError(Problem("run.storage", f"{storage!r} cannot be used: {error}")) from None
 
+    @classmethod
+    def at(cls, place: str) -> RunDirectory:
+        """The directory at a path or a URI, whose last part is the run's name."""
+        place, mark, query = place.rstrip("/").partition("?") if "://" in place else (place.rstrip("/"), "", "")
+        storage, _, name = place.rpartition("/")
+        return cls((storage or ("/" if place.startswith("/") else ".")) + mark + query, name)
+
     def place(self, name: str) -> str:
         """The full name of a file in it: a path, or a URI."""
         return below(self.uri, name)
@@ -88,6 +95,17 @@ class RunDirectory:
         """Copy all of a local directory's files here, under the same names."""
         for file in sorted(path for path in directory.rglob("*") if path.is_file()):
             self.copy_file(file, file.relative_to(directory).as_posix())
+
+    def copy_out(self, name: str, target: Path) -> Path:
+        """Copy a file, or a directory with all in it, to a local place; returns that."""
+        whole = self.filesystem.get_file_info(f"{self.path}/{name}").type == fs.FileType.Directory
+        (target if whole else target.parent).mkdir(parents=True, exist_ok=True)
+        fs.copy_files(f"{self.path}/{name}", str(target), source_filesystem=self.filesystem)
+        return target
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file or directory of this name."""
+        return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound)
 
     def check_space(self, needed: int) -> None:
         """Refuse a local place that cannot be written or has too little room; object stores have no such limit.

@@ -17,7 +17,7 @@ FLOORS = (
     {"dry_batch"},
     {"config", "doctor"},
     {"promotion"},
-    {"registry", "input_optimization"},
+    {"registry", "input_optimization", "export"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
     {"models", "cluster", "blocks", "submission", "prompts", "cycle", "tracking", "policy_gradient"},

@@ -82,3 +82,26 @@ def test_runs_at_a_uri_with_options_are_apart(query: str) -> None:
     assert (a.path, b.path) == ("bucket/runs/a", "bucket/runs/b")
     assert a.uri == f"s3://bucket/runs/a?{query}"
     assert a.place("x/y.json") == f"s3://bucket/runs/a/x/y.json?{query}"
+
+
+def test_what_is_copied_in_is_copied_out(run: RunDirectory, tmp_path: Path) -> None:
+    run.write("deep/file", b"\0\1")
+    assert run.has("deep")
+    assert run.has("deep/file")
+    assert not run.has("deep/other")
+    assert (run.copy_out("deep", tmp_path / "out") / "file").read_bytes() == b"\0\1"
+    assert run.copy_out("deep/file", tmp_path / "new/one").read_bytes() == b"\0\1"
+
+
+@pytest.mark.parametrize(
+    ("place", "uri"),
+    [
+        ("runs/one", f"{Path.cwd()}/runs/one"),
+        ("one/", f"{Path.cwd()}/one"),
+        ("file:///a/b/one", "/a/b/one"),
+        ("s3://bucket/runs/one?region=x", "s3://bucket/runs/one?region=x"),
+    ],
+)
+def test_a_run_is_found_by_its_place(place: str, uri: str) -> None:
+    assert RunDirectory.at(place).uri == uri
+    assert RunDirectory.at(place).name == "one"

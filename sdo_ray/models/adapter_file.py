@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
 
-from sdo_ray.models.denoisers import denoiser_classes, find_denoisers, find_text_encoders
+from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import Problem, SettingsError
@@ -27,15 +27,19 @@ FIT = "give the base model that it was trained on"
 """What to do about an adapter that does not fit."""
 
 
-def has_adapter_file(base: str) -> bool:
-    """Whether diffusers has a file for adapters of all the base model's denoisers; for many pipelines it has none.
+def has_adapter_file(base: str, adapted: Collection[str]) -> bool:
+    """Whether diffusers has a file for adapters of a base model's components; for many pipelines it has none.
+
+    Args:
+        base: the base model's reference.
+        adapted: names of the components.
 
     Raises:
-        SettingsError: the base has no denoiser, or its configuration cannot be read.
+        SettingsError: its configuration cannot be read.
     """
     save = getattr(pipeline_class(base), "save_lora_weights", None)
     taken = inspect.signature(save).parameters if save else ()
-    return all(f"{name}_lora_layers" in taken for name in denoiser_classes(base))
+    return all(f"{name}_lora_layers" in taken for name in adapted)
 
 
 def save_adapter(
@@ -45,7 +49,7 @@ def save_adapter(
 
     Args:
         base: the base model's reference; only its configuration is read.
-        adapted: its denoisers by component name, each with one adapter of PEFT's, on any device; for its shape alone.
+        adapted: its components with one adapter of PEFT's each, by name, on any device; for their shapes alone.
         weights: named as in `trained_parameters`.
         directory: where to.
 

@@ -103,7 +103,7 @@ def test_a_diffit_scale_multiplies_the_branch(tiny_base: Path) -> None:
     torch.testing.assert_close(layer(x), 3 * plain)
 
 
-@pytest.mark.parametrize("kind", ["text", "diffit", "full"])
+@pytest.mark.parametrize("kind", ["diffit", "full"])
 def test_the_complete_model_draws_the_same_in_plain_diffusers(tiny_base: Path, tmp_path: Path, kind: str) -> None:
     model, pipeline = settings(tiny_base, kind), load_pipeline(str(tiny_base))
     before = draw(pipeline)
@@ -120,11 +120,25 @@ def test_the_complete_model_draws_the_same_in_plain_diffusers(tiny_base: Path, t
     torch.testing.assert_close(draw(plain), aligned, rtol=0, atol=1e-4)
 
 
-def test_a_lora_on_the_denoiser_is_handed_out_as_a_lora(tiny_base: Path, tmp_path: Path) -> None:
-    model = settings(tiny_base, "lora")
+@pytest.mark.parametrize("kind", ["lora", "text"])
+def test_a_lora_is_handed_out_as_one_and_draws_the_same_in_plain_diffusers(
+    tiny_base: Path, tmp_path: Path, kind: str
+) -> None:
+    model, pipeline = settings(tiny_base, kind), load_pipeline(str(tiny_base))
+    weights = moved(initial_policy(model, 0))
+    set_parameters(attach(pipeline.components, model), weights)
     assert product(model) == ADAPTER
-    export_model(tmp_path, model, initial_policy(model, 0))
+    export_model(tmp_path, model, weights)
     assert [path.name for path in tmp_path.iterdir()] == [ADAPTER]
+    plain = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    plain.set_progress_bar_config(disable=True)
+    plain.load_lora_weights(tmp_path / ADAPTER)
+    torch.testing.assert_close(draw(plain), draw(pipeline), rtol=0, atol=1e-5)
+
+
+def test_of_text_encoders_that_diffusers_has_no_file_for_the_complete_model_is_handed_out() -> None:
+    model = ModelSettings(base="zoo://emoji", lora=LoraSettings(text_encoder_targets=["query"]))
+    assert product(model) == MODEL
 
 
 def test_off_means_the_base_model_with_a_text_encoder_too(tiny_base: Path) -> None:

@@ -13,6 +13,8 @@ from pydantic import Field
 
 from sdo_ray.models.adapter_file import has_adapter_file, save_adapter
 from sdo_ray.models.denoisers import (
+    TEXT_ENCODERS,
+    denoiser_classes,
     denoiser_skeletons,
     denoisers_among,
     find_denoisers,
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 ADAPTER = "aligned"
 """The adapter's name inside PEFT."""
+
+CLIP = "CLIPTextModel"
+"""How the names of the classes of text encoders start whose adapters diffusers reads."""
 
 LOADED = "_hf_peft_config_loaded"
 """The attribute by which diffusers knows that a model has adapters."""
@@ -97,10 +102,16 @@ def merge(modules: Mapping[str, torch.nn.Module]) -> None:
 
 
 def adapter_writer(base: str, settings: LoraSettings) -> Callable[[Mapping[str, torch.Tensor], Path], Path] | None:
-    """See `Kind`. diffusers reads adapters of few text encoders, and for many pipelines none at all."""
-    if settings.text_encoder_targets or not has_adapter_file(base):
-        return None
-    return partial(save_lora, base, settings)
+    """See `Kind`. For many pipelines diffusers reads none, and none of text encoders but CLIP's."""
+    adapted = list(denoiser_classes(base))
+    if settings.text_encoder_targets:
+        modules = _adapted_skeletons(base, settings)
+        if any(
+            name in TEXT_ENCODERS and not type(module).__name__.startswith(CLIP) for name, module in modules.items()
+        ):
+            return None
+        adapted = list(modules)
+    return partial(save_lora, base, settings) if has_adapter_file(base, adapted) else None
 
 
 def beyond_denoisers(settings: LoraSettings) -> str | None:
@@ -113,7 +124,7 @@ def save_lora(base: str, settings: LoraSettings, weights: Mapping[str, torch.Ten
 
     Args:
         base: the base model's reference; only its configuration is read.
-        settings: the adapter's, on the denoisers alone.
+        settings: the adapter's.
         weights: named as in `trained_parameters`.
         directory: where to.
 
@@ -168,7 +179,8 @@ def _attach_to_text(text_encoders: Mapping[str, torch.nn.Module], settings: Lora
 def _adapted_skeletons(base: str, settings: LoraSettings) -> dict[str, torch.nn.Module]:
     """The parts of a base model that get a LoRA, with it, on the meta device; the errors are those of attaching."""
     text_encoders = text_encoder_skeletons(base) if settings.text_encoder_targets else {}
-    return attach(denoiser_skeletons(base) | text_encoders, settings)
+    found = attach(denoiser_skeletons(base) | text_encoders, settings)
+    return {name: module for name, module in found.items() if hasattr(module, "peft_config")}
 
 
 def _add_lora(module: torch.nn.Module, settings: LoraSettings, targets: Sequence[str]) -> None:

@@ -1,0 +1,111 @@
+"""A LoRA as ComfyUI, A1111, Forge and Kohya's scripts read it, with its true strength in it.
+
+Names are those of the published model (`sdo_ray.export.names`); layers that are one there are made one here. A reader
+multiplies by alpha / rank, and takes alpha to be the rank where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from sdo_ray.export.factors import Adapter, Factors
+from sdo_ray.export.names import NAMINGS, Published, published_layer, text_layer
+from sdo_ray.models.denoisers import TEXT_ENCODERS
+from sdo_ray.settings import Problem, SettingsError
+
+DOTTED = ("WanTransformer3DModel",)
+"""Denoisers whose layers keep their dots, behind `diffusion_model.`: diffusers reads no others of parts of a model."""
+
+
+def write_kohya(file: Path, adapter: Adapter, modules: Mapping[str, torch.nn.Module], about: Mapping[str, str]) -> None:
+    """Write an adapter in this format.
+
+    Args:
+        file: to be written, `.safetensors`.
+        adapter: layers by component.
+        modules: the base model's denoiser and text encoders by component name; for their shapes, on the meta device.
+        about: entries of the file's metadata, which programs show.
+
+    Raises:
+        SettingsError: see `kohya_tensors`.
+    """
+    tensors = kohya_tensors(adapter, modules)
+    metadata = {"ss_network_module": "networks.lora", **about}
+    for name, values in (
+        ("ss_network_dim", {len(t) for key, t in tensors.items() if key.endswith(".lora_down.weight")}),
+        ("ss_network_alpha", {float(t) for key, t in tensors.items() if key.endswith(".alpha")}),
+    ):
+        if len(values) == 1:
+            metadata[name] = json.dumps(values.pop())
+    file.write_bytes(safetensors.torch.save(tensors, dict(sorted(metadata.items()))))
+
+
+def kohya_tensors(adapter: Adapter, modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """The file's tensors, by name: `.lora_down.weight` [r, in, ...], `.lora_up.weight` [out, r, ...], `.alpha` [].
+
+    Args:
+        adapter: as of `write_kohya`.
+        modules: likewise.
+
+    Raises:
+        SettingsError: the model's architecture, or one of the layers, has no name in this format.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for component, layers in adapter.items():
+        module = modules[component]
+        if component not in TEXT_ENCODERS and type(module).__name__ not in NAMINGS:
+            got = f"a {type(module).__name__} has no names in this format here"
+            raise SettingsError(Problem("--format", got, f"{', '.join(NAMINGS)} have", "use `diffusers` or `merged`"))
+        places = {layer: _place(component, module, layer) for layer in layers}
+        if lost := sorted(layer for layer, place in places.items() if place is None):
+            got = f"{len(lost)} layers of the {component} have no name in this format, such as {lost[0]!r}"
+            raise SettingsError(Problem("--format", got, fix="use `diffusers` or `merged`, or train other `targets`"))
+        prefix = _prefix(component, module, modules)
+        for place in sorted({place for place in places.values() if place is not None}, key=lambda place: place.name):
+            rows = [len(module.get_parameter(f"{part}.weight")) for part in place.parts]
+            factors = stacked([layers.get(part) for part in place.parts], rows)
+            name = prefix + (place.name if prefix.endswith(".") else place.name.replace(".", "_"))
+            tensors[f"{name}.lora_down.weight"] = factors.down.contiguous()
+            tensors[f"{name}.lora_up.weight"] = factors.up.contiguous()
+            tensors[f"{name}.alpha"] = torch.tensor(factors.alpha, dtype=factors.down.dtype)
+    return tensors
+
+
+def stacked(parts: Sequence[Factors | None], rows: Sequence[int]) -> Factors:
+    """The update of a layer whose output is that of several, one after another.
+
+    Args:
+        parts: factors of each, down [r_i, in] and up [out_i, r_i]; None: it has no update. Not all are.
+        rows: out_i of each.
+
+    Returns:
+        Down [sum r_i, in], and up [sum out_i, sum r_i] with the ups along its diagonal.
+    """
+    given = [part for part in parts if part is not None]
+    if len(parts) == 1:
+        return given[0]
+    first, rank = given[0], sum(part.rank for part in given)
+    up = first.up.new_zeros(sum(rows), rank)
+    row = column = 0
+    for part, height in zip(parts, rows, strict=True):
+        if part is not None:
+            up[row : row + height, column : column + part.rank] = part.up * (part.scale / first.scale)
+            column += part.rank
+        row += height
+    return Factors(torch.cat([part.down for part in given]), up, first.scale * rank)
+
+
+def _place(component: str, module: torch.nn.Module, layer: str) -> Published | None:
+    return text_layer(layer) if component in TEXT_ENCODERS else published_layer(module, layer)
+
+
+def _prefix(component: str, module: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) -> str:
+    if component not in TEXT_ENCODERS:
+        return "diffusion_model." if type(module).__name__ in DOTTED else "lora_unet_"
+    several = TEXT_ENCODERS[1] in modules
+    return f"lora_te{TEXT_ENCODERS.index(component) + 1 if several else ''}_"
