@@ -18,22 +18,20 @@ import ray
 import ray.data
 import torch
 
+from pipelines.align_check import check
 from pipelines.heartbeat import Heartbeat, look_at
 from pipelines.job import run_job
-from pipelines.progress import Progress
-from pipelines.run import check_run, known_outcome, tracked_run
+from pipelines.progress import Progress, StateLog
+from pipelines.run import tracked_run
 from sdo_ray.cluster import connect
-from sdo_ray.config.align import AlignSettings, check_align, prompts_of, said_of_prompts
-from sdo_ray.config.inputs import Inputs
-from sdo_ray.config.run import keep_model, model_of, open_run
-from sdo_ray.dry_batch.batch import check_by_dry_batch
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.run import keep_model
+from sdo_ray.driver.state import StateFile
 from sdo_ray.evaluation.closing import closing_evaluation
 from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel
-from sdo_ray.evaluation.outcome import Outcome, read_outcome, write_outcome
+from sdo_ray.evaluation.outcome import Outcome, write_outcome
 from sdo_ray.exit_codes import ExitCode
-from sdo_ray.models.load import checks_of
-from sdo_ray.models.policy import initial_policy
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.handing_out import hand_out
 from sdo_ray.rollout.policy_store import Policies, Publisher
@@ -42,20 +40,15 @@ from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.reward_pool import RewardHandle, pools
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.rollout.watch import Watch
-from sdo_ray.seeds import derive_seed
-from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
-from sdo_ray.training.checkpoints import checkpoint_bytes
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
 from sdo_ray.training.gauges import RunGauges
 from sdo_ray.training.group import (
     RunGivenUp,
-    check_updates,
     end_training,
     final_policy,
     has_ended,
-    is_extended,
     progress,
     train,
 )
@@ -75,37 +68,21 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     Raises:
         SettingsError: before anything starts, if it cannot work.
     """
-    check_align(settings)
-    given, run = settings, open_run(settings)
-    settings = given.model_copy(update={"model": model_of(given.model, run)})
-    with under("model"):
-        initial = initial_policy(settings.model, derive_seed(settings.run.seed, "adapter", 0))
-    inputs = Inputs(prompts_of(settings))
-    inputs.check(run)
-    updates = settings.training.updates
-    with under("training"):
-        check_updates(run, updates)
-    if (outcome := known_outcome(run, lambda run: _outcome_of(run, updates))) is not None:
-        return outcome
-    uri = check_run(settings, run, checkpoint_bytes(initial))
-    if not progress(run)[0]:
-        check_by_dry_batch(settings)
-
-    for said in said_of_prompts(settings):
-        print(f"{run.name}: {said}", flush=True)
-    if checks := checks_of(settings.model.base):
-        print(f"{run.name}: learns without the model's {' and '.join(checks)}; the exported model has it", flush=True)
+    given, ready = settings, check(settings)
+    if isinstance(ready, Outcome):
+        return ready
+    run, settings, updates = ready.run, ready.settings, settings.training.updates
     print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient)
     policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
-    with tracked_run(given, run, uri) as tracked:
+    with tracked_run(given, run, ready.uri) as tracked:
         keep_model(run, settings.model)
-        inputs.keep(run)
+        ready.inputs.keep(run)
         log = UpdateLog(tracked)
         log.catch_up(progress(run)[1])
         if not has_ended(run, updates):
-            _train(settings, run, initial, policies, rewards, watch, [log, *observers])
-        policy = final_policy(run, initial)
+            _train(settings, run, ready.initial, policies, rewards, watch, [log, *observers])
+        policy = final_policy(run, ready.initial)
         print(f"version {policy.version}: {policy.why}\ncomparing it with the base on held-out prompts", flush=True)
         made = ImageConfig(settings.run.seed, settings.sampling, settings.samplers)
         with Publisher(policies) as publisher:
@@ -119,12 +96,6 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         )
         write_outcome(run, outcome := replace(outcome, updates=updates))
     return outcome
-
-
-def _outcome_of(run: RunDirectory, updates: int) -> Outcome | None:
-    """The outcome of a run that is complete with so many updates."""
-    outcome = read_outcome(run)
-    return None if outcome is None or is_extended(run, updates, outcome.updates) else outcome
 
 
 def _train(
@@ -168,7 +139,8 @@ def _train(
     look = look_at([*pools(rewards), watch.actor])
     with RunGauges(run.name, training.updates) as gauges, Heartbeat(look) as heartbeat:
         health = Health(training.max_idle_updates, training.max_skipped_share)
-        everyone: list[Observer] = [*observers, gauges, Progress(training.updates), health, heartbeat]
+        shown: list[Observer] = [Progress(training.updates), StateLog(training.updates, StateFile(run, "align"))]
+        everyone: list[Observer] = [*observers, gauges, *shown, health, heartbeat]
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
         for report in train(worker, stream, run):

@@ -22,8 +22,8 @@ class Command:
     summary: str
     """A line for `sdo --help`."""
     module: str
-    """Its driver. `job(settings)` does the work and returns the exit code; imported once the settings are read, as
-    torch and Ray take seconds."""
+    """Its driver: `job(settings)` does the work and returns the exit code, `check(settings)` is what it refuses before.
+    Imported once the settings are read, as torch and Ray take seconds."""
     settings: str | None = None
     """`module:Class` of its settings file; None for a command without one."""
     own_line: bool = False
@@ -106,11 +106,19 @@ COMMANDS: dict[str, Command] = {
         own_line=True,
         kept="A job that was submitted goes on; --follow attaches to it again, --stop stops it.",
     ),
+    "check": Command(
+        "check a settings file as its command would, and start nothing", "pipelines.check", own_line=True, kept=""
+    ),
+    "status": Command("the runs of a storage, and how far each is", "pipelines.status", own_line=True, kept=""),
     "doctor": Command(
         "check this machine and say how to mend what is found", "pipelines.doctor", own_line=True, kept=""
     ),
+    "completion": Command("print what makes a shell complete these", "pipelines.completion", own_line=True, kept=""),
 }
 """By name, in the order of the documentation."""
+
+ALIASES = {"ls": "status"}
+"""Other names of commands."""
 
 
 def commands_with_settings() -> dict[str, type[Settings]]:

@@ -26,6 +26,7 @@ from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.config.cycle import CycleSettings, check_cycle, check_stages
 from sdo_ray.config.run import open_run
 from sdo_ray.cycle.record import CycleRecord, Summary, read_summary, write_summary
+from sdo_ray.driver.state import StateFile
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.promotion.aliases import read_aliases
 from sdo_ray.promotion.promote import Promotion, check_champion, promote
@@ -37,12 +38,35 @@ from sdo_ray.tracking.run import TrackedRun
 ATTEMPTS = 5
 """Evaluations of one candidate at most, each but the first because the champion changed during the one before."""
 
+STAGES = 4
+"""Prepare, align, evaluate, promote."""
+
 CODES = {"promoted": ExitCode.OK, "refused": ExitCode.REFUSED}
 """Exit codes by decision."""
 
 
 class ChampionKeepsChanging(RuntimeError):
     """No evaluation was done before another cycle had moved the champion."""
+
+
+def check(settings: CycleSettings) -> tuple[RunDirectory, str, str] | Summary:
+    """All that is checked before anything starts, of all stages; of a complete cycle, its summary.
+
+    Returns:
+        The cycle's directory, MLflow's address, the registered model's name.
+
+    Raises:
+        SettingsError: it cannot work.
+    """
+    model = check_cycle(settings)
+    run = open_run(settings)
+    if (summary := known_outcome(run, read_summary)) is not None:
+        return summary
+    with tempfile.TemporaryDirectory() as temporary:  # where the prompts are prepared for the checks of the stages
+        check_stages(settings, prepare(settings.prompts, RunDirectory(temporary, "check")))
+    uri = check_run(settings, run)
+    check_champion(MlflowClient(uri, uri), model)
+    return run, uri, model
 
 
 def cycle(settings: CycleSettings) -> Summary:
@@ -53,20 +77,19 @@ def cycle(settings: CycleSettings) -> Summary:
         AlreadyRunning: another driver works on it.
         ChampionKeepsChanging: see there.
     """
-    model = check_cycle(settings)
-    run = open_run(settings)
-    if (summary := known_outcome(run, read_summary)) is not None:
-        return summary
-    with tempfile.TemporaryDirectory() as temporary:  # where the prompts are prepared for the checks of the stages
-        check_stages(settings, prepare(settings.prompts, RunDirectory(temporary, "check")))
-    uri = check_run(settings, run)
-    check_champion(MlflowClient(uri, uri), model)
+    ready = check(settings)
+    if isinstance(ready, Summary):
+        return ready
+    run, uri, model = ready
     with tracked_run(settings, run, uri) as tracked:
         prompts = prepare(settings.prompts, run)
         print(f"{settings.run.name}: {prompts}", flush=True)
-        record = CycleRecord(run)
+        record, state = CycleRecord(run), StateFile(run, "cycle")
+        state.write(1, STAGES, "stages")
         candidate = _align(settings, prompts, record, tracked)
+        state.write(2, STAGES, "stages")
         promotion = _promote(settings, prompts, candidate, model, record, tracked)
+        state.write(STAGES, STAGES, "stages")
         champion = read_aliases(MlflowClient(uri, uri), model).get(CHAMPION)
         summary = Summary(
             settings.run.name,

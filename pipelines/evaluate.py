@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles, said_of_questions
 from sdo_ray.config.run import open_run
+from sdo_ray.driver.state import StateFile
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
 from sdo_ray.evaluation.images import ImageConfig, make_images
@@ -59,11 +60,22 @@ Actors = dict[str, Any]
 """Handles by reward name."""
 
 
-def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Run, continue or show the evaluation that `settings` describe.
+@dataclass(frozen=True)
+class Ready:
+    """An evaluation that passed every check."""
+
+    run: RunDirectory
+    questions: pa.Table
+    roles: Mapping[str, Role]
+    uri: str
+    """MLflow's."""
+
+
+def check(settings: EvaluateSettings) -> Ready | Evaluation:
+    """All that is checked before anything starts; of an evaluation that is complete, its numbers.
 
     Raises:
-        SettingsError: before anything starts, if it cannot work.
+        SettingsError: it cannot work.
     """
     questions = check_evaluate(settings)
     run = open_run(settings)
@@ -74,14 +86,26 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     check_roles(run, roles)
     for said in said_of_questions(settings.models, questions):
         print(said, flush=True)
+    return Ready(run, questions, roles, uri)
 
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Run, continue or show the evaluation that `settings` describe.
+
+    Raises:
+        SettingsError: before anything starts, if it cannot work.
+    """
+    ready = check(settings)
+    if isinstance(ready, Evaluation):
+        return ready
+    run, questions, roles = ready.run, ready.questions, ready.roles
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards)
     features = None if settings.features is None else start_features(settings.features)
     keep_roles(run, roles)
-    with tracked_run(settings, run, uri) as tracked:
+    with tracked_run(settings, run, ready.uri) as tracked:
         parts = Parts(run)
-        _make_missing(settings, questions, parts, roles, rewards, features)
+        _make_missing(settings, questions, parts, roles, rewards, features, StateFile(run, "evaluate"))
         evaluation = _measure(settings, questions, roles, parts, rewards, features, tracked.run_id)
         keep(settings, run, evaluation, parts, questions, tracked)
     return evaluation
@@ -94,6 +118,7 @@ def _make_missing(
     roles: Mapping[str, Role],
     rewards: Actors,
     features: Any,
+    state: StateFile,
 ) -> None:
     """Make the images that are not there yet."""
     total = len(questions) * len(roles)
@@ -109,6 +134,7 @@ def _make_missing(
             parts.add(part)
             done += len(part)
             arrivals.append((time.monotonic(), done))
+            state.write(done, total, "images")
             print(f"images {done}/{total}  {part['role'][0]}  left {_left(arrivals, total)}", flush=True)
 
 

@@ -23,6 +23,7 @@ from pipelines.run import check_run, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.run import open_run
+from sdo_ray.driver.state import StateFile
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.fidelity.plot import plot
 from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
@@ -35,15 +36,19 @@ from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings
 from sdo_ray.settings import under
+from sdo_ray.storage import RunDirectory
 
 NUMBERS, IMAGE = "fidelity.json", "fidelity.png"
 
 
-def compare(settings: FidelityRunSettings) -> Fidelity:
-    """Measure what the settings describe, saying what happens; numbers and image go to the run and to MLflow.
+def check(settings: FidelityRunSettings) -> tuple[RunDirectory, str] | Fidelity:
+    """All that is checked before anything starts; of a run that is complete, its numbers.
+
+    Returns:
+        The run's directory, and MLflow's address.
 
     Raises:
-        SettingsError: before anything starts, if it cannot work.
+        SettingsError: it cannot work.
     """
     check_fidelity(settings)
     with under("model"):
@@ -52,12 +57,23 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
     if (known := run.read_json(NUMBERS)) is not None:
         print(f"{settings.run.name} is complete; its numbers:\n")
         return Fidelity.from_dict(known)
-    uri = check_run(settings, run, 10_000_000)
+    return run, check_run(settings, run, 10_000_000)
 
+
+def compare(settings: FidelityRunSettings) -> Fidelity:
+    """Measure what the settings describe, saying what happens; numbers and image go to the run and to MLflow.
+
+    Raises:
+        SettingsError: before anything starts, if it cannot work.
+    """
+    ready = check(settings)
+    if isinstance(ready, Fidelity):
+        return ready
+    run, uri = ready
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     with tracked_run(settings, run, uri) as tracked:
-        fidelity = _measure(settings, rewards)
+        fidelity = _measure(settings, rewards, StateFile(run, "fidelity"))
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary)
             (local / NUMBERS).write_text(json.dumps(fidelity.to_dict(), indent=2))
@@ -69,7 +85,7 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
     return fidelity
 
 
-def _measure(settings: FidelityRunSettings, rewards: dict[str, Any]) -> Fidelity:
+def _measure(settings: FidelityRunSettings, rewards: dict[str, Any], state: StateFile) -> Fidelity:
     """Every plan and step on every batch, a line for each."""
     work = _work(settings)
     tallies: dict[str, PlanTally] = {}
@@ -85,6 +101,7 @@ def _measure(settings: FidelityRunSettings, rewards: dict[str, Any]) -> Fidelity
             # `full` is the first of each batch, so its gradient is there.
             tally.add(done.draws, done.draws[0].gradient if name == "full" else tallies["full"].batch_means[-1])
         seconds = time.monotonic() - began
+        state.write(count, len(work), "measurements")
         print(f"{count}/{len(work)}  batch {done.work.batch.update + 1}  {name}  {seconds:.0f} s", flush=True)
     numbers, direct = step_fidelity(steps, tallies["full"]) if steps else ([], None)
     return Fidelity([tally.summary(tallies["full"]) for tally in tallies.values()], numbers, direct)

@@ -139,7 +139,7 @@ def cause(error: BaseException) -> str:
 
 def _ends(error: Exception) -> tuple[ExitCode, str]:
     """The exit code of what was raised, and what became of the command."""
-    from sdo_ray.config.run_lock import AlreadyRunning
+    from sdo_ray.driver.lock import AlreadyRunning
     from sdo_ray.submission.server import ServerLost
 
     match error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.config.run import open_run
+from sdo_ray.driver.state import StateFile
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.input_optimization.optimizer import optimize_rows
 from sdo_ray.input_optimization.records import RowBatch
@@ -51,11 +53,23 @@ BYTES_A_ROW = 4_000_000
 """Room for two images and what was optimised."""
 
 
-def optimize(settings: OptimizeSettings) -> Outcome:
-    """Run or resume the optimisation that `settings` describe, saying what happens.
+@dataclass(frozen=True)
+class Ready:
+    """A run that passed every check."""
+
+    run: RunDirectory
+    parts: Parts
+    missing: list[RowBatch]
+    num_rows: int
+    uri: str
+    """MLflow's."""
+
+
+def check(settings: OptimizeSettings) -> Ready | Outcome:
+    """All that is checked before anything starts; of a run that is complete, its outcome.
 
     Raises:
-        SettingsError: before anything starts, if it cannot work.
+        SettingsError: it cannot work.
     """
     check_optimize(settings)
     run, work = open_run(settings), batches(settings.texts(), settings.samplers.batch_size)
@@ -63,19 +77,35 @@ def optimize(settings: OptimizeSettings) -> Outcome:
         return outcome
     parts = Parts(run)
     missing, num_rows = parts.missing(work), sum(len(batch.rows) for batch in work)
-    uri = check_run(settings, run, num_rows * BYTES_A_ROW)
+    return Ready(run, parts, missing, num_rows, check_run(settings, run, num_rows * BYTES_A_ROW))
 
+
+def optimize(settings: OptimizeSettings) -> Outcome:
+    """Run or resume the optimisation that `settings` describe, saying what happens.
+
+    Raises:
+        SettingsError: before anything starts, if it cannot work.
+    """
+    ready = check(settings)
+    if isinstance(ready, Outcome):
+        return ready
+    run, parts = ready.run, ready.parts
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
-    with tracked_run(settings, run, uri) as tracked:
-        _optimize(settings, missing, num_rows, parts, rewards)
+    with tracked_run(settings, run, ready.uri) as tracked:
+        _optimize(settings, ready.missing, ready.num_rows, parts, rewards, StateFile(run, "optimize"))
         outcome = _finish(settings, run, pa.concat_tables(parts.read()), rewards, tracked)
         write_outcome(run, outcome)
     return outcome
 
 
 def _optimize(
-    settings: OptimizeSettings, missing: list[RowBatch], num_rows: int, parts: Parts, rewards: dict[str, Any]
+    settings: OptimizeSettings,
+    missing: list[RowBatch],
+    num_rows: int,
+    parts: Parts,
+    rewards: dict[str, Any],
+    state: StateFile,
 ) -> None:
     """The batches that are missing, each kept when it is done."""
     done = num_rows - sum(len(batch.rows) for batch in missing)
@@ -85,6 +115,7 @@ def _optimize(
     for part in optimize_rows(missing, settings.optimizer_config(), rewards):
         parts.add(part)
         done += len(part)
+        state.write(done, num_rows, "rows")
         moved = "  ".join(f"{change.reward} {change.before:.3g} -> {change.after:.3g}" for change in changes(part))
         print(f"rows {done}/{num_rows}  {moved}", flush=True)
 

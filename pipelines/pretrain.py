@@ -16,6 +16,10 @@ from sdo_ray.exit_codes import ExitCode
 from sdo_ray.zoo.settings import PretrainSettings
 
 
+def check(settings: PretrainSettings) -> None:
+    """Its settings are all that can be wrong before it starts."""
+
+
 def job(settings: PretrainSettings) -> int:
     """Train, a line for every part; returns the exit code."""
     # Torch and diffusers take seconds to import; bad settings are refused without them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
+from sdo_ray.driver.state import StateFile
 from sdo_ray.training.decisions import Continue, Decision
 from sdo_ray.training.records import Spread, UpdateReport
 
@@ -46,6 +47,24 @@ class Progress:
             f"reward {_number(report.reward)}{since}  {scores}  "
             f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{skipped}"
         )
+
+
+class StateLog:
+    """An `Observer` that says how far the run is to whoever asks by `sdo status`.
+
+    Args:
+        updates: of the whole run.
+        state: of the run.
+    """
+
+    def __init__(self, updates: int, state: StateFile) -> None:
+        self._updates, self._state = updates, state
+
+    def observe(self, report: UpdateReport) -> Decision:
+        """See `Observer`."""
+        reward = report.reward.mean
+        self._state.write(report.update + 1, self._updates, "updates", **({} if reward is None else {"reward": reward}))
+        return Continue()
 
 
 def _number(spread: Spread) -> str:

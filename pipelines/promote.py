@@ -24,6 +24,18 @@ PROMOTION, ROLLBACK = "promotion.json", "rollback.json"
 """Summaries for programs, beside the evaluation."""
 
 
+def check(settings: PromoteSettings) -> tuple[RunDirectory, str]:
+    """All that is checked before the registry is asked: returns the evaluation's directory, and MLflow's address.
+
+    Raises:
+        SettingsError: rules that are none, or an MLflow that does not answer.
+    """
+    settings.rules()
+    run = RunDirectory(settings.evaluation.storage, settings.evaluation.name)
+    check_server(uri := tracking_uri(run))
+    return run, uri
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     flags = argparse.ArgumentParser(add_help=False)
@@ -41,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.rollback is not None and not given.why.strip():
             fix = "give one, for those who find the version later"
             raise SettingsError(Problem("--why", "a rollback takes a reason", fix=fix))
-        settings.rules()
-        run = RunDirectory(settings.evaluation.storage, settings.evaluation.name)
-        check_server(uri := tracking_uri(run))
+        run, uri = check(settings)
         if given.rollback is not None:
             rollback = roll_back(settings, given.rollback, given.why, uri)
             print(rollback, run.write_json(ROLLBACK, rollback.to_dict()), sep="\n")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from sdo_ray.config.run import JobSettings, keep_settings
-from sdo_ray.config.run_lock import driver_lock
+from sdo_ray.driver.lock import driver_lock
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun, check_tracked

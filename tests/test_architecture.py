@@ -20,7 +20,7 @@ FLOORS = (
     {"registry", "input_optimization", "export"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
-    {"models", "cluster", "blocks", "submission", "prompts", "cycle", "tracking", "policy_gradient"},
+    {"models", "cluster", "blocks", "submission", "prompts", "cycle", "driver", "tracking", "policy_gradient"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
     {"settings", "seeds", "exit_codes", "own_packages"},
 )

@@ -169,5 +169,6 @@ def test_the_table_is_of_what_exists() -> None:
         driver = command.driver()
         assert callable(driver.main)
         assert command.own_line or callable(driver.job)
+        assert not command.settings or callable(driver.check)
         if command.settings:
             assert command.settings_class().__name__.endswith("Settings")

@@ -67,7 +67,7 @@ def lease() -> None:
 
 
 def busy() -> None:
-    from sdo_ray.config.run_lock import AlreadyRunning
+    from sdo_ray.driver.lock import AlreadyRunning
 
     raise AlreadyRunning("runs/tiny is being worked on by process 7")
 

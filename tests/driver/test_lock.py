@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sdo_ray.config.run_lock import AlreadyRunning, driver_lock
+from sdo_ray.driver.lock import AlreadyRunning, driver_lock
 from sdo_ray.storage import RunDirectory
 
 
