@@ -25,7 +25,7 @@ from pipelines.progress import Progress, StateLog
 from pipelines.run import tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings
-from sdo_ray.config.run import keep_model
+from sdo_ray.config.run import keep_reference
 from sdo_ray.driver.state import StateFile
 from sdo_ray.evaluation.closing import closing_evaluation
 from sdo_ray.evaluation.images import ImageConfig
@@ -63,7 +63,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
 
     Args:
         settings: of the run.
-        observers: see every update, after MLflow has it, and may end training.
+        observers: see every update, once it is on its way to MLflow, and may end training.
 
     Raises:
         SettingsError: before anything starts, if it cannot work.
@@ -76,12 +76,12 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient)
     policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
     with tracked_run(given, run, ready.uri) as tracked:
-        keep_model(run, settings.model)
+        keep_reference(run, settings.model.reference)
         ready.inputs.keep(run)
-        log = UpdateLog(tracked)
-        log.catch_up(progress(run)[1])
-        if not has_ended(run, updates):
-            _train(settings, run, ready.initial, policies, rewards, watch, [log, *observers])
+        with UpdateLog(tracked) as log:
+            log.catch_up(progress(run)[1])
+            if not has_ended(run, updates):
+                _train(settings, run, ready.initial, policies, rewards, watch, [log, *observers])
         policy = final_policy(run, ready.initial)
         print(f"version {policy.version}: {policy.why}\ncomparing it with the base on held-out prompts", flush=True)
         made = ImageConfig(settings.run.seed, settings.sampling, settings.samplers)

@@ -22,7 +22,7 @@ from pipelines.job import run_job
 from pipelines.run import check_run, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
-from sdo_ray.config.run import open_run
+from sdo_ray.config.run import keep_reference, model_of, open_run
 from sdo_ray.driver.state import StateFile
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.fidelity.plot import plot
@@ -41,11 +41,11 @@ from sdo_ray.storage import RunDirectory
 NUMBERS, IMAGE = "fidelity.json", "fidelity.png"
 
 
-def check(settings: FidelityRunSettings) -> tuple[RunDirectory, str] | Fidelity:
+def check(settings: FidelityRunSettings) -> tuple[RunDirectory, FidelityRunSettings, str] | Fidelity:
     """All that is checked before anything starts; of a run that is complete, its numbers.
 
     Returns:
-        The run's directory, and MLflow's address.
+        The run's directory, the settings with the model at the commit that it is read at, and MLflow's address.
 
     Raises:
         SettingsError: it cannot work.
@@ -57,7 +57,8 @@ def check(settings: FidelityRunSettings) -> tuple[RunDirectory, str] | Fidelity:
     if (known := run.read_json(NUMBERS)) is not None:
         print(f"{settings.run.name} is complete; its numbers:\n")
         return Fidelity.from_dict(known)
-    return run, check_run(settings, run, 10_000_000)
+    read = settings.model_copy(update={"model": model_of(settings.model, run)})
+    return run, read, check_run(settings, run, 10_000_000)
 
 
 def compare(settings: FidelityRunSettings) -> Fidelity:
@@ -66,13 +67,14 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
     Raises:
         SettingsError: before anything starts, if it cannot work.
     """
-    ready = check(settings)
+    given, ready = settings, check(settings)
     if isinstance(ready, Fidelity):
         return ready
-    run, uri = ready
+    run, settings, uri = ready
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
-    with tracked_run(settings, run, uri) as tracked:
+    with tracked_run(given, run, uri) as tracked:
+        keep_reference(run, settings.model.reference)
         fidelity = _measure(settings, rewards, StateFile(run, "fidelity"))
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary)

@@ -24,7 +24,7 @@ from pipelines.job import run_job
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
-from sdo_ray.config.run import open_run
+from sdo_ray.config.run import keep_reference, open_run, reference_of
 from sdo_ray.driver.state import StateFile
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.input_optimization.optimizer import optimize_rows
@@ -42,10 +42,10 @@ from sdo_ray.input_optimization.results import (
     write_outcome,
 )
 from sdo_ray.input_optimization.rows import batches
-from sdo_ray.models.files import cached
+from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.provenance import environment, fingerprint
+from sdo_ray.tracking.provenance import environment
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import how_to_look
 
@@ -58,6 +58,8 @@ class Ready:
     """A run that passed every check."""
 
     run: RunDirectory
+    settings: OptimizeSettings
+    """With the model at the commit that it is read at."""
     parts: Parts
     missing: list[RowBatch]
     num_rows: int
@@ -77,7 +79,9 @@ def check(settings: OptimizeSettings) -> Ready | Outcome:
         return outcome
     parts = Parts(run)
     missing, num_rows = parts.missing(work), sum(len(batch.rows) for batch in work)
-    return Ready(run, parts, missing, num_rows, check_run(settings, run, num_rows * BYTES_A_ROW))
+    base = settings.model.model_copy(update={"base": reference_of(settings.model.base, run)})
+    read, uri = settings.model_copy(update={"model": base}), check_run(settings, run, num_rows * BYTES_A_ROW)
+    return Ready(run, read, parts, missing, num_rows, uri)
 
 
 def optimize(settings: OptimizeSettings) -> Outcome:
@@ -86,13 +90,14 @@ def optimize(settings: OptimizeSettings) -> Outcome:
     Raises:
         SettingsError: before anything starts, if it cannot work.
     """
-    ready = check(settings)
+    given, ready = settings, check(settings)
     if isinstance(ready, Outcome):
         return ready
-    run, parts = ready.run, ready.parts
+    run, settings, parts = ready.run, ready.settings, ready.parts
     print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
-    with tracked_run(settings, run, ready.uri) as tracked:
+    with tracked_run(given, run, ready.uri) as tracked:
+        keep_reference(run, settings.model.base)
         _optimize(settings, ready.missing, ready.num_rows, parts, rewards, StateFile(run, "optimize"))
         outcome = _finish(settings, run, pa.concat_tables(parts.read()), rewards, tracked)
         write_outcome(run, outcome)
@@ -125,7 +130,7 @@ def _finish(
 ) -> Outcome:
     """Results, sheet and numbers to the run and to MLflow."""
     origin = environment() | reward_provenance(rewards)
-    origin |= {"base_model": settings.model.base, "base_model_sha256": fingerprint(cached(settings.model.base))}
+    origin |= {"base_model": settings.model.base, "base_model_sha256": base_model_sha256(settings.model.base)}
     with tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / RESULTS, Path(temporary) / SHEET]
         for file, content in zip(files, (parquet(results), sheet(results, settings.rows.column)), strict=True):

@@ -16,6 +16,11 @@ from pyarrow import fs
 
 from sdo_ray.settings import Problem, SettingsError
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a run may be called: a directory's name on every system, and no way out of its storage."""
+LONGEST_NAME = 200
+"""File systems take 255 bytes, and what belongs to a run is called after it."""
+
 
 def below(place: str, name: str) -> str:
     """What is called `name` in a directory: a path or a URI, whose query stays at its end."""

@@ -20,11 +20,12 @@ from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION
 from sdo_ray.evaluation.settings import ModelChoice, ModelsSettings
 from sdo_ray.models.adapter_file import FILE as ADAPTER_FILE
 from sdo_ray.models.export import ADAPTER, MODEL, product
-from sdo_ray.models.files import cached, check_files, pinned
+from sdo_ray.models.files import check_files, pinned
 from sdo_ray.models.load import ZOO, check_base
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.heldout import said_of_both
 from sdo_ray.prompts.read import read_prompts
+from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.registry.history import History, history_of_run, history_of_version
 from sdo_ray.registry.registered_model import RegisteredModel
 from sdo_ray.registry.versions import find_version, is_registered, resolve_model
@@ -32,6 +33,7 @@ from sdo_ray.rollout.settings import PromptSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import fingerprint
+from sdo_ray.tracking.server import without_password
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -144,7 +146,7 @@ def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, typ
     model = pinned(choice.model)
     pipeline = check_pipeline(model)
     check_files(model)
-    sha256 = fingerprint(cached(model))
+    sha256 = base_model_sha256(model)
     if choice.adapter is None:
         return Role(model, sha256, WholeModel(model, dtype)), pipeline
     adapter = _read_adapter(choice.adapter)
@@ -158,7 +160,7 @@ def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Rol
         raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
     version = find_version(choice.model, tracking_uri)
     pipeline = check_pipeline(str(resolve_model(version.reference, tracking_uri)))
-    source = RegisteredModel(version.reference, tracking_uri, dtype)
+    source = RegisteredModel(version.reference, without_password(tracking_uri), dtype)
     return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri)), pipeline
 
 
@@ -192,7 +194,7 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, t
     pipeline = check_pipeline(model.reference)
     with run.filesystem.open_input_file(f"{run.path}/{ADAPTER}/{ADAPTER_FILE}") as file:
         adapter = file.readall()
-    sha256 = fingerprint(cached(model.reference))
+    sha256 = base_model_sha256(model.reference)
     return replace(_adapted(run.uri, model.reference, sha256, adapter, dtype), history=history_of_run(run)), pipeline
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from sdo_ray.models.files import pinned
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.settings import Problem, Settings, SettingsError, changeable, relative_paths, under
-from sdo_ray.storage import RunDirectory
+from sdo_ray.storage import LONGEST_NAME, NAME, RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
 FILE = "settings.json"
@@ -23,7 +23,8 @@ class RunSettings(Settings):
     """What the run is called and where it keeps its things."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=NAME,
+        max_length=LONGEST_NAME,
         description="The run's name. The same name and settings again resume it, or say that it is complete.",
     )
     storage: str = Field(
@@ -135,14 +136,18 @@ def model_of(model: ModelSettings, run: RunDirectory) -> ModelSettings:
     Raises:
         SettingsError: see `sdo_ray.models.files.pinned`.
     """
+    return model.model_copy(update={"base": reference_of(model.reference, run), "revision": None, "variant": None})
+
+
+def reference_of(base: str, run: RunDirectory) -> str:
+    """A base model's reference as the run reads it, see `model_of`."""
     with under("model"):
-        reference = (run.read_json(BASE) or {}).get("reference") or pinned(model.reference)
-    return model.model_copy(update={"base": reference, "revision": None, "variant": None})
+        return (run.read_json(BASE) or {}).get("reference") or pinned(base)
 
 
-def keep_model(run: RunDirectory, model: ModelSettings) -> None:
-    """Bind the run to what `model_of` returned."""
-    run.write_json(BASE, {"reference": model.reference})
+def keep_reference(run: RunDirectory, reference: str) -> None:
+    """Bind the run to what `reference_of` returned."""
+    run.write_json(BASE, {"reference": reference})
 
 
 def keep_settings(run: RunDirectory, settings: JobSettings) -> None:

@@ -7,12 +7,15 @@ from pydantic import Field
 from sdo_ray.promotion.lock import LONGEST
 from sdo_ray.promotion.rules import Rule, parse_rule
 from sdo_ray.settings import Problems, Settings
+from sdo_ray.storage import LONGEST_NAME, NAME
 
 
 class EvaluatedSettings(Settings):
     """The evaluation to decide by."""
 
-    name: str = Field(min_length=1, description="The run's name that `sdo evaluate` was given.")
+    name: str = Field(
+        pattern=NAME, max_length=LONGEST_NAME, description="The run's name that `sdo evaluate` was given."
+    )
     storage: str = Field("runs", description="The run's storage, a directory or URI, that `sdo evaluate` was given.")
 
 

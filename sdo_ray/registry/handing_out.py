@@ -13,12 +13,12 @@ from sdo_ray.evaluation.outcome import IMAGES, SHEET, Outcome, as_metrics, write
 from sdo_ray.evaluation.result import Evaluation
 from sdo_ray.evaluation.summary import summarize
 from sdo_ray.models.export import export_model, product
-from sdo_ray.models.files import cached
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
 from sdo_ray.storage import RunDirectory
-from sdo_ray.tracking.provenance import environment, fingerprint
+from sdo_ray.tracking.provenance import environment
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.tracking.server import how_to_look
 from sdo_ray.tracking.settings import TrackingSettings
@@ -48,7 +48,7 @@ def hand_out(
     """
     lines = summarize(comparison)
     origin = environment() | dict(rewards)
-    origin |= {"base_model": model.reference, "base_model_sha256": fingerprint(cached(model.reference))}
+    origin |= {"base_model": model.reference, "base_model_sha256": base_model_sha256(model.reference)}
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)
         tracked.log_results(as_metrics(lines), write_images(local, comparison))

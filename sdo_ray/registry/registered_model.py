@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from sdo_ray.models.adapter_file import load_adapter
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.registry.versions import adapter_beside, resolve_model
 from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_uri
+from sdo_ray.tracking.server import without_password
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -21,7 +23,7 @@ class RegisteredModel:
     reference: str
     """`models:/NAME/VERSION`."""
     tracking_uri: str
-    """The MLflow server."""
+    """The MLflow server, without a password: this travels to other processes, which have their own."""
     dtype: str
     """Type of the weights."""
 
@@ -30,7 +32,9 @@ class RegisteredModel:
         # A worker of a job has the variables that name the job's secrets, and not what its driver made of them.
         read_secret_files()
         take_credentials_from_tracking_uri()
-        directory = resolve_model(self.reference, self.tracking_uri)
+        mine = os.environ.get("MLFLOW_TRACKING_URI", "")
+        uri = mine if without_password(mine) == self.tracking_uri else self.tracking_uri
+        directory = resolve_model(self.reference, uri)
         pipeline = load_pipeline(str(directory), self.dtype, device)
         if (adapter := adapter_beside(directory)) is not None:
             load_adapter(pipeline, str(adapter))

@@ -24,16 +24,9 @@ def fingerprint(location: str) -> str:
     """sha256 over the weights, configurations and vocabularies of a model, names included: equal models, equal hash.
 
     Args:
-        location: a directory in diffusers format, or a hub id whose files are in the local cache.
+        location: a directory in diffusers format.
     """
     directory = Path(location)
-    if not directory.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        index = try_to_load_from_cache(location, "model_index.json")
-        if not isinstance(index, str):
-            return "unknown: not in this machine's cache"
-        directory = Path(index).parent
     files = (path for path in directory.rglob("*") if path.suffix in SUFFIXES)
     return combined({file.relative_to(directory).as_posix(): file_hash(file) for file in files})
 

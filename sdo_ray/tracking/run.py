@@ -6,6 +6,7 @@ import io
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +15,7 @@ from PIL import Image
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
-from sdo_ray.tracking.server import without_password
+from sdo_ray.tracking.server import impatient, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,7 +140,11 @@ class TrackedRun:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the MLflow run as FINISHED or, to be continued when the run is resumed, as FAILED."""
-        self.client.set_terminated(self.run_id, "FINISHED" if kind is None else "FAILED")
+        if kind is None:
+            self.client.set_terminated(self.run_id, "FINISHED")
+            return
+        with suppress(Exception), impatient():  # the error that ends the run is what is to be seen
+            self.client.set_terminated(self.run_id, "FAILED")
 
     def _log_metrics(self, metrics: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
+from sdo_ray.tracking.outbox import NotSent, Outbox
 from sdo_ray.tracking.run import TrackedRun
 from sdo_ray.training.decisions import Continue, Decision
 from sdo_ray.training.records import UpdateReport
 
+KEY = "gradient_norm"
+"""A metric of every update; a step that has it has all."""
+LONGEST_OUTAGE = 1800.0
+"""Seconds that a run whose training is done waits for MLflow, which registers its result."""
+AT_A_FAILURE = 5.0
+"""Seconds that a run which ends otherwise waits for what is on its way; the rest is logged when it goes on."""
+
 
 class UpdateLog:
-    """Logs update u as step u + 1, unless MLflow has it already.
+    """Logs update u as step u + 1, unless MLflow has it already, inside the block.
+
+    Training does not wait for MLflow: while it is away updates queue up. Their numbers are in the checkpoints too.
 
     Args:
         tracked: the MLflow run.
@@ -18,21 +29,49 @@ class UpdateLog:
 
     def __init__(self, tracked: TrackedRun) -> None:
         self._tracked = tracked
-        self._logged = set(tracked.logged("reward/mean"))
+        self._logged = set(tracked.logged(KEY))
+        self._unsure = False
+        self._outbox = Outbox("MLflow", self._log)
 
     def observe(self, report: UpdateReport) -> Decision:
         """See `Observer`."""
-        step = report.update + 1
-        if step not in self._logged:
-            preview = {} if report.preview is None else {"preview": report.preview}
-            self._tracked.log_step(step, numbers(report), preview)
-            self._logged.add(step)
+        self._outbox.put(report)
         return Continue()
 
     def catch_up(self, reports: Iterable[UpdateReport]) -> None:
         """Log those that a driver who died had not."""
         for report in reports:
             self.observe(report)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait until MLflow has all of them.
+
+        Raises:
+            NotSent: it has not.
+        """
+        try:
+            self._outbox.flush(LONGEST_OUTAGE if kind is None else AT_A_FAILURE)
+        except NotSent:
+            if kind is None:
+                raise
+        finally:
+            self._outbox.close()
+
+    def _log(self, report: UpdateReport) -> None:
+        if self._unsure:  # a request that failed may have arrived, and its answer not
+            self._logged |= self._tracked.logged(KEY)
+            self._unsure = False
+        step = report.update + 1
+        if step in self._logged:
+            return
+        preview = {} if report.preview is None else {"preview": report.preview}
+        self._unsure = True
+        self._tracked.log_step(step, numbers(report), preview)
+        self._unsure = False
+        self._logged.add(step)
 
 
 def numbers(report: UpdateReport) -> dict[str, float]:

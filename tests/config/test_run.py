@@ -6,7 +6,7 @@ import pytest
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
-from sdo_ray.config.run import keep_model, keep_settings, model_of, open_run
+from sdo_ray.config.run import keep_reference, keep_settings, model_of, open_run
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
@@ -105,7 +105,7 @@ def test_a_run_reads_the_commit_that_it_started_with(
     model, run = ModelSettings(base="org/name"), RunDirectory(str(tmp_path / "runs"), "a")
     started = model_of(model, run)
     assert started.reference == f"org/name@{COMMIT}"
-    keep_model(run, started)
+    keep_reference(run, started.reference)
     (tmp_path / "models--org--name/refs/main").write_text("f" * 40)
     assert model_of(model, run) == started
     with pytest.raises(SettingsError, match=r"model\.base: 'org/name' cannot be read"):

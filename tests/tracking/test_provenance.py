@@ -34,10 +34,6 @@ def test_a_configuration_or_a_name_counts_too(tiny_base: Path, tmp_path: Path) -
         assert fingerprint(str(moved)) != fingerprint(str(tiny_base))
 
 
-def test_a_hub_model_that_is_not_here_is_said_to_be_unknown() -> None:
-    assert fingerprint("nobody/nothing") == "unknown: not in this machine's cache"
-
-
 def test_the_environment_names_code_and_packages() -> None:
     found = environment()
     assert found["git_revision"]
