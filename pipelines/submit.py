@@ -3,7 +3,8 @@
     settings checked here -> what they name packed -> Ray's job server -> `python -m sdo_ray COMMAND CONFIG`
 
 The job is named after the run and its settings, so the same command again finds the job: it is attached to while it
-runs, reported if it succeeded, and submitted once more if it failed or was stopped, to go on where the run was.
+runs, reported if it succeeded, and submitted once more if it failed or was stopped, to go on where the run was. A job
+that runs or succeeded has the files and variables that it was submitted with; if they are others now, that is said.
 
 The last line printed is JSON: action, submission_id, status, attempt, exit_code. The exit code is 0, or with --follow,
 --status and --stop that of the job: its own, 130 if it was stopped, 75 while it has not ended. Bad input is 2; 69 is a
@@ -13,6 +14,7 @@ cluster that does not answer any more.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shlex
@@ -31,8 +33,8 @@ from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, Problems, SettingsError
 from sdo_ray.submission.environment import job_environment
 from sdo_ray.submission.identity import JobName
-from sdo_ray.submission.package import pack
-from sdo_ray.submission.server import JobServer, exit_code
+from sdo_ray.submission.package import Package, pack
+from sdo_ray.submission.server import JobServer, content_of, exit_code
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -82,23 +84,29 @@ def submit(options: argparse.Namespace) -> int:
         _say(f"{name}: {redact((job.message or '').partition(chr(10))[0])}")
         return _report("stop" if options.stop else "status", name, job, exit_code(job))
 
-    if job is not None and job.status.value == "SUCCEEDED":
-        action = "complete"
-    elif job is not None and not job.status.is_terminal():
-        action = "attached"
-    else:
-        _refuse_rival(known, run)
-        action = "submitted" if job is None else "resumed"
-        name = run if job is None else name.next()
-        with tempfile.TemporaryDirectory() as temporary:
-            package = pack(prepared.working, Path(temporary), prepared.named, options.include, options.exclude)
+    with tempfile.TemporaryDirectory() as temporary:
+        package = pack(prepared.working, Path(temporary), prepared.named, options.include, options.exclude)
+        content = _content(package, prepared)
+        if job is not None and (job.status.value == "SUCCEEDED" or not job.status.is_terminal()):
+            action = "complete" if job.status.is_terminal() else "attached"
+            if content_of(job) not in (None, content):
+                _say(f"{name}: it was submitted with other files, variables or --python, and has those")
+        else:
+            _refuse_rival(known, run)
+            action = "submitted" if job is None else "resumed"
+            name = run if job is None else name.next()
             _say(f"{name}: sending {package}; environment: {', '.join(prepared.variables) or 'none'}")
             environment = {"working_dir": temporary, "env_vars": prepared.variables}
-            job = server.submit(name, prepared.entrypoint, environment)
+            job = server.submit(name, prepared.entrypoint, environment, content)
     _say(f"{name}: {action}")
     if options.follow:
         job = server.follow(name, lambda text: print(text, end="", flush=True))
     return _report(action, name, job, exit_code(job) if options.follow else 0)
+
+
+def _content(package: Package, job: _Job) -> str:
+    text = json.dumps([package.sha256, job.entrypoint, job.variables], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _prepare(options: argparse.Namespace, config: Path, settings: dict[str, Any]) -> _Job:

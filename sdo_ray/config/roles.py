@@ -33,7 +33,6 @@ from sdo_ray.rollout.settings import PromptSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import fingerprint
-from sdo_ray.tracking.server import without_password
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -160,7 +159,7 @@ def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Rol
         raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
     version = find_version(choice.model, tracking_uri)
     pipeline = check_pipeline(str(resolve_model(version.reference, tracking_uri)))
-    source = RegisteredModel(version.reference, without_password(tracking_uri), dtype)
+    source = RegisteredModel(version.reference, tracking_uri, dtype)
     return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri)), pipeline
 
 

@@ -27,6 +27,9 @@ class RegisteredModel:
     dtype: str
     """Type of the weights."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tracking_uri", without_password(self.tracking_uri))
+
     def load(self, device: str) -> DiffusionPipeline:
         """A frozen pipeline, ready to sample."""
         # A worker of a job has the variables that name the job's secrets, and not what its driver made of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -39,6 +40,8 @@ class Package:
     """Bytes."""
     private: tuple[str, ...]
     """Left out as likely secret."""
+    sha256: str
+    """Of the files, names included."""
 
     def __str__(self) -> str:
         left = f"; left out as private: {', '.join(self.private)}" if self.private else ""
@@ -94,11 +97,14 @@ def pack(
                 "nodes read",
             )
         )
-    for file in chosen:
+    digest = hashlib.sha256()
+    for file in sorted(chosen):
         copy = target / file.relative_to(directory)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
-    return Package(len(chosen), size, tuple(private))
+        digest.update(file.relative_to(directory).as_posix().encode())
+        digest.update(hashlib.sha256(copy.read_bytes()).digest())
+    return Package(len(chosen), size, tuple(private), digest.hexdigest())
 
 
 def _check_named(named: Collection[Path], chosen: Collection[Path], private: list[str], directory: Path) -> None:

@@ -27,6 +27,10 @@ NOT_READY = "No available agent"
 """How a cluster says that it has started, but cannot take jobs yet."""
 
 
+CONTENT = "sdo.content"
+"""The entry of a job's metadata that tells its files, command and variables from others."""
+
+
 class ServerLost(RuntimeError):
     """The job server does not answer any more; what became of the job is not known."""
 
@@ -77,8 +81,15 @@ class JobServer:
         known = {name: job for job in jobs if (name := JobName.parse(job.submission_id)) and run.same_run(name)}
         return dict(sorted(known.items(), key=lambda item: (item[1].start_time or 0, item[0].attempt)))
 
-    def submit(self, name: JobName, entrypoint: str, runtime_env: dict[str, Any]) -> JobDetails:
-        """Submit a job, or find it submitted by someone else in the meantime; the latter is no error."""
+    def submit(self, name: JobName, entrypoint: str, runtime_env: dict[str, Any], content: str) -> JobDetails:
+        """Submit a job, or find it submitted by someone else in the meantime; the latter is no error.
+
+        Args:
+            name: its id.
+            entrypoint: the command.
+            runtime_env: files and variables.
+            content: that all of this is known by, see `content_of`.
+        """
 
         def once() -> JobDetails:
             try:
@@ -86,7 +97,7 @@ class JobServer:
                     submission_id=str(name),
                     entrypoint=entrypoint,
                     runtime_env=runtime_env,
-                    metadata={"sdo.run": name.name, "sdo.attempt": str(name.attempt)},
+                    metadata={"sdo.run": name.name, "sdo.attempt": str(name.attempt), CONTENT: content},
                 )
             except RuntimeError as error:
                 if "already exists" not in str(error):
@@ -169,6 +180,11 @@ class JobServer:
                 self._say(f"waiting for {what}: {cause}")
                 said = now
             time.sleep(self.PAUSE)
+
+
+def content_of(job: JobDetails) -> str | None:
+    """What it was submitted with; None of a job of an earlier version."""
+    return (job.metadata or {}).get(CONTENT)
 
 
 def exit_code(job: JobDetails) -> int:

@@ -182,6 +182,35 @@ def test_there_are_references_to_secrets_and_no_secrets(name: str) -> None:
         assert cluster["authOptions"] == {"mode": "token", "secretName": "sdo-ray-token"}
 
 
+def test_a_pod_has_the_secrets_of_its_part_alone() -> None:
+    """Rewards may be anybody's code."""
+    seen = {}
+    for name, template in kuberay.pod_templates(find(build("run"), "RayJob")):
+        spec = template["spec"]
+        secrets = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+        files = [{item["path"] for item in secret["items"]} if "items" in secret else {"all"} for secret in secrets]
+        (container,) = spec["containers"]
+        named = {
+            variable["value"].removeprefix("/run/secrets/sdo/")
+            for variable in container.get("env", [])
+            if variable.get("value", "").startswith("/run/secrets/")
+        }
+        seen[name] = set().union(*files)
+        assert named <= seen[name] or seen[name] == {"all"}, name
+    assert seen["rewards"] == {"hf_token"}
+    assert seen["trainers"] == {"s3_credentials", "hf_token"}
+    assert seen["submitter"] == set()
+
+
+def test_names_are_found_wherever_dns_is() -> None:
+    policies = [resource for resource in build("run") if resource["kind"] == "NetworkPolicy"]
+    for name in ("ray", "submits"):
+        rules = find(policies, "NetworkPolicy", name)["spec"]["egress"]
+        (dns,) = [rule for rule in rules if {"port": 53, "protocol": "UDP"} in rule.get("ports", ())]
+        assert {"port": 5353, "protocol": "UDP"} in dns["ports"]  # OpenShift's
+        assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in dns["to"]  # a node's cache
+
+
 def test_only_samplers_run_on_machines_that_can_be_taken_away() -> None:
     for name, template in kuberay.pod_templates(find(build("run"), "RayJob")):
         assert bool(template["spec"].get("tolerations")) == (name == "samplers")

@@ -93,6 +93,7 @@ CASES = {
         "trainers.zero_stage: got 4 (int); input should be 1, 2 or 3",
     ),
     "a name with a slash": (["run.name=a/b"], "run.name: got 'a/b'"),
+    "a name too long for a directory": (["run.name=" + "x" * 300], "at most 200 characters"),
     "no such list position": (["rewards.terms.7.weight=1.0"], "'7' is no position in a list of 3"),
     "not an assignment": (["training.updates"], "--set: got 'training.updates'; it takes section.key=value"),
     "missing prompt file": (["prompts.train=no.parquet"], "prompts.train: 'no.parquet' does not exist"),

@@ -79,6 +79,14 @@ def test_bad_settings(tmp_path: Path, capsys, changes: dict, said: str) -> None:
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", "x" * 300])
+def test_an_evaluation_is_a_directory_of_its_storage(tmp_path: Path, capsys, name: str) -> None:
+    settings = promotion_settings(tmp_path, evaluation(1), "q > 0")
+    assert main([str(settings), "--set", f"evaluation.name='{name}'"]) == 2
+    assert "evaluation.name: got " in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlartifacts", "mlruns", "promote.yaml", "runs"}
+
+
 def test_a_failure_of_the_server_is_said_in_a_line(tmp_path: Path, capsys, monkeypatch) -> None:
     def fails(*_: object) -> None:
         raise mlflow.exceptions.MlflowException("disk full at postgresql://mlflow:hunter2@db/x")

@@ -58,6 +58,7 @@ def sdo_submit(cluster: Cluster, settings: Path, *more: str, code: int = 0) -> t
     return json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, said
 
 
+@pytest.mark.slow
 def test_the_same_again_finds_the_job(cluster: Cluster, settings: Path, tmp_path: Path) -> None:
     line, said = sdo_submit(cluster, settings, "--follow", "--env", "MLFLOW_TRACKING_PASSWORD_FILE=", "--env", "A=b")
     assert (line["action"], line["status"], line["attempt"], line["exit_code"]) == ("submitted", "SUCCEEDED", 1, 0)
@@ -69,6 +70,7 @@ def test_the_same_again_finds_the_job(cluster: Cluster, settings: Path, tmp_path
 
     again, said = sdo_submit(cluster, settings, "--follow")
     assert again == line | {"action": "complete"}
+    assert "it was submitted with other files, variables or --python" in said
     assert "update 2/2" in said  # its output, once more
 
     status, _ = sdo_submit(cluster, settings, "--status")
@@ -105,6 +107,7 @@ def test_a_job_that_fails_gives_its_exit_code(cluster: Cluster, settings: Path) 
         line, said = sdo_submit(cluster, settings, *huge, code=2)
         assert (line["action"], line["status"], line["attempt"]) == (action, "FAILED", attempt)
         assert "cluster: the run needs" in said
+        assert "it was submitted with other" not in said
 
 
 def test_without_the_token(cluster: Cluster, settings: Path, tmp_path: Path) -> None:

@@ -93,8 +93,11 @@ def test_too_large_is_refused_with_the_largest_parts(work: Path, tmp_path: Path,
 
 
 def test_the_copy_depends_on_the_content_alone(work: Path, tmp_path: Path) -> None:
-    pack(work, tmp_path / "one", [work / "run.yaml"])
+    one = pack(work, tmp_path / "one", [work / "run.yaml"])
     os.utime(work / "run.yaml", (1, 1))
-    pack(work, tmp_path / "two", [work / "run.yaml"])
+    two = pack(work, tmp_path / "two", [work / "run.yaml"])
+    assert one == two
     for name in files(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    (work / "run.yaml").write_text("run: {name: other}")
+    assert pack(work, tmp_path / "three", [work / "run.yaml"]).sha256 != one.sha256

@@ -74,7 +74,7 @@ TAKEN: Answer = (200, {"job_id": str(NAME), "submission_id": str(NAME)})
 def test_it_waits_for_an_agent_and_says_so(serve: Serve) -> None:
     said: list[str] = []
     server = JobServer(serve([AWAY, AWAY, AWAY, TAKEN]), 30, said.append)
-    assert server.submit(NAME, "true", {}).status == "RUNNING"
+    assert server.submit(NAME, "true", {}, "content").status == "RUNNING"
     assert said == ["waiting for an agent on the head node: No available agent"]
 
 
@@ -82,7 +82,7 @@ def test_it_gives_up_after_its_limit(serve: Serve) -> None:
     server = JobServer(serve([AWAY]), 0.3, lambda line: None)
     began = time.monotonic()
     with pytest.raises(ServerLost, match="No available agent"):
-        server.submit(NAME, "true", {})
+        server.submit(NAME, "true", {}, "content")
     assert 0.3 < time.monotonic() - began < 10
 
 
@@ -90,13 +90,13 @@ def test_a_job_that_is_there_already_is_found(serve: Serve) -> None:
     server = JobServer(
         serve([(500, f"ValueError: Job with submission_id {NAME} already exists.")]), 1, lambda line: None
     )
-    assert server.submit(NAME, "true", {}).submission_id == str(NAME)
+    assert server.submit(NAME, "true", {}, "content").submission_id == str(NAME)
 
 
 def test_other_errors_are_not_tried_again(serve: Serve) -> None:
     server = JobServer(serve([(500, "the runtime environment is broken")]), 60, lambda line: None)
     with pytest.raises(RuntimeError, match="the runtime environment is broken"):
-        server.submit(NAME, "true", {})
+        server.submit(NAME, "true", {}, "content")
 
 
 def test_no_server_at_all() -> None:
