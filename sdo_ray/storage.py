@@ -83,11 +83,6 @@ class RunDirectory:
             fix = f"restore it, or delete it and run the same command again; lost with it: {lost}"
             raise SettingsError(Problem("run.storage", got, fix=fix)) from None
 
-    def has(self, name: str) -> bool:
-        """Whether there is a file of this name."""
-        found = self.filesystem.get_file_info(f"{self.path}/{name}")
-        return bool(found.type == fs.FileType.File)
-
     def write(self, name: str, data: bytes) -> str:
         """Write a file, which is there whole or not at all whatever is killed meanwhile; returns its full name."""
         return self._write(name, (data,))

@@ -116,7 +116,7 @@ def test_what_it_leaves(whole: Path) -> None:
     files = {path.name for path in (whole / "runs/compare").iterdir()}
     assert files == {
         *("pictures.parquet", "evaluation.json", "report.html"),
-        *("settings.json", "models.json", "mlflow.json", "driver.lock"),
+        *("settings.json", "models.json", "mlflow.json", "driver.lock", "state.json"),
     }
     report = (whole / "runs/compare/report.html").read_text()
     assert report.count("<img ") == 20
