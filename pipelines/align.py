@@ -72,7 +72,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     if isinstance(ready, Outcome):
         return ready
     run, settings, updates = ready.run, ready.settings, settings.training.updates
-    print(f"{run.name}: starting on {connect(settings.demands())}", flush=True)
+    print(f"{run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient)
     policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
     with tracked_run(given, run, ready.uri) as tracked:

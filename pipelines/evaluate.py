@@ -99,7 +99,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     if isinstance(ready, Evaluation):
         return ready
     run, questions, roles = ready.run, ready.questions, ready.roles
-    print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
+    print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     rewards = start_reward_actors(settings.rewards)
     features = None if settings.features is None else start_features(settings.features)
     keep_roles(run, roles)

@@ -71,7 +71,7 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
     if isinstance(ready, Fidelity):
         return ready
     run, settings, uri = ready
-    print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
+    print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     with tracked_run(given, run, uri) as tracked:
         keep_reference(run, settings.model.reference)

@@ -94,7 +94,7 @@ def optimize(settings: OptimizeSettings) -> Outcome:
     if isinstance(ready, Outcome):
         return ready
     run, settings, parts = ready.run, ready.settings, ready.parts
-    print(f"{settings.run.name}: starting on {connect(settings.demands())}", flush=True)
+    print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     rewards = start_reward_actors(settings.rewards.terms)
     with tracked_run(given, run, ready.uri) as tracked:
         keep_reference(run, settings.model.base)

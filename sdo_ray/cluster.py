@@ -6,15 +6,20 @@ import logging
 import math
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
 import ray.data
+from ray.autoscaler.sdk import request_resources
 
 from sdo_ray.own_packages import WORKER_SETUP
 from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, Problems, SettingsError
+
+POLL = 5.0
+"""Seconds between two looks at a cluster that grows."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,20 @@ class Demand:
     """CPU cores of each."""
     num_gpus: float
     """GPUs of each."""
+    at_least: int | None = None
+    """How many there must be room for before a start; None: all."""
+
+    @property
+    def needed(self) -> int:
+        """How many there must be room for before a start."""
+        return self.count if self.at_least is None else self.at_least
 
     def __str__(self) -> str:
         gpus = f" + {self.num_gpus:g} GPU" if self.num_gpus else ""
         return f"{self.what}: {self.count} x ({self.num_cpus:g} CPU{gpus})"
 
 
-def connect(demands: list[Demand]) -> str:
+def connect(demands: list[Demand], wait: float = 0.0) -> str:
     """Join the cluster that RAY_ADDRESS names, as it does inside `ray job submit`, else start one on this machine.
 
     A cluster of our own declares as many logical CPUs as the run needs, so that a laptop can run every part. A joined
@@ -43,6 +55,7 @@ def connect(demands: list[Demand]) -> str:
 
     Args:
         demands: what runs at the same time.
+        wait: seconds that a joined cluster may take to grow to what is needed.
 
     Returns:
         In words, what was joined or started.
@@ -50,14 +63,13 @@ def connect(demands: list[Demand]) -> str:
     Raises:
         SettingsError: the cluster, or this machine's GPUs, are too small for the run.
     """
-    cpus = sum(demand.count * demand.num_cpus for demand in demands)
-    gpus = sum(demand.count * demand.num_gpus for demand in demands)
     joined = bool(os.environ.get("RAY_ADDRESS"))
     if not ray.is_initialized():
         everywhere = {"worker_process_setup_hook": WORKER_SETUP}
         if joined:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=everywhere)
         else:
+            cpus = sum(demand.count * demand.num_cpus for demand in demands)
             # All parts start at once, and none is reported as one too many.
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(math.ceil(cpus) + 8))
             ray.init(
@@ -73,23 +85,14 @@ def connect(demands: list[Demand]) -> str:
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1  # batches wait for policies as long as an update takes
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of what is set two lines above
-    has = ray.cluster_resources()
-    if not has.get("GPU"):
+    if joined:
+        _grow(demands, wait)
+    if not ray.cluster_resources().get("GPU"):
         # DeepSpeed, which other libraries import here, would announce that it finds no accelerator.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if has.get("CPU", 0) < cpus or has.get("GPU", 0) < gpus:
-        parts = "; ".join(map(str, demands))
-        raise SettingsError(
-            Problem(
-                "cluster",
-                f"the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {has.get('CPU', 0):g} CPU and "
-                f"{has.get('GPU', 0):g} GPU",
-                f"it asks for {parts}",
-                "add nodes, or lower samplers.count, trainers.count or num_cpus/num_gpus",
-            )
-        )
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    check_nodes(demands, nodes)
+    nodes = _nodes()
+    check_room(demands, nodes)
+    cpus, gpus = _total(demands)
     if (free := ray.available_resources()).get("CPU", 0) < cpus or free.get("GPU", 0) < gpus:
         needed = _said({"CPU": cpus, "GPU": gpus})
         print(f"waiting for others to end: {_said(free)} are free, and the run needs {needed}", flush=True)
@@ -100,22 +103,60 @@ def connect(demands: list[Demand]) -> str:
     )
 
 
-def check_nodes(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse an actor that is larger than any node: Ray would wait for one that large for ever, in silence.
+def check_room(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuse what there is no room for, in all or, of one actor, on any node: Ray would wait for ever, in silence.
 
     Args:
         demands: what runs at the same time.
         nodes: the resources of each node.
 
     Raises:
-        SettingsError: with the largest node.
+        SettingsError: with what there is.
     """
+    cpus, gpus = _total(demands)
+    has = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
     with Problems() as problems:
+        if has["CPU"] < cpus or has["GPU"] < gpus:
+            needs = f"the run needs {cpus:g} CPU and {gpus:g} GPU at once, and there are {_said(has)}"
+            parts = f"it asks for {'; '.join(map(str, demands))}"
+            fix = "add nodes, or lower samplers.count, samplers.at_least, trainers.count or num_cpus/num_gpus"
+            problems.add(Problem("cluster", needs, parts, fix))
         for demand in demands:
             if not any(_fits(demand, node) for node in nodes):
                 largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
                 got = f"{demand} fits no node; the largest has {_said(largest)}"
                 problems.add(Problem("cluster", got, fix="add a larger node, or lower num_cpus or num_gpus"))
+
+
+def _grow(demands: Sequence[Demand], wait: float) -> None:
+    """Ask the cluster's autoscaler for what is needed, and wait for it."""
+    ends, asked = time.monotonic() + wait, False
+    while time.monotonic() < ends:
+        try:
+            check_room(demands, _nodes())
+        except SettingsError:
+            if not asked:
+                actors = [demand for demand in demands for _ in range(demand.needed)]
+                request_resources(bundles=[{"CPU": actor.num_cpus, "GPU": actor.num_gpus} for actor in actors])
+                cpus, gpus = _total(demands)
+                needed = _said({"CPU": cpus, "GPU": gpus})
+                print(f"waiting up to {wait:g} s for the cluster to have {needed}", flush=True)
+                asked = True
+            time.sleep(min(POLL, max(0.0, ends - time.monotonic())))
+        else:
+            break
+    if asked:  # from here on actors say what they need
+        request_resources(bundles=[])
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _total(demands: Sequence[Demand]) -> tuple[float, float]:
+    """CPU cores and GPUs."""
+    cpus = sum(demand.needed * demand.num_cpus for demand in demands)
+    return cpus, sum(demand.needed * demand.num_gpus for demand in demands)
 
 
 def _fits(demand: Demand, node: Mapping[str, float]) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from sdo_ray.cluster import Demand, cause_of, check_nodes
+from sdo_ray.cluster import Demand, cause_of, check_room
 from sdo_ray.settings import SettingsError
 
 
@@ -41,8 +41,8 @@ def test_the_cause_of_others(error: Exception, cause: str) -> None:
 def test_an_actor_larger_than_any_node_is_refused() -> None:
     """Four nodes of two CPUs have eight, and no room for one actor of six."""
     nodes = [{"CPU": 2.0}] * 3 + [{"CPU": 2.0, "GPU": 1.0}]
-    check_nodes([Demand("samplers", 4, 2.0, 0.0), Demand("trainers", 1, 0.0, 1.0)], nodes)
+    check_room([Demand("samplers", 4, 2.0, 0.0), Demand("trainers", 1, 0.0, 1.0)], nodes)
     with pytest.raises(SettingsError, match=r"trainers: 1 x \(6 CPU\) fits no node; the largest has 2 CPU and 1 GPU"):
-        check_nodes([Demand("samplers", 4, 1.0, 0.0), Demand("trainers", 1, 6.0, 0.0)], nodes)
+        check_room([Demand("samplers", 4, 1.0, 0.0), Demand("trainers", 1, 6.0, 0.0)], nodes)
     with pytest.raises(SettingsError, match="fits no node"):
-        check_nodes([Demand("samplers", 1, 3.0, 1.0)], [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
+        check_room([Demand("samplers", 1, 3.0, 1.0)], [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])

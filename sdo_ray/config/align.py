@@ -52,9 +52,10 @@ class AlignSettings(Settings):
             Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
         ]
         evaluators = [Demand(f"evaluator {j.key}", j.count, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
+        samplers = self.samplers
         trainers = [Demand("trainers", self.trainers.count, self.trainers.num_cpus, self.trainers.num_gpus)]
         return [
-            Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),
+            Demand("samplers", samplers.count, samplers.num_cpus, samplers.num_gpus, samplers.at_least),
             *rewards,
             *max(
                 trainers,
@@ -228,6 +229,9 @@ def _check_batches(settings: AlignSettings) -> None:
     if batch % part:
         got = f"got {batch}, which {_rows_of(settings.samplers)} does not divide"
         raise SettingsError(Problem("training.batch_size", got, fix=f"choose a multiple of {part}"))
+    if (settings.samplers.at_least or 1) > settings.samplers.count:
+        got = f"got {settings.samplers.at_least}, of samplers.count = {settings.samplers.count}"
+        raise SettingsError(Problem("samplers.at_least", got, fix="lower it, or leave it out"))
     if settings.contributions_per_update % trainers:
         raise SettingsError(
             Problem(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
 from pydantic import Field, ValidationError
 
 from sdo_ray.models.files import pinned
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.settings import Problem, Settings, SettingsError, changeable, relative_paths, under
+from sdo_ray.settings import MAY_CHANGE, Problem, Settings, SettingsError, changeable, relative_paths, under
 from sdo_ray.storage import LONGEST_NAME, NAME, RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
@@ -30,6 +30,11 @@ class RunSettings(Settings):
     storage: str = Field(
         "runs",
         description="Directory, or URI that all nodes write such as `s3://bucket/path`, for checkpoints and results.",
+    )
+    wait_for_nodes: Annotated[float, MAY_CHANGE] = Field(
+        0.0,
+        ge=0,
+        description="Seconds that a cluster that grows may take to have room for the run; it is asked to at once.",
     )
     seed: int = Field(0, ge=0, description="Fixes prompt order, noise, kept steps and the initial adapter.")
 

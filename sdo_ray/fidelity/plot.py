@@ -56,7 +56,7 @@ def plot(fidelity: Fidelity, file: Path, title: str) -> None:
     axes[0].set_yticks(places, [f"{plan.plan}  ({plan.time_ratio:.2f} x time)" for plan in plans])
     axes[0].set_xlabel("cosine with the gradient of full")
     axes[0].axvline(0, color="black", linewidth=0.8)
-    axes[0].legend(loc="lower right", fontsize=8)
+    axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=8)  # below, where no bar is
     if fidelity.steps:
         k = [step.step for step in fidelity.steps]
         axes[1].errorbar(

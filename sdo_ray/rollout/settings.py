@@ -320,6 +320,13 @@ class SamplerSettings(Settings):
 class LearningSamplerSettings(SamplerSettings):
     """The actors that sample and differentiate, for rewards that may be slow."""
 
+    at_least: Annotated[int | None, MAY_CHANGE] = Field(
+        None,
+        ge=1,
+        description="How many of `count` there must be room for at a start; the others join when a cluster that grows "
+        "has room for them. None: all.",
+    )
+
     @property
     def rows_per_contribution(self) -> int:
         """Rows that a sampler makes one contribution of."""

@@ -182,6 +182,7 @@ CASES = {
         ["training.batch_size=8", "samplers.batch_size=2", "samplers.accumulate=3"],
         "training.batch_size: got 8, which samplers.batch_size = 2 x samplers.accumulate = 3 does not divide",
     ),
+    "more at a start than ever": (["samplers.at_least=5"], "samplers.at_least: got 5, of samplers.count = "),
     "trainers not dividing": (["trainers.count=3"], "trainers.count: got 3, which does not divide the 4 contributions"),
     "prompts that are held out and trained on": (
         ["evaluation.prompts=prompts.parquet"],

@@ -19,6 +19,7 @@ from sdo_ray.cluster import cause_of
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.paced_schedule import paced
 from sdo_ray.rollout.policy_store import Policies
+from sdo_ray.rollout.settings import LearningSamplerSettings
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.rollout.watch import Watch
 from tests.support.streams import DyingSampler, FakeSampler, Meeting, MeetingSampler
@@ -58,6 +59,7 @@ def run_stream(
     in_flight: int = 1,
     start: int = 0,
     gpus: float = 0.0,
+    cpus: float = 0.0,
     policies: Policies | None = None,
     sampler: type = FakeSampler,
     actors: dict[str, Any] | None = None,
@@ -69,9 +71,8 @@ def run_stream(
     It publishes version `update + 1` once it has all contributions to `update`, and calls `after_update`.
     """
     policies = policies or Policies.start(lag)
-    config: Any = SimpleNamespace(
-        seed=3, samplers=SimpleNamespace(count=samplers, batch_size=2, num_cpus=0.0, num_gpus=gpus, in_flight=in_flight)
-    )
+    actor = LearningSamplerSettings(count=samplers, batch_size=2, num_cpus=cpus, num_gpus=gpus, in_flight=in_flight)
+    config: Any = SimpleNamespace(seed=3, samplers=actor)
     dataset = contribution_stream(
         PROMPTS,
         config,
