@@ -1,19 +1,26 @@
 """Reward alignment of diffusion models on Ray.
 
-The two names below work in a notebook without Ray or MLflow: they import torch and diffusers only, and only when used.
+The names below work in a notebook without Ray or MLflow, and are imported when they are used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdo_ray.backprop import differentiable_sample, make_plan
+    from sdo_ray.backprop.sample import differentiable_sample
+    from sdo_ray.notebook.aligner import Aligner
+    from sdo_ray.notebook.plan import make_plan
 
-__all__ = ["differentiable_sample", "make_plan"]
+__all__ = ["Aligner", "differentiable_sample", "make_plan"]
+
+_PLACES = {
+    "Aligner": "sdo_ray.notebook.aligner",
+    "differentiable_sample": "sdo_ray.backprop.sample",
+    "make_plan": "sdo_ray.notebook.plan",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from sdo_ray import backprop
-
-        return getattr(backprop, name)
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'sdo_ray' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = (
     {"__main__"},
     {"pipelines"},
-    {"dry_batch"},
+    {"dry_batch", "notebook"},
     {"config", "doctor"},
     {"promotion"},
     {"registry", "input_optimization", "export"},
@@ -160,7 +160,7 @@ def test_the_estimators_take_torch_and_diffusers_only() -> None:
 def test_a_notebook_gets_no_ray_or_mlflow() -> None:
     code = """
 import sys
-from sdo_ray import differentiable_sample, make_plan
+from sdo_ray import Aligner, differentiable_sample, make_plan
 import sdo_ray.models.adapter_file, sdo_ray.models.export, sdo_ray.zoo
 import rewards, rewards.mix, rewards.scoring
 for name in rewards.available():

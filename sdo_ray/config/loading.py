@@ -41,6 +41,15 @@ def load_settings(
         _put(data, dotted, deepcopy(value))
     override(data, overrides)
     _drop_empty_sections(kind, data)
+    return validated(kind, data)
+
+
+def validated(kind: type[S], data: Mapping[str, Any]) -> S:
+    """Settings of type `kind` from plain values.
+
+    Raises:
+        SettingsError: unknown keys, wrong types or values; one line a problem.
+    """
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -12,7 +12,6 @@ import safetensors
 import torch
 
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
-from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import Problem, SettingsError
 
@@ -27,28 +26,28 @@ FIT = "give the base model that it was trained on"
 """What to do about an adapter that does not fit."""
 
 
-def has_adapter_file(base: str, adapted: Collection[str]) -> bool:
-    """Whether diffusers has a file for adapters of a base model's components; for many pipelines it has none.
+def has_adapter_file(kind: type[DiffusionPipeline], adapted: Collection[str]) -> bool:
+    """Whether diffusers has a file for adapters of a pipeline's components; for many pipelines it has none.
 
     Args:
-        base: the base model's reference.
+        kind: class of the pipeline.
         adapted: names of the components.
-
-    Raises:
-        SettingsError: its configuration cannot be read.
     """
-    save = getattr(pipeline_class(base), "save_lora_weights", None)
+    save = getattr(kind, "save_lora_weights", None)
     taken = inspect.signature(save).parameters if save else ()
     return all(f"{name}_lora_layers" in taken for name in adapted)
 
 
 def save_adapter(
-    base: str, adapted: Mapping[str, torch.nn.Module], weights: Mapping[str, torch.Tensor], directory: Path
+    kind: type[DiffusionPipeline],
+    adapted: Mapping[str, torch.nn.Module],
+    weights: Mapping[str, torch.Tensor],
+    directory: Path,
 ) -> Path:
     """Write weights as `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(directory)` takes.
 
     Args:
-        base: the base model's reference; only its configuration is read.
+        kind: class of the pipeline, one with a file for the adapters of all these, see `has_adapter_file`.
         adapted: its components with one adapter of PEFT's each, by name, on any device; for their shapes alone.
         weights: named as in `trained_parameters`.
         directory: where to.
@@ -69,7 +68,7 @@ def save_adapter(
         metadata[f"{component}_lora_adapter_metadata"] = {
             key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()
         }
-    pipeline_class(base).save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
+    kind.save_lora_weights(str(directory), safe_serialization=True, **layers, **metadata)
     _order_metadata(directory / FILE)
     return directory / FILE
 

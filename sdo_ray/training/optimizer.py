@@ -23,7 +23,7 @@ class AnchoredAdamW(torch.optim.AdamW):
         decay: its strength.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, decay: float) -> None:
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float, decay: float) -> None:
         super().__init__(parameters, lr=lr, weight_decay=0.0, fused=True)
         self._decay = decay
         self._anchors: dict[torch.Tensor, torch.Tensor] = {}

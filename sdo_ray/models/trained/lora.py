@@ -22,6 +22,7 @@ from sdo_ray.models.denoisers import (
     text_encoder_skeletons,
     text_encoders_among,
 )
+from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.trained.layers import has_layer, layer_endings, matching_layers
 from sdo_ray.settings import Problem, Settings, SettingsError
@@ -76,9 +77,19 @@ def initial(base: str, dtype: str, settings: LoraSettings, seed: int) -> dict[st
 
     Factor A is drawn uniformly from +-1/sqrt(fan in), B is zero, as PEFT starts them.
     """
+    return started(_adapted_skeletons(base, settings), seed)
+
+
+def started(modules: Mapping[str, torch.nn.Module], seed: int) -> dict[str, torch.Tensor]:
+    """The weights that the adapters of `modules` start with: float32 on the CPU, named as in `trained_parameters`.
+
+    Args:
+        modules: what `attach` returned, on any device; for their shapes alone.
+        seed: fixes the draws.
+    """
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, parameter in trained_parameters(_adapted_skeletons(base, settings)).items():
+    for name, parameter in trained_parameters(modules).items():
         weights[name] = torch.zeros(parameter.shape)
         if ".lora_A." in name:
             bound = parameter[0].numel() ** -0.5
@@ -111,7 +122,7 @@ def adapter_writer(base: str, settings: LoraSettings) -> Callable[[Mapping[str, 
         ):
             return None
         adapted = list(modules)
-    return partial(save_lora, base, settings) if has_adapter_file(base, adapted) else None
+    return partial(save_lora, base, settings) if has_adapter_file(pipeline_class(base), adapted) else None
 
 
 def beyond_denoisers(settings: LoraSettings) -> str | None:
@@ -131,7 +142,7 @@ def save_lora(base: str, settings: LoraSettings, weights: Mapping[str, torch.Ten
     Returns:
         The file's path.
     """
-    return save_adapter(base, _adapted_skeletons(base, settings), weights, directory)
+    return save_adapter(pipeline_class(base), _adapted_skeletons(base, settings), weights, directory)
 
 
 @contextmanager
