@@ -7,6 +7,7 @@ import time
 
 from sdo_ray.driver.state import StateFile
 from sdo_ray.training.decisions import Continue, Decision
+from sdo_ray.training.group_watch import in_words
 from sdo_ray.training.records import Spread, UpdateReport
 
 
@@ -40,12 +41,13 @@ class Progress:
         done = report.update + 1
         scores = "  ".join(f"{name} {_number(spread)}" for name, spread in report.scores.items())
         skipped = f"  {report.num_skipped} SKIPPED" if report.num_skipped else ""
+        groups = f"  {said}" if (said := in_words(report.groups)) else ""
         since = f" (from {self._first:.2f})" if self._first is not None else ""
         left = "?" if typical is None else clock(typical * (self._updates - done))
         return (
             f"update {done:>{len(str(self._updates))}}/{self._updates}  "
             f"reward {_number(report.reward)}{since}  {scores}  "
-            f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{skipped}"
+            f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{groups}{skipped}"
         )
 
 

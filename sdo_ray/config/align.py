@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_estimator, check_model, samples_per_prompt
+from sdo_ray.config.calls import asks_others, check_estimator, check_model, samples_per_prompt
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
@@ -135,6 +135,16 @@ def _readable_base(settings: AlignSettings) -> str | None:
 
 def _check_plan(settings: AlignSettings) -> None:
     check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings), black_boxes=True)
+    beyond = settings.model.kind.beyond_denoisers(settings.model.kind_settings)
+    if beyond and asks_others(settings.plan, settings.sampling.num_inference_steps):
+        raise SettingsError(
+            Problem(
+                "plan.options",
+                f"loss, kl or output_kl make kept denoiser calls again with other weights, but model."
+                f"{settings.model.train}.{beyond} trains more than the denoisers",
+                fix="leave these options out, or train the denoisers alone",
+            )
+        )
 
 
 def _check_backward(settings: AlignSettings) -> None:

@@ -132,6 +132,11 @@ def samples_per_prompt(plan: PlanSettings, num_steps: int) -> int:
     return check_policy_plan(plan.name, num_steps, plan.options, draws=1)[0].samples
 
 
+def asks_others(plan: PlanSettings, num_steps: int) -> bool:
+    """Whether a plan that `check_estimator` finds nothing wrong with learns by other policies' outputs."""
+    return plan.is_policy_gradient and check_policy_plan(plan.name, num_steps, plan.options, draws=1)[0].asks_others
+
+
 def _policy_plans(plan: PlanSettings, sampling: SamplingSettings, scheduler: Any) -> list[PolicyPlan]:
     if scheduler is None:
         return check_policy_plan(plan.name, sampling.num_inference_steps, plan.options)

@@ -11,6 +11,7 @@ from sdo_ray.policy_gradient.advantages import ADVANTAGES, advantages
 from sdo_ray.policy_gradient.cotangents import difference_cotangents, mixed, policy_cotangents, step_advantages
 from sdo_ray.policy_gradient.gates import LEAST_GROUP, GroupStatistics, group_statistics, sign_agreement
 from sdo_ray.policy_gradient.losses import LOSSES, Drift, gaussian_kl, output_distance
+from sdo_ray.policy_gradient.off_policy import Outputs, anchor_cotangents, drifted_cotangents
 from sdo_ray.policy_gradient.plan import PolicyPlan
 from sdo_ray.policy_gradient.registry import (
     available,
@@ -29,11 +30,14 @@ __all__ = [
     "STEP_WEIGHTS",
     "Drift",
     "GroupStatistics",
+    "Outputs",
     "PolicyPlan",
     "advantages",
+    "anchor_cotangents",
     "available",
     "check_policy_plan",
     "difference_cotangents",
+    "drifted_cotangents",
     "edge_advantages",
     "estimators",
     "gaussian_kl",

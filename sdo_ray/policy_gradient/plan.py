@@ -4,12 +4,14 @@ Rows are in groups of one prompt; a group has `seeds` roots, of initial noises o
 `branching`. What a root's rows share is denoised once.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from sdo_ray.backprop import BackpropPlan, PlanError, StepGradient
 from sdo_ray.backprop.transitions import KERNELS, Branching
 from sdo_ray.policy_gradient.advantages import ADVANTAGES
+from sdo_ray.policy_gradient.losses import LOSSES
 from sdo_ray.policy_gradient.step_weights import STEP_WEIGHTS
 
 Baseline = Literal["seed", "prompt"]
@@ -38,6 +40,11 @@ class PolicyPlan:
         differences: whether rewards' differences over those of the final latents are an estimate of the reward's
             gradient there, taken back to `kept` as that of a differentiable reward would be: no probabilities.
         share: of rewards without a gradient in the pull at a step, where others have one; 0 .. 1.
+        loss: "reinforce", -a log p of the policy that sampled, or one of `LOSSES`, of the newest policy: each ratio of
+            the two is a correction for the updates between them.
+        clip: where the loss stops; None is nowhere.
+        kl: beta >= 0 of the divergence of each kept step from the base model's, see `losses.gaussian_kl`.
+        output_kl: likewise of `losses.output_distance`.
 
     Raises:
         PlanError: a choice that there is not, or numbers out of range.
@@ -59,14 +66,19 @@ class PolicyPlan:
     mirrored: bool = False
     differences: bool = False
     share: float = 0.5
+    loss: str = "reinforce"
+    clip: float | None = None
+    kl: float = 0.0
+    output_kl: float = 0.0
 
     def __post_init__(self) -> None:
         _check_choice("kernel", self.kernel, KERNELS)
         _check_choice("advantage", self.advantage, [*ADVANTAGES, "depth"])
         _check_choice("baseline", self.baseline, ("seed", "prompt"))
         _check_choice("weight", self.weight, STEP_WEIGHTS)
-        if not isinstance(self.share, int | float) or not 0 < self.share < 1:
+        if not _is_number(self.share) or not 0 < self.share < 1:
             raise PlanError("share", self.share, "a number between 0 and 1", "0.5 is equal pulls")
+        self._check_loss()
         n = self.best_and_worst
         if n is not None and not (isinstance(n, int) and 2 <= n <= self.compared and n % 2 == 0):
             raise PlanError("best_and_worst", n, f"an even number in 2 .. {self.compared}", "leave it out to use all")
@@ -78,6 +90,35 @@ class PolicyPlan:
         if self.compared < 2:
             legal = "at least 2 samples that are compared with one another"
             raise PlanError("samples", self.compared, legal, "give a group more samples, or baseline: prompt")
+
+    def _check_loss(self) -> None:
+        _check_choice("loss", self.loss, ("reinforce", *LOSSES))
+        if self.clip is not None and (not _is_number(self.clip) or self.clip <= 0):
+            raise PlanError("clip", self.clip, "a number above 0", "leave it out: nothing is clipped then")
+        if self.clip is not None and not self.corrects:
+            legal = f"none with loss: reinforce, which has no ratio; {', '.join(LOSSES)} have one"
+            raise PlanError("clip", self.clip, legal, "choose one of these, or leave it out")
+        for option, beta in (("kl", self.kl), ("output_kl", self.output_kl)):
+            if not _is_number(beta) or beta < 0:
+                raise PlanError(option, beta, "a number of at least 0", "leave it out: it is 0 then")
+        if self.differences and (self.corrects or self.is_anchored):
+            legal = "loss: reinforce without kl or output_kl: differences of rewards are no probabilities"
+            raise PlanError("plan", self.name, legal, "leave them out, or use group")
+
+    @property
+    def corrects(self) -> bool:
+        """Whether it learns with the newest policy what an older one sampled, by the ratio of the two."""
+        return self.loss != "reinforce"
+
+    @property
+    def is_anchored(self) -> bool:
+        """Whether the base model's outputs are asked for."""
+        return bool(self.kl or self.output_kl)
+
+    @property
+    def asks_others(self) -> bool:
+        """Whether kept steps are made again with other weights than those that sampled."""
+        return self.corrects or self.is_anchored
 
     @property
     def samples(self) -> int:
@@ -103,6 +144,10 @@ class PolicyPlan:
             f", parting {parts}" * bool(parts)
         )
         return f"{self.name}: {noise}; learns from {', '.join(map(str, self.kept))}; {rows}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_choice(option: str, got: object, legal: object) -> None:

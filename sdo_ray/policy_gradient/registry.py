@@ -14,7 +14,19 @@ import torch
 from sdo_ray.backprop import PlanError
 from sdo_ray.policy_gradient.plan import PolicyPlan
 
-COMMON = ("kernel", "eta", "advantage", "baseline", "best_and_worst", "weight", "share")
+COMMON = (
+    "kernel",
+    "eta",
+    "advantage",
+    "baseline",
+    "best_and_worst",
+    "weight",
+    "share",
+    "loss",
+    "clip",
+    "kl",
+    "output_kl",
+)
 """Options of every estimator: fields of `PolicyPlan`."""
 
 PolicyEstimator = Callable[..., PolicyPlan]

@@ -28,6 +28,7 @@ from sdo_ray.rollout.objective import (
     backpropagate,
     reward_objective,
 )
+from sdo_ray.rollout.other_policies import Weights, other_outputs
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
@@ -43,7 +44,8 @@ class SampledBatch:
 
     batch: PromptBatch
     policy_version: int
-    """The version that sampled it, whose weights `learn_from` has to find in the pipeline."""
+    """The version that sampled it, whose weights `learn_from` has to find in the pipeline, or newer ones where the plan
+    corrects for that."""
     trajectory: Trajectory
     backward: Backward
     began: float
@@ -90,7 +92,7 @@ def sample_batch(
         plan: the estimator.
         backward: where the denoiser's backward pass runs. With "trainer" the contribution holds the kept denoiser calls
             with the gradient at their outputs instead of the gradient of the parameters.
-        kept_graph: see `sdo_ray.rollout.sampling.sample`.
+        kept_graph: see `sdo_ray.rollout.sampling.sample`; "recompute" for a plan that asks for other policies' outputs.
         differentiable: whether a reward that is learned from has a gradient; for a policy-gradient estimator, which
             keeps no graph behind its kept steps where none has.
 
@@ -104,6 +106,8 @@ def sample_batch(
     if groups is not None:
         call, generators = sampling.pipeline_call(groups.each(batch.prompts)), groups.noise(seed, batch.rows)
         steps, stochastic = groups.plan.backprop, groups.stochastic(seed, batch.rows, differentiable)
+        if groups.plan.asks_others:
+            kept_graph = "recompute"
     else:
         call, generators = sampling.pipeline_call(batch.prompts), noise(seed, batch.rows)
         steps, stochastic = plan_of(pipeline, sampling, plan, draws), None
@@ -122,17 +126,21 @@ def learn_from(
     terms: Sequence[RewardTerm],
     mixing: Mixing,
     memory: Memory = NOTHING_KNOWN,
+    version: int | None = None,
+    base: Weights | None = None,
 ) -> Contribution:
     """Phase B: take the mixed reward's gradient back to what is trained.
 
     Args:
-        pipeline: with the policy that sampled the batch.
+        pipeline: with the policy that sampled the batch, or `version`.
         waiting: the batch; it can be learned from once.
         scores: the rewards' of its samples.
         gradients: likewise.
         terms: weights, caps and targets.
         mixing: see `rewards.mix`.
         memory: of the updates before.
+        version: of the policy in the pipeline, for a plan that corrects for a newer one; by default the batch's.
+        base: what is trained in the base model, for a plan that is anchored to it.
 
     Returns:
         The contribution. A sample with a reward or image gradient that is not finite is skipped; if a gradient further
@@ -146,7 +154,12 @@ def learn_from(
     if waiting.groups is None:
         objective = reward_objective(scores, gradients, terms, mixing, memory)
     else:
-        objective, told = group_objective(trajectory, waiting.groups, scores, gradients, terms, mixing, memory)
+        others = None
+        if waiting.groups.plan.asks_others:
+            newer = version is not None and version != waiting.policy_version
+            base = base if waiting.groups.plan.is_anchored else None
+            others = other_outputs(trajectory, denoisers, newer=newer, base=base)
+        objective, told = group_objective(trajectory, waiting.groups, scores, gradients, terms, mixing, memory, others)
     found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
     gradient, calls = Gradient.none(), tuple[ShippedCall, ...]()
     if here:
@@ -191,6 +204,7 @@ def compute_contribution(
     backward: Backward = "sampler",
     kept_graph: KeptGraph = "retain",
     differentiable: bool = True,
+    base: Weights | None = None,
 ) -> Contribution:
     """Both phases, with the rewards asked between them; see `sample_batch` and `learn_from`.
 
@@ -209,4 +223,4 @@ def compute_contribution(
         differentiable=differentiable,
     )
     scores, gradients = rewards(waiting.trajectory.seen, waiting.prompts, waiting.reward_seeds(seed))
-    return learn_from(pipeline, waiting, scores, gradients, terms=terms, mixing=mixing, memory=memory)
+    return learn_from(pipeline, waiting, scores, gradients, terms=terms, mixing=mixing, memory=memory, base=base)

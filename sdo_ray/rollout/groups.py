@@ -20,7 +20,9 @@ from sdo_ray.backprop import solver_weights
 from sdo_ray.backprop.transitions import StochasticSteps, Transition, transitions
 from sdo_ray.policy_gradient import (
     PolicyPlan,
+    anchor_cotangents,
     difference_cotangents,
+    drifted_cotangents,
     group_statistics,
     make_policy_plan,
     mixed,
@@ -36,6 +38,7 @@ from sdo_ray.rollout.objective import (
     Scores,
     image_gradient,
 )
+from sdo_ray.rollout.other_policies import OtherOutputs
 from sdo_ray.rollout.sampling import Trajectory, scheduler_of
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed
@@ -117,6 +120,7 @@ def group_objective(
     terms: Sequence[RewardTerm],
     mixing: Mixing,
     memory: Memory = NOTHING_KNOWN,
+    others: OtherOutputs | None = None,
 ) -> tuple[Objective, dict[str, float]]:
     """What a batch in groups learns from: cotangents at its kept outputs alone.
 
@@ -133,6 +137,7 @@ def group_objective(
         terms: weights, caps and targets.
         mixing: see `rewards.mix`.
         memory: of the updates before.
+        others: what other weights make of the kept steps, for a plan that asks for it.
 
     Returns:
         The objective; a sample without one of the scores or gradients is not valid, and has no part in its group. And
@@ -149,9 +154,9 @@ def group_objective(
     score = torch.where(valid, combine_scores(scores, terms), torch.nan)
     pulled = image_gradient(scores, gradients, pulling, valid, mixing, memory) if pulling else None
     by_reward = {} if pulled is None else _reward_pulls(trajectory, pulled.v)
-    by_group = _group_pulls(trajectory, groups, scores, told, valid) if told else {}
+    by_group, drift = _group_pulls(trajectory, groups, scores, told, valid, others) if told else ({}, {})
     together, parts = _balanced(by_reward, by_group, groups.plan.share)
-    numbers = (_numbers(groups.plan, scores, told, valid) if told else {}) | parts
+    numbers = (_numbers(groups.plan, scores, told, valid) if told else {}) | drift | parts
     cotangents = Cotangents(None, [(kept, together[kept.step]) for kept in trajectory.outputs])
     if pulled is None:
         return Objective(score, valid, cotangents), numbers
@@ -166,18 +171,32 @@ def _reward_pulls(trajectory: Trajectory, v: torch.Tensor) -> dict[int, torch.Te
 
 
 def _group_pulls(
-    trajectory: Trajectory, groups: Groups, scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor
-) -> dict[int, torch.Tensor]:
-    """Kept step -> u_k of rewards without a gradient."""
-    made = trajectory.stochastic
+    trajectory: Trajectory,
+    groups: Groups,
+    scores: Scores,
+    terms: Sequence[RewardTerm],
+    valid: torch.Tensor,
+    others: OtherOutputs | None,
+) -> tuple[dict[int, torch.Tensor], dict[str, float]]:
+    """Kept step -> u_k of rewards without a gradient, and of the base model; and numbers for the report."""
+    made, plan = trajectory.stochastic, groups.plan
     assert made is not None
     told, weights = _told(scores, terms, valid), [term.weight for term in terms]
-    if groups.plan.differences:
-        found = difference_cotangents(groups.plan, groups.solver, made.newest[0], told, weights)
+    numbers: dict[str, float] = {}
+    if plan.differences:
+        found = difference_cotangents(plan, groups.solver, made.newest[0], told, weights)
+    elif plan.corrects:
+        assert others is not None
+        advantages = step_advantages(plan, told, weights)
+        found, numbers = drifted_cotangents(plan, groups.transitions, made, advantages, others.newest, others.sampled)
     else:
-        advantages = step_advantages(groups.plan, told, weights)
-        found = policy_cotangents(groups.plan, groups.transitions, made, advantages)
-    return {kept.step: _as_output(found[kept.step].to(kept.o.device), kept.o) for kept in trajectory.outputs}
+        found = policy_cotangents(plan, groups.transitions, made, step_advantages(plan, told, weights))
+    if plan.is_anchored:
+        assert others is not None
+        assert others.base is not None
+        anchors, distance = anchor_cotangents(plan, groups.transitions, made, others.newest, others.base)
+        found, numbers = {k: u + anchors[k] for k, u in found.items()}, numbers | distance
+    return {kept.step: _as_output(found[kept.step].to(kept.o.device), kept.o) for kept in trajectory.outputs}, numbers
 
 
 def _told(scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor) -> list[torch.Tensor]:

@@ -88,6 +88,10 @@ GROUP_NUMBERS = (
     "gradient_norm",
     "group_norm",
     "cosine",
+    "log_ratio",
+    "clipped",
+    "masked",
+    "kl",
 )
 """What `Contribution.groups` may have."""
 
@@ -121,7 +125,8 @@ class Contribution:
     groups: dict[str, float] = field(default_factory=dict)
     """By `GROUP_NUMBERS`, of a batch in groups: `flat_share` of the groups whose rewards are all equal, `spread` of the
     others, samples `missing`, `sign_agreement` of halves; with gradients too, `gradient_norm`, `group_norm` and their
-    `cosine`."""
+    `cosine`; with a loss that corrects, mean absolute `log_ratio` of the newest policy to the one that sampled, and the
+    share that is `clipped` or `masked`; with an anchor, `kl` from the base model."""
     pulls: dict[str, Pull] = field(default_factory=dict)
     """Reward key -> how it pulls on the batch's images."""
     cosines: dict[str, float] = field(default_factory=dict)

@@ -18,11 +18,12 @@ import torch
 from rewards.pulls import Memory
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.parameters import set_parameters
-from sdo_ray.models.policy import attach_working_copy, load_model
+from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.rollout.answers import Answers
 from sdo_ray.rollout.attempts import Attempts, merged
 from sdo_ray.rollout.contribution import learn_from, sample_batch
 from sdo_ray.rollout.deadline import deadline
+from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preparation import prepare
@@ -30,6 +31,7 @@ from sdo_ray.rollout.preview import preview
 from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, load_tensors, memory_of
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
 from sdo_ray.rollout.watch import BatchFailed, Watch
+from sdo_ray.seeds import derive_seed
 
 
 class Sampler:
@@ -72,6 +74,12 @@ class Sampler:
         specs = reward_specs(reward_actors)
         self._differentiable = any(specs[key].differentiable for key in self._learned)
         self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
+        self._corrects, self._base = False, None
+        if config.plan.is_policy_gradient:
+            plan = groups_of(self._pipeline, config.sampling, config.plan, torch.Generator()).plan
+            self._corrects = plan.corrects
+            if plan.is_anchored:
+                self._base = initial_policy(config.model, derive_seed(config.seed, "adapter", 0))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of `schedule` -> one row of `Contribution.to_arrow`.
@@ -115,6 +123,8 @@ class Sampler:
             answers = Answers(asked, config.mix.terms, self._watch.say)
             terms, scores, gradients = answers.learned()
             with self._computing(batch):
+                if self._corrects:
+                    self._adopt_policy(batch.update)
                 contribution = learn_from(
                     self._pipeline,
                     waiting,
@@ -123,6 +133,8 @@ class Sampler:
                     terms=terms,
                     mixing=config.mix.mixing,
                     memory=self._memory,
+                    version=self._version,
+                    base=self._base,
                 )
         finally:
             with self._free:
@@ -137,10 +149,13 @@ class Sampler:
             yield
 
     def _adopt_policy(self, update: int) -> None:
-        """The newest policy up to `update`; a batch that waits for rewards keeps the one that sampled it."""
-        while self._waiting and not update - self._config.max_policy_lag <= self._version <= update:
+        """The newest policy up to `update`; a batch that waits for rewards keeps the one that sampled it, but where the
+        plan corrects for a newer one."""
+        while (
+            self._waiting and not self._corrects and not update - self._config.max_policy_lag <= self._version <= update
+        ):
             self._free.wait()
-        if self._waiting:
+        if self._waiting and not self._corrects:
             return
         version, weights = self._policies.newest(update, known=self._version)
         if weights is not None:

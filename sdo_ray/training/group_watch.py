@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from sdo_ray.policy_gradient import LEAST_GROUP, check_policy_plan
 from sdo_ray.rollout.settings import PlanSettings
@@ -15,6 +16,20 @@ MOST_FLAT = 0.8
 """Share of groups whose rewards are all equal, above which there is a warning."""
 LEAST_AGREEMENT = 0.6
 """Share of samples whose advantage has one sign by both halves of their group, below which there is a warning."""
+MOST_STOPPED = 0.5
+"""Share of samples that a loss gives no gradient, above which there is a warning."""
+
+
+def in_words(groups: Mapping[str, float]) -> str:
+    """The numbers of an update's groups (`Contribution.groups`) that people look at; "" without groups."""
+    said = [f"{groups[name]:.0%} {words}" for name, words in _SHARES.items() if name in groups]
+    if groups.get("gradient_norm"):
+        said.append(f"|u|/|g| {groups['group_norm'] / groups['gradient_norm']:.2g}")
+        said += [f"cosine {groups['cosine']:.2f}"] if "cosine" in groups else []
+    return f"groups: {', '.join(said)}" if said else ""
+
+
+_SHARES = {"flat_share": "flat", "sign_agreement": "signs agree", "clipped": "clipped", "masked": "masked"}
 
 
 class GroupWatch:
@@ -48,6 +63,12 @@ class GroupWatch:
                 self._say(
                     f"whether a sample is better depends on which half of its group it is compared with (signs agree "
                     f"for {agreement:.0%}): give groups more samples"
+                )
+            stopped = max(self._mean(name) or 0.0 for name in ("clipped", "masked"))
+            if stopped > MOST_STOPPED:
+                self._say(
+                    f"{stopped:.0%} of the samples get no gradient, as the policy has moved by `clip` since they were "
+                    "made: raise it, or lower training.max_policy_lag or learning_rate"
                 )
         return Continue()
 

@@ -71,6 +71,10 @@ CASES = {
         ["training.backward=trainer", "model.lora.text_encoder_targets=[q_proj]"],
         "training.backward: got 'trainer', but model.lora.text_encoder_targets trains more than the denoisers",
     ),
+    "text encoders that other policies know nothing of": (
+        ["plan={name: group, options: {kl: 0.01}}", "model.lora.text_encoder_targets=[q_proj]"],
+        "plan.options: loss, kl or output_kl make kept denoiser calls again with other weights, but model.lora.text",
+    ),
     "nothing to shard": (["trainers.zero_stage=3"], "trainers.zero_stage: got 3, which shards the denoiser's weights"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),
     "a float for an integer": (["training.updates=1.5"], "training.updates: got 1.5 (float)"),

@@ -252,3 +252,39 @@ class _Failing:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return block
+
+
+def test_what_an_older_policy_sampled_is_learned_from_with_the_newest_where_the_plan_corrects(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = {key: SimpleNamespace(differentiable=False) for key in ("ink", "redness")}
+    monkeypatch.setattr(sampler_module, "reward_specs", lambda actors: specs)
+    settings = config(tiny_base)
+
+    def made(loss: str, published: list[int]) -> Contribution:
+        plan = PlanSettings(name="group", options={"children": 4, "loss": loss})
+        corrected, _ = sampler(replace(settings, plan=plan, max_policy_lag=1), Rewards())
+        answers: Any = corrected._rewards.begin
+        client: Any = SimpleNamespace(begin=lambda *given: {k: partial(told, a) for k, a in answers(*given).items()})
+        corrected._rewards = client
+        weights = initial_policy(settings.model, 0)
+        policies: Any = SimpleNamespace(newest=partial(newest, weights, iter(published)))
+        corrected._policies = policies
+        [contribution] = Contribution.from_arrow(corrected(blocks()[BATCHES]))
+        return contribution
+
+    def told(answer: Callable[[], Any]) -> Any:
+        return answer()[0], None
+
+    def newest(weights: dict[str, torch.Tensor], published: Iterator[int], at_most: int, known: int) -> Any:
+        version = next(published)
+        moved = {name: tensor + 0.05 * (version + 1) for name, tensor in weights.items()}
+        return version, None if known == version else dump_tensors(moved)
+
+    plain, same, newer = made("reinforce", [0]), made("grpo", [0, 0]), made("grpo", [0, 1])
+    assert (plain.update, plain.policy_version, newer.policy_version) == (1, 0, 0)
+    assert plain.scores == same.scores == newer.scores
+    torch.testing.assert_close(same.gradient.vector, plain.gradient.vector, rtol=1e-3, atol=1e-6)
+    assert (same.groups["log_ratio"], same.groups["clipped"]) == (0.0, 0.0)
+    assert newer.groups["log_ratio"] > 0
+    assert not torch.allclose(newer.gradient.vector, plain.gradient.vector, rtol=1e-2)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sdo_ray.rollout.settings import PlanSettings
-from sdo_ray.training.group_watch import UPDATES, GroupWatch
+from sdo_ray.training.group_watch import UPDATES, GroupWatch, in_words
 from tests.support.updates import report
 
 
@@ -24,6 +24,7 @@ GOOD = {"flat_share": 0.1, "sign_agreement": 0.9}
     [
         ({"children": 4}, GOOD, "warning: samples are compared with 3 others, and advantages are mostly noise below 7"),
         ({}, GOOD | {"flat_share": 0.9}, "warning: in 90% of the groups all rewards are equal, and teach nothing"),
+        ({}, GOOD | {"clipped": 0.7}, "warning: 70% of the samples get no gradient, as the policy has moved"),
         ({}, GOOD | {"sign_agreement": 0.55}, "warning: whether a sample is better depends on which half of its group"),
     ],
 )
@@ -38,3 +39,11 @@ def test_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert watched(capsys, {}, GOOD, 10) == []
     assert watched(capsys, {"seeds": 2, "children": 4, "baseline": "prompt"}, {}, 10) == []
     assert watched(capsys, {}, {"flat_share": 1.0}, UPDATES - 1) == []
+
+
+def test_the_numbers_in_words() -> None:
+    assert in_words({}) == ""
+    assert in_words(GOOD | {"masked": 0.0, "spread": 1.0}) == "groups: 10% flat, 90% signs agree, 0% masked"
+    both = {"flat_share": 0.0, "gradient_norm": 2.0, "group_norm": 0.5, "cosine": -0.25}
+    assert in_words(both) == "groups: 0% flat, |u|/|g| 0.25, cosine -0.25"
+    assert in_words({"flat_share": 0.0, "gradient_norm": 0.0, "group_norm": 0.5}) == "groups: 0% flat"
