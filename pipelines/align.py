@@ -84,7 +84,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
                 _train(settings, run, ready.initial, policies, rewards, watch, [log, *observers])
         policy = final_policy(run, ready.initial)
         print(f"version {policy.version}: {policy.why}\ncomparing it with the base on held-out prompts", flush=True)
-        made = ImageConfig(settings.run.seed, settings.sampling, settings.samplers)
+        made = ImageConfig(settings.run.seed, settings.shown_sampling, settings.samplers)
         with Publisher(policies) as publisher:
             publisher.publish(policy.version, dump_tensors(policy.weights))
             evaluators = rewards | start_reward_actors(settings.evaluation.evaluators)

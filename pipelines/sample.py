@@ -21,6 +21,7 @@ from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_ur
 from sdo_ray.settings import Problem, Problems, SettingsError, at, under
 
 if TYPE_CHECKING:
+    from sdo_ray.cheap_steps.settings import CacheSettings
     from sdo_ray.rollout.settings import SamplingSettings
 
 DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
@@ -61,7 +62,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     from sdo_ray.models.load import load_pipeline
     from sdo_ray.models.tokens import what_is_cut
     from sdo_ray.rollout.contact_sheet import grid
-    from sdo_ray.rollout.preparation import set_decoding
+    from sdo_ray.rollout.preparation import runner_of, set_decoding
     from sdo_ray.rollout.sampling import draw
     from sdo_ray.rollout.settings import SamplingSettings
 
@@ -71,6 +72,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
         guidance_scale=recipe.guidance_scale if given.guidance is None else given.guidance,
         options=recipe.options | _options(given),
         decode=recipe.decode,
+        cache=_cache(given, recipe),
     )
     batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -87,6 +89,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     if adapter is not None:
         with at("--adapter"):
             load_adapter(pipeline, adapter)
+    runner = runner_of(pipeline, sampling)
     for said in (what_is_cut(pipeline.components, texts) for texts in (prompts, _negative(sampling))):
         if said is not None:
             print(f"sdo sample: of the prompts {said}", file=sys.stderr, flush=True)
@@ -96,7 +99,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
         batch = prompts[first : first + batch_size]
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
-        images += draw(pipeline, sampling.pipeline_call(batch), noise, "pil")
+        images += draw(pipeline, sampling.pipeline_call(batch), noise, "pil", runner)
 
     out = Path(given.out).expanduser()
     if out.suffix.lower() == ".png":
@@ -150,6 +153,12 @@ def _parser() -> argparse.ArgumentParser:
         dest="arguments",
         help="any further argument of the pipeline's call, as in `sampling.options` of a settings file; repeatable",
     )
+    add(
+        "--cache",
+        metavar="NAME",
+        help="`sampling.cache` of a settings file: a name such as `taylor`, or `{name: taylor, every: 2}`; `null` for "
+        "none (default: the model's)",
+    )
     add("--dtype", choices=("float32", "bfloat16", "float16"), help=f"precision (default: {DEFAULTS.dtype})")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
     add("--batch-size", type=int, help=f"images made at once (default: {DEFAULTS.batch_size})")
@@ -182,6 +191,20 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
     override(options, given.arguments)
     named = {name: getattr(given, name) for name in ("height", "width", "negative_prompt")}
     return options | {name: value for name, value in named.items() if value is not None}
+
+
+def _cache(given: argparse.Namespace, recipe: Recipe) -> CacheSettings | None:
+    """Which steps are not computed in full."""
+    from sdo_ray.cheap_steps.settings import CacheSettings
+    from sdo_ray.config.loading import validated
+    from sdo_ray.config.strict_yaml import NotYaml, parse
+
+    with under("--cache"):
+        try:
+            value = recipe.cache if given.cache is None else parse(given.cache)
+        except NotYaml as error:
+            raise SettingsError(Problem("", f"got {given.cache!r}, which is no YAML: {error}")) from None
+        return None if value is None else validated(CacheSettings, value)
 
 
 def _negative(sampling: SamplingSettings) -> list[str]:

@@ -20,6 +20,7 @@ FLOORS = (
     {"registry", "input_optimization", "export"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
+    {"cheap_steps"},
     {"models", "cluster", "blocks", "submission", "prompts", "cycle", "driver", "tracking", "policy_gradient"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
     {"settings", "seeds", "exit_codes", "own_packages"},
@@ -29,6 +30,7 @@ FLOORS = (
 CLUSTER_PACKAGES = {"ray", "mlflow", "deepspeed"}
 ALONE = {
     "backprop",
+    "cheap_steps",
     "policy_gradient",
     "models",
     "zoo",

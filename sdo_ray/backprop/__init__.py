@@ -14,7 +14,7 @@ from sdo_ray.backprop.sample import differentiable_sample
 from sdo_ray.backprop.sampler_plan import check_sampler_plan, sampler_plan
 from sdo_ray.backprop.schedule import called_scheduler
 from sdo_ray.backprop.solver import SolverWeights, solver_weights
-from sdo_ray.backprop.steps import ExactRunner, StepRunner
+from sdo_ray.backprop.steps import ExactRunner, StepRunner, run_by
 from sdo_ray.backprop.trace import trace
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "make_plan",
     "needs_weights",
     "option_names",
+    "run_by",
     "sampler_plan",
     "solver_weights",
     "surrogate",

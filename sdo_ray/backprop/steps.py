@@ -1,8 +1,14 @@
 """How the denoiser is run: steps without a graph by a runner, which may be cheap; the kept step exactly."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Protocol
+
+import torch
+
+from sdo_ray.backprop.denoisers import denoisers_of
+from sdo_ray.backprop.patches import replaced_call, replaced_step
 
 
 class StepRunner(Protocol):
@@ -12,9 +18,9 @@ class StepRunner(Protocol):
     by a call of its own, a second denoiser); they come in the same order at each step.
     """
 
-    def begin(self, num_steps: int) -> None:
-        """A pipeline call of N = `num_steps` steps begins; whatever is left of an earlier call, also one that an
-        exception cut short, no longer counts."""
+    def sampling(self, num_steps: int, denoisers: Mapping[str, torch.nn.Module]) -> AbstractContextManager[None]:
+        """Around a pipeline call of N = `num_steps` steps with these denoisers, by component name. What the runner puts
+        into them, and what it remembers, is gone afterwards, also where an exception cut the call short."""
         ...
 
     def __call__(
@@ -35,18 +41,21 @@ class StepRunner(Protocol):
         """
         ...
 
-    def exact(self) -> AbstractContextManager[None]:
-        """Within it a kept step calls the denoiser, not through the runner: whatever the runner has put into the
-        denoiser is without effect there, but for forward hooks on the denoiser, by which it may see what the step
-        computes. Entered anew for each call, also for one that the backward pass repeats."""
+    def exact(
+        self, step: int, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A kept step's call, `forward(*args, **kwargs)`, with whatever the runner has put into the denoiser without
+        effect. The runner may look at what comes out, without its graph. Also for calls that the backward pass repeats,
+        after the pipeline's call has ended."""
         ...
 
 
 class ExactRunner:
     """Makes every call as the pipeline does. The default."""
 
-    def begin(self, num_steps: int) -> None:
+    def sampling(self, num_steps: int, denoisers: Mapping[str, torch.nn.Module]) -> AbstractContextManager[None]:
         """Nothing to prepare."""
+        return nullcontext()
 
     def __call__(
         self, step: int, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -54,6 +63,37 @@ class ExactRunner:
         """The call itself."""
         return forward(*args, **kwargs)
 
-    def exact(self) -> AbstractContextManager[None]:
-        """Nothing to switch off."""
-        return nullcontext()
+    def exact(
+        self, step: int, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Likewise."""
+        return forward(*args, **kwargs)
+
+
+@contextmanager
+def run_by(runner: StepRunner, pipeline: Any, num_steps: int) -> Iterator[None]:
+    """Within the block a plain call of `pipeline`, of N = `num_steps` steps, has all its steps run by `runner`.
+
+    For images that nothing is learned from; the call is otherwise the pipeline's own, with its checks of images.
+    """
+    denoisers, scheduler = denoisers_of(pipeline), pipeline.scheduler
+    step, stepped = 0, False
+
+    def denoise(name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal step, stepped
+        step, stepped = step + stepped, False
+        return runner(step, name, forward, args, kwargs)
+
+    def integrate(scheduler: Any, make: Callable[..., Any], bound: Any) -> Any:
+        nonlocal stepped
+        stepped = True
+        return make(*bound.args, **bound.kwargs)
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(runner.sampling(num_steps, denoisers))
+        for name, module in denoisers.items():
+            stack.enter_context(replaced_call(module, partial(denoise, name)))
+        stack.callback(setattr, pipeline, "scheduler", scheduler)  # Some pipelines go on with a copy of it.
+        stack.enter_context(replaced_step(scheduler, integrate))
+        yield

@@ -57,6 +57,18 @@ def replace_floating(tree: Any, values: Iterator[torch.Tensor]) -> Any:
     return tree
 
 
+def rebuilt(tree: Any, values: Iterator[torch.Tensor]) -> Any:
+    """`tree` anew, diffusers' outputs too, with the next of `values` for each of its `floating` tensors."""
+    if isinstance(tree, torch.Tensor):
+        return next(values) if tree.is_floating_point() else tree.clone()
+    if isinstance(tree, Mapping):
+        fields = {key: rebuilt(value, values) for key, value in tree.items()}
+        return fields if type(tree) is dict else type(tree)(**fields)
+    if isinstance(tree, list | tuple):
+        return type(tree)(rebuilt(entry, values) for entry in tree)
+    return tree
+
+
 def own_lists(tree: Any) -> Any:
     """`tree` with lists, tuples and dicts of its own, of the same entries: some denoisers take those given apart."""
     return map_floating(lambda x: x, tree)

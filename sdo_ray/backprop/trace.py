@@ -100,9 +100,9 @@ def trace(
     parts = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
     others = [module for module in parts if module not in denoisers.values()]
     state = Trace(plan, output_hook, shifts or {}, elsewhere, denoisers, runner or ExactRunner(), stochastic)
-    state.runner.begin(plan.num_steps)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(state.runner.sampling(plan.num_steps, denoisers))
         for name, module in denoisers.items():
             stack.callback(forget, state.caches[name])
             stack.enter_context(restored_processors(module))
@@ -317,9 +317,11 @@ class Trace:
     def _exactly(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         """`forward` as a kept step calls it, in the backward pass too where that repeats the call."""
 
+        step = self.step
+
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self.runner.exact(), bypassed(self.caches[name]):
-                return forward(*args, **kwargs)
+            with bypassed(self.caches[name]):
+                return self.runner.exact(step, name, forward, args, kwargs)
 
         return call
 

@@ -15,7 +15,13 @@ from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import SamplerConfig
-from sdo_ray.rollout.settings import LearningSamplerSettings, MixSettings, PlanSettings, PromptSettings
+from sdo_ray.rollout.settings import (
+    LearningSamplerSettings,
+    MixSettings,
+    PlanSettings,
+    PromptSettings,
+    SamplingSettings,
+)
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
@@ -45,6 +51,11 @@ class AlignSettings(Settings):
     def samples_per_prompt(self) -> int:
         """Images that are made of each row: more than one in groups."""
         return samples_per_prompt(self.plan, self.sampling.num_inference_steps)
+
+    @property
+    def shown_sampling(self) -> SamplingSettings:
+        """How the images of the comparison are made, and those of what is handed out."""
+        return self.sampling if self.evaluation.cheap_steps else self.sampling.model_copy(update={"cache": None})
 
     def demands(self) -> list[Demand]:
         """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""
@@ -134,6 +145,11 @@ def _readable_base(settings: AlignSettings) -> str | None:
 
 
 def _check_plan(settings: AlignSettings) -> None:
+    cache = settings.sampling.cache
+    if settings.plan.is_policy_gradient and cache is not None and cache.name != "taylor":
+        got = f"got {cache.name!r} with plan {settings.plan.name!r}, whose rows part on their way"
+        fix = "choose 'taylor', which knows all rows at every step, or remove it"
+        raise SettingsError(Problem("sampling.cache", got, fix=fix))
     check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings), black_boxes=True)
     beyond = settings.model.kind.beyond_denoisers(settings.model.kind_settings)
     if beyond and asks_others(settings.plan, settings.sampling.num_inference_steps):

@@ -44,7 +44,7 @@ def load_settings(
     return validated(kind, data)
 
 
-def validated(kind: type[S], data: Mapping[str, Any]) -> S:
+def validated(kind: type[S], data: Any) -> S:
     """Settings of type `kind` from plain values.
 
     Raises:

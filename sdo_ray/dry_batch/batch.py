@@ -30,6 +30,7 @@ from sdo_ray.models.small import is_large
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, choose_kept_graph
+from sdo_ray.rollout.preparation import runner_of
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.settings import Problem, SettingsError, under
 from sdo_ray.training.modules import Denoisers, Policy
@@ -97,6 +98,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
     if model.checkpoints_blocks(device):
         checkpoint_blocks(pipeline.components.values())
     say("sampling")
+    runner = runner_of(pipeline, settings.sampling)
     check_call(pipeline, settings.sampling, _some(prompts, settings.samplers.batch_size))
     rewards = DryRewards(settings, say)
 
@@ -114,6 +116,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
             backward=settings.training.backward,
             kept_graph=choose_kept_graph(pipeline, how, settings.plan, settings.samplers),
             base=weights,
+            runner=runner,
         )
 
     small = tiny(pipeline, settings.sampling, settings.plan, model.reference)

@@ -16,6 +16,7 @@ import ray.data
 import torch
 from PIL import Image
 
+from sdo_ray.backprop import StepRunner
 from sdo_ray.blocks import map_blocks
 from sdo_ray.evaluation.models import ModelSource
 from sdo_ray.rollout.preparation import prepare
@@ -61,13 +62,16 @@ class ImageMaker:
         self._features = features
         self._role: str | None = None
         self._pipeline: DiffusionPipeline | None = None
+        self._runner: StepRunner | None = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of `image_blocks` -> a part, see `make_images`."""
         columns = block.to_pydict()
         pipeline = self._become(columns["role"][0])
         start = time.perf_counter()
-        images = draw_images(pipeline, self._config.sampling, self._config.seed, columns["prompt"], columns["index"])
+        images = draw_images(
+            pipeline, self._config.sampling, self._config.seed, columns["prompt"], columns["index"], self._runner
+        )
         seconds = (time.perf_counter() - start) / len(images)
         vectors = None if self._features is None else self._features.extract.remote(images.numpy())
         scores, _ = self._evaluators(images, columns["prompt"])
@@ -83,13 +87,13 @@ class ImageMaker:
     def _become(self, role: str) -> DiffusionPipeline:
         if self._pipeline is None or role != self._role:
             # The one model is let go before the other is loaded: two may not fit.
-            self._pipeline = None
+            self._pipeline = self._runner = None
             gc.collect()
             on_gpu = self._config.samplers.num_gpus > 0
             if on_gpu:
                 torch.cuda.empty_cache()
             pipeline = self._models[role].load("cuda" if on_gpu else "cpu")
-            prepare(pipeline, self._config.sampling, self._config.samplers)
+            self._runner = prepare(pipeline, self._config.sampling, self._config.samplers)
             self._pipeline = pipeline
             self._role = role
         return self._pipeline
@@ -101,10 +105,20 @@ def draw_images(
     seed: int,
     prompts: Sequence[str],
     indices: Sequence[int],
+    runner: StepRunner | None = None,
 ) -> torch.Tensor:
-    """Images, float32 [B, 3, H, W] in [0, 1] on the CPU; (seed, index) fixes an image's noise."""
+    """Images, float32 [B, 3, H, W] in [0, 1] on the CPU; (seed, index) fixes an image's noise.
+
+    Args:
+        pipeline: on any device.
+        sampling: how to call it.
+        seed: the run's.
+        prompts: one an image.
+        indices: likewise.
+        runner: how the denoiser's steps are made; by default exactly.
+    """
     generators = [generator(seed, "evaluation noise", index) for index in indices]
-    images: torch.Tensor = draw(pipeline, sampling.pipeline_call(prompts), generators)
+    images: torch.Tensor = draw(pipeline, sampling.pipeline_call(prompts), generators, runner=runner)
     return images.float().cpu()
 
 

@@ -23,6 +23,11 @@ class EvaluationSettings(Settings):
     evaluators: list[RewardActorSettings] = Field(
         min_length=1, description="The evaluators: rewards that training does not see."
     )
+    cheap_steps: bool = Field(
+        False,
+        description="Whether `sampling.cache` is for the comparison too, and for what is registered, which is made so "
+        "wherever it is used. By default all steps of both are computed.",
+    )
 
 
 class ModelChoice(Settings):

@@ -36,12 +36,15 @@ class Recipe:
     """The variant of its weights; see `sdo_ray.models.reference`."""
     decode: Decode = "whole"
     """How latents are decoded; see `SamplingSettings`."""
+    cache: dict[str, Any] | None = None
+    """Which steps are not computed in full; JSON of `CacheSettings`."""
 
     @staticmethod
     def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:
         """The recipe of images made by a run's settings."""
         steps, guidance, options = sampling.num_inference_steps, sampling.guidance_scale, dict(sampling.options)
-        return Recipe(steps, guidance, options, dtype, batch_size, decode=sampling.decode)
+        cache = None if sampling.cache is None else sampling.cache.to_dict()
+        return Recipe(steps, guidance, options, dtype, batch_size, decode=sampling.decode, cache=cache)
 
 
 def write_recipe(directory: Path, recipe: Recipe) -> Path:

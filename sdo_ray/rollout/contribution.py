@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rewards.pulls import Memory
 from rewards.terms import Mixing, RewardTerm
+from sdo_ray.backprop import StepRunner
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
@@ -76,6 +77,7 @@ def sample_batch(
     backward: Backward = "sampler",
     kept_graph: KeptGraph = "retain",
     differentiable: bool = True,
+    runner: StepRunner | None = None,
 ) -> SampledBatch:
     """Phase A: the batch's samples, `trajectory.seen` of which is for the rewards, and what `learn_from` needs.
 
@@ -95,6 +97,7 @@ def sample_batch(
         kept_graph: see `sdo_ray.rollout.sampling.sample`; "recompute" for a plan that asks for other policies' outputs.
         differentiable: whether a reward that is learned from has a gradient; for a policy-gradient estimator, which
             keeps no graph behind its kept steps where none has.
+        runner: how steps without a graph are made; by default exactly.
 
     Raises:
         TraceError: see `sdo_ray.backprop.differentiable_sample`.
@@ -112,7 +115,14 @@ def sample_batch(
         call, generators = sampling.pipeline_call(batch.prompts), noise(seed, batch.rows)
         steps, stochastic = plan_of(pipeline, sampling, plan, draws), None
     trajectory = sample(
-        pipeline, call, generators, steps, backward=backward, kept_graph=kept_graph, stochastic=stochastic
+        pipeline,
+        call,
+        generators,
+        steps,
+        backward=backward,
+        kept_graph=kept_graph,
+        runner=runner,
+        stochastic=stochastic,
     )
     return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic(), groups)
 
@@ -205,6 +215,7 @@ def compute_contribution(
     kept_graph: KeptGraph = "retain",
     differentiable: bool = True,
     base: Weights | None = None,
+    runner: StepRunner | None = None,
 ) -> Contribution:
     """Both phases, with the rewards asked between them; see `sample_batch` and `learn_from`.
 
@@ -221,6 +232,7 @@ def compute_contribution(
         backward=backward,
         kept_graph=kept_graph,
         differentiable=differentiable,
+        runner=runner,
     )
     scores, gradients = rewards(waiting.trajectory.seen, waiting.prompts, waiting.reward_seeds(seed))
     return learn_from(pipeline, waiting, scores, gradients, terms=terms, mixing=mixing, memory=memory, base=base)

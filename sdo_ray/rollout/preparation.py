@@ -1,4 +1,4 @@
-"""What the settings switch on in a pipeline once it is loaded: how it decodes, and how fast it computes."""
+"""What the settings switch on in a pipeline once it is loaded: how it decodes, computes, and runs its steps."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sdo_ray.backprop import StepRunner
 from sdo_ray.backprop.denoisers import denoisers_of
+from sdo_ray.cheap_steps.choose import choose_runner
 from sdo_ray.rollout.settings import Decode, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Problem, SettingsError
+from sdo_ray.settings import Problem, SettingsError, under
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -17,16 +19,19 @@ METHODS: dict[Decode, str] = {"slices": "enable_slicing", "tiles": "enable_tilin
 """Way to decode -> the method of diffusers' autoencoders that switches it on."""
 
 
-def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: SamplerSettings) -> None:
+def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: SamplerSettings) -> StepRunner | None:
     """Switch on what both say.
 
     Args:
         pipeline: as loaded, with what is trained, on the device where it samples.
-        sampling: see its `decode`.
+        sampling: see its `decode` and `cache`.
         samplers: see its `tf32`, `channels_last` and `compile`.
 
+    Returns:
+        What runs its steps without a graph; None: its own calls.
+
     Raises:
-        SettingsError: see `set_decoding`.
+        SettingsError: see `set_decoding` and `runner_of`.
     """
     set_decoding(pipeline, sampling.decode)
     if pipeline.device.type == "cuda":
@@ -41,6 +46,17 @@ def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: S
                 denoiser.compile_repeated_blocks()  # type: ignore[operator]
             else:
                 denoiser.compile()
+    return runner_of(pipeline, sampling)
+
+
+def runner_of(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> StepRunner | None:
+    """What runs the pipeline's steps without a graph, see `choose_runner`; to be called once.
+
+    Raises:
+        SettingsError: the model cannot have `sampling.cache`.
+    """
+    with under("sampling"):
+        return choose_runner(pipeline, sampling.cache, sampling.num_inference_steps)
 
 
 def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:

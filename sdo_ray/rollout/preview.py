@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sdo_ray.backprop import StepRunner
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import SamplingSettings
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def preview(
-    pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str], seed: int, batch_size: int
+    pipeline: DiffusionPipeline,
+    sampling: SamplingSettings,
+    prompts: Sequence[str],
+    seed: int,
+    batch_size: int,
+    runner: StepRunner | None = None,
 ) -> bytes:
     """A PNG; prompt i has the noise of the run's seed and i.
 
@@ -26,12 +32,13 @@ def preview(
         prompts: one an image.
         seed: the run's.
         batch_size: images made at once, at most.
+        runner: how the denoiser's steps are made; by default exactly.
     """
     images: list[Any] = []
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
         generators = [generator(seed, "preview", start + i) for i in range(len(part))]
-        images += draw(pipeline, sampling.pipeline_call(part), generators, "pil")
+        images += draw(pipeline, sampling.pipeline_call(part), generators, "pil", runner)
     buffer = io.BytesIO()
     grid(images).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -70,7 +70,7 @@ class Sampler:
         self._trained = attach_working_copy(self._pipeline.components, config.model)
         if config.model.checkpoints_blocks(self._device):
             checkpoint_blocks(self._pipeline.components.values())
-        prepare(self._pipeline, config.sampling, config.samplers)
+        self._runner = prepare(self._pipeline, config.sampling, config.samplers)
         specs = reward_specs(reward_actors)
         self._differentiable = any(specs[key].differentiable for key in self._learned)
         self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
@@ -96,7 +96,12 @@ class Sampler:
             if batch.rows[0] in config.preview_rows:
                 with self._computing(batch):
                     sheet = preview(
-                        self._pipeline, config.sampling, config.preview_prompts, config.seed, config.samplers.batch_size
+                        self._pipeline,
+                        config.sampling,
+                        config.preview_prompts,
+                        config.seed,
+                        config.samplers.batch_size,
+                        self._runner,
                     )
                 contribution = replace(contribution, preview=sheet)
         return contribution.to_arrow(config.samplers.gradient_dtype)
@@ -115,6 +120,7 @@ class Sampler:
                 backward=config.backward,
                 kept_graph=self._kept_graph,
                 differentiable=self._differentiable,
+                runner=self._runner,
             )
             self._waiting += 1
         try:

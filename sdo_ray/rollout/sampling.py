@@ -9,13 +9,23 @@ draw      pipeline, call, generators -> samples without a graph
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 
-from sdo_ray.backprop import BackpropPlan, KeptCall, StepRunner, called_scheduler, differentiable_sample, sampler_plan
+from sdo_ray.backprop import (
+    BackpropPlan,
+    KeptCall,
+    StepRunner,
+    called_scheduler,
+    differentiable_sample,
+    run_by,
+    sampler_plan,
+    solver_weights,
+)
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.transitions import StochasticSteps
 from sdo_ray.models.precision import own_precision
@@ -144,6 +154,7 @@ def draw(
     call: Mapping[str, Any],
     generators: Sequence[torch.Generator],
     output_type: str = "pt",
+    runner: StepRunner | None = None,
 ) -> Any:
     """Samples of a plain call, without a graph.
 
@@ -152,9 +163,18 @@ def draw(
         call: as of `sample`.
         generators: as of `sample`.
         output_type: the pipeline's own; "pt": a tensor [B, 3, H, W] in [0, 1], "pil": a list of images.
+        runner: how the denoiser's steps are made; by default exactly.
     """
     with torch.no_grad(), own_precision(pipeline):
-        return pipeline(generator=list(generators), output_type=output_type, **call).images
+        steps = nullcontext() if runner is None else run_by(runner, pipeline, _num_steps(pipeline, call, generators))
+        with steps:
+            return pipeline(generator=list(generators), output_type=output_type, **call).images
+
+
+def _num_steps(pipeline: DiffusionPipeline, call: Mapping[str, Any], generators: Sequence[torch.Generator]) -> int:
+    """How many steps the scheduler takes in a call."""
+    copies = [torch.Generator(g.device).set_state(g.get_state()) for g in generators]
+    return solver_weights(called_scheduler(pipeline, generator=copies, **call), None).num_steps
 
 
 def scheduler_of(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> Any:

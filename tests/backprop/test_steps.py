@@ -1,6 +1,6 @@
 """A runner has every step without a graph and no kept one; a kept step is exact with any runner."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from sdo_ray.backprop import (
     StepRunner,
     differentiable_sample,
     make_plan,
+    run_by,
     surrogate,
 )
 from sdo_ray.backprop.tensors import map_floating
@@ -37,11 +38,17 @@ class Halving:
 
     def __init__(self) -> None:
         self.begun: list[int] = []
+        self.ended = 0
         self.steps: list[int] = []
+        self.kept: list[int] = []
         self.is_exact = False
 
-    def begin(self, num_steps: int) -> None:
+    @contextmanager
+    def sampling(self, num_steps: int, denoisers: Mapping[str, torch.nn.Module]) -> Iterator[None]:
+        assert list(denoisers) == ["unet"]
         self.begun.append(num_steps)
+        yield
+        self.ended += 1
 
     def __call__(
         self, step: int, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -51,11 +58,13 @@ class Halving:
         self.steps.append(step)
         return tuple(map_floating(lambda o: o / 2, forward(*args, **kwargs)))
 
-    @contextmanager
-    def exact(self) -> Iterator[None]:
+    def exact(
+        self, step: int, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        self.kept.append(step)
         self.is_exact = True
         try:
-            yield
+            return forward(*args, **kwargs)
         finally:
             self.is_exact = False
 
@@ -72,7 +81,9 @@ def test_a_runner_has_the_steps_that_are_not_kept(plan: BackpropPlan) -> None:
     images = differentiable_sample(pipe, plan, runner=runner, **call())
     last = N - 1 if plan.reward_at is None else plan.reward_at
     assert runner.begun == [N]
+    assert runner.ended == 1
     assert runner.steps == [i for i in range(last + 1) if i not in plan.steps]
+    assert {*runner.kept} == {*plan.steps} | {i for i in [plan.renoised_at] if i is not None}
     kept = [is_exact for is_exact in exact if is_exact]
     assert len(exact) - len(kept) == len(runner.steps)
     assert len(kept) == (len(plan.steps) if plan.renoised_at is None else plan.copies + 2)
@@ -80,6 +91,7 @@ def test_a_runner_has_the_steps_that_are_not_kept(plan: BackpropPlan) -> None:
         exact.clear()
         reward(images).backward()
         assert exact == [True] * len(plan.steps)
+        assert sorted(runner.kept) == sorted([*plan.steps] * 2)
 
 
 @pytest.mark.parametrize("name", ["sdo", "two kept"])
@@ -108,3 +120,15 @@ def test_the_default_runner_makes_the_calls_themselves() -> None:
     assert torch.equal(images.detach(), plain)
     default = differentiable_sample(pipe, PLANS["sdo"], **call())
     assert all(map(torch.equal, gradients(pipe, images), gradients(pipe, default)))
+
+
+def test_a_plain_call_has_its_steps_run_by_a_runner() -> None:
+    pipe, runner = stable_diffusion(), Halving()
+    with run_by(runner, pipe, N):
+        images = pipe(**call(), output_type="pt").images
+    assert (runner.begun, runner.ended, runner.steps) == ([N], 1, [*range(N)])
+    assert torch.equal(images, differentiable_sample(pipe, PLANS["nothing kept"], runner=Halving(), **call()))
+    plain = pipe(**call(), output_type="pt").images
+    with run_by(ExactRunner(), pipe, N):
+        assert torch.equal(pipe(**call(), output_type="pt").images, plain)
+    assert not torch.equal(images, plain)

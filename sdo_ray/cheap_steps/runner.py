@@ -1,0 +1,131 @@
+"""Runs steps without a graph cheaply: at some, modules are not run, and earlier outputs of theirs are continued."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from enum import Enum, auto
+from functools import partial
+from typing import Any
+
+import torch
+
+from sdo_ray.backprop.patches import replaced_call
+from sdo_ray.cheap_steps.continuation import Continuation
+
+Place = tuple[str, str]
+"""A denoiser's component name, and the name of a module in it; "" is the denoiser itself."""
+
+
+class _Mode(Enum):
+    ASIDE = auto()
+    COMPUTED = auto()
+    HELD = auto()
+    KEPT = auto()
+
+
+class HoldingRunner:
+    """A `StepRunner` that holds modules at all steps but some.
+
+    Kept steps are computed by the denoiser itself; what its modules give there is known to later steps.
+
+    Args:
+        held: denoiser -> the modules that are held, "" for all of it.
+        computed: N -> the steps at which everything is computed.
+        order: see `Continuation`.
+        tolerance: relative error of what a computed step was continued to be, above which nothing is held until it
+            is smaller; None: the schedule alone decides.
+    """
+
+    def __init__(
+        self,
+        held: Mapping[str, list[str]],
+        computed: Callable[[int], frozenset[int]],
+        order: int,
+        tolerance: float | None = None,
+    ) -> None:
+        self._held, self._schedule, self._order, self._tolerance = held, computed, order, tolerance
+        self._known: dict[tuple[Place, int], Continuation] = {}
+        self._begin(frozenset())
+
+    @contextmanager
+    def sampling(self, num_steps: int, denoisers: Mapping[str, torch.nn.Module]) -> Iterator[None]:
+        """See `StepRunner`."""
+        self._begin(self._schedule(num_steps))
+        self._open = True
+        try:
+            with ExitStack() as stack:
+                for name, denoiser in denoisers.items():
+                    for module in self._held.get(name, ()):
+                        if module:
+                            around = partial(self._module, (name, module))
+                            stack.enter_context(replaced_call(denoiser.get_submodule(module), around))
+                yield
+        finally:
+            self._begin(frozenset())
+
+    def __call__(
+        self, step: int, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See `StepRunner`."""
+        self._enter(step)
+        return self._run(_Mode.COMPUTED if self._computes else _Mode.HELD, name, forward, args, kwargs)
+
+    def exact(
+        self, step: int, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See `StepRunner`."""
+        if not self._open:
+            return forward(*args, **kwargs)
+        self._enter(step)
+        return self._run(_Mode.KEPT, name, forward, args, kwargs)
+
+    def _begin(self, computed: frozenset[int]) -> None:
+        self._open, self._computed = False, computed
+        self._known.clear()
+        self._step, self._computes, self._mode = -1, True, _Mode.ASIDE
+        self._made: dict[Place, int] = defaultdict(int)
+        self._error = 0.0
+
+    def _enter(self, step: int) -> None:
+        if step == self._step:
+            return
+        trusted = self._tolerance is None or self._error <= self._tolerance
+        self._step, self._computes = step, step in self._computed or not trusted
+        self._made.clear()
+        if self._computes:
+            self._error = 0.0
+
+    def _run(
+        self, mode: _Mode, name: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        before, self._mode = self._mode, mode
+        try:
+            if "" in self._held.get(name, ()):
+                return self._module((name, ""), forward, args, kwargs)
+            return forward(*args, **kwargs)
+        finally:
+            self._mode = before
+
+    def _module(self, place: Place, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a module that is held, or its continuation."""
+        if self._mode is _Mode.ASIDE:
+            return forward(*args, **kwargs)
+        known = self._of_call(place)
+        if self._mode is _Mode.HELD and known.fits((args, kwargs)):
+            return known.predict(self._step)
+        output = forward(*args, **kwargs)
+        fits = known.fits((args, kwargs))
+        if self._tolerance is not None and fits:
+            self._error = max(self._error, known.error(self._step, output))
+        # A kept step may be computed for fewer rows than others, where rows of a group are the same.
+        if fits or known.is_empty or self._mode is _Mode.COMPUTED:
+            known.observe(self._step, (args, kwargs), output)
+        return output
+
+    def _of_call(self, place: Place) -> Continuation:
+        """What is known of this call of the module within its step."""
+        call = self._made[place]
+        self._made[place] += 1
+        return self._known.setdefault((place, call), Continuation(self._order))

@@ -1,0 +1,93 @@
+"""Settings of steps that cost less."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sdo_ray.settings import Settings
+
+OURS = ("taylor", "deepcache", "faster-diffusion", "modules")
+"""Caches that are ours: modules are held, for any model that has them."""
+DIFFUSERS = ("taylorseer", "pab", "first-block", "mag-cache", "faster-cache")
+"""Caches that diffusers has for its transformers."""
+
+
+class CacheSettings(Settings):
+    """Steps at which the denoiser, or parts of it, are not run but continued from earlier steps; see
+    docs/cheap-steps.md. The kept step is always computed in full. A text instead of the section is its `name`."""
+
+    name: Literal[*OURS, *DIFFUSERS] = Field(  # type: ignore[valid-type]
+        description="`taylor`: the denoiser's output is continued; for any model. `deepcache`, `faster-diffusion`: all "
+        "but the outermost blocks of a UNet are held, or its encoder. `modules`: those of `modules`. `taylorseer`, "
+        "`pab`, `first-block`, `mag-cache`, `faster-cache`: diffusers' own, for transformers that have one."
+    )
+    every: int = Field(3, ge=2, description="The denoiser is computed at every so many steps, from the first on.")
+    last: int = Field(1, ge=0, description="So many steps at the end are computed too: they decide most of a gradient.")
+    steps: list[int] | None = Field(
+        None, description="The numbers of the steps that are computed, from 0, in place of `every` and `last`."
+    )
+    order: int | None = Field(
+        None,
+        ge=0,
+        le=3,
+        description="Degree of the polynomial by which outputs are continued; 0 repeats the last. None: 1 with "
+        "`taylor`, else 0.",
+    )
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Nothing is held while what a computed step was continued to be is further off than this share of "
+        "what it is; none: the schedule alone decides.",
+    )
+    modules: list[str] = Field(
+        default=[],
+        description="With `name: modules`: regular expressions of whole names of the denoiser's modules that are held, "
+        r"such as `transformer_blocks\.\d+\.attn`.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="With one of diffusers' caches: arguments of its configuration class.",
+    )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether modules are held, rather than a cache of diffusers switched on."""
+        return self.name in OURS
+
+    @property
+    def degree(self) -> int:
+        """What `order` means."""
+        return int(self.name == "taylor") if self.order is None else self.order
+
+    def computed(self, num_steps: int) -> frozenset[int]:
+        """The steps of N = `num_steps` at which everything is computed; the first always."""
+        if self.steps is not None:
+            return frozenset({0, *self.steps})
+        return frozenset({*range(0, num_steps, self.every), *range(max(0, num_steps - self.last), num_steps)})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        changed = {
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        }
+        schedule = changed & {"every", "last", "steps", "order", "tolerance", "modules"}
+        if not self.is_ours and schedule:
+            raise ValueError(f"`{min(schedule)}` is given, but {self.name!r} is diffusers' own; give it `options`")
+        if self.is_ours and self.options:
+            raise ValueError(f"`options` are given, but {self.name!r} has none; they are for {', '.join(DIFFUSERS)}")
+        if (self.name == "modules") != bool(self.modules):
+            raise ValueError("`modules` and `name: modules` go together; give both or neither")
+        if self.steps is not None and changed & {"every", "last"}:
+            raise ValueError("`steps` is given with `every` or `last`, in whose place it is; give one")
+        if self.steps is not None and any(step < 0 for step in self.steps):
+            raise ValueError(f"`steps` has {min(self.steps)}; they are numbered from 0")
+        return self
