@@ -43,17 +43,12 @@ from sdo_ray.rollout.watch import Watch
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
+from sdo_ray.training.fitting import check_fits
 from sdo_ray.training.gauges import RunGauges
-from sdo_ray.training.group import (
-    RunGivenUp,
-    end_training,
-    final_policy,
-    has_ended,
-    progress,
-    train,
-)
+from sdo_ray.training.group import RunGivenUp, train
 from sdo_ray.training.group_watch import GroupWatch
 from sdo_ray.training.health import Health
+from sdo_ray.training.standing import end_training, final_policy, has_ended, progress
 from sdo_ray.training.update_log import UpdateLog
 from sdo_ray.training.worker import WorkerConfig
 
@@ -73,6 +68,8 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         return ready
     run, settings, updates = ready.run, ready.settings, settings.training.updates
     print(f"{run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
+    weights = sum(tensor.numel() for tensor in ready.initial.values())
+    check_fits(settings.model, weights, settings.training, settings.trainers)
     rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient)
     policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
     with tracked_run(given, run, ready.uri) as tracked:
@@ -119,6 +116,7 @@ def _train(
         dump_tensors(initial),
         policies,
         channel,
+        run,
         settings.samples_per_prompt,
     )
 
@@ -143,7 +141,7 @@ def _train(
         everyone: list[Observer] = [*observers, gauges, *shown, health, heartbeat]
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
-        for report in train(worker, stream, run):
+        for report in train(worker, stream):
             match decide(everyone, report):
                 case Abort(cause):
                     raise RunGivenUp(cause)

@@ -18,7 +18,8 @@ from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.checkpoints import checkpoint_bytes
-from sdo_ray.training.group import check_updates, is_extended, progress
+from sdo_ray.training.fitting import check_optimizer
+from sdo_ray.training.standing import check_trainers, check_updates, is_extended, progress
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ def check(settings: AlignSettings) -> Ready | Outcome:
     updates = settings.training.updates
     with under("training"):
         check_updates(run, updates)
+    with under("trainers"):
+        check_trainers(run, settings.trainers.count)
+    check_optimizer(settings.training, settings.trainers, {name: tensor.shape for name, tensor in initial.items()})
     if (outcome := known_outcome(run, lambda run: _outcome_of(run, updates))) is not None:
         return outcome
     uri = check_run(settings, run, checkpoint_bytes(initial))

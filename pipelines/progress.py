@@ -42,12 +42,13 @@ class Progress:
         scores = "  ".join(f"{name} {_number(spread)}" for name, spread in report.scores.items())
         skipped = f"  {report.num_skipped} SKIPPED" if report.num_skipped else ""
         groups = f"  {said}" if (said := in_words(report.groups)) else ""
+        split = f"  {report.num_splits} SPLIT, for memory" if report.num_splits else ""
         since = f" (from {self._first:.2f})" if self._first is not None else ""
         left = "?" if typical is None else clock(typical * (self._updates - done))
         return (
             f"update {done:>{len(str(self._updates))}}/{self._updates}  "
             f"reward {_number(report.reward)}{since}  {scores}  "
-            f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{groups}{skipped}"
+            f"lag {report.policy_lag:.0f}  {self._seconds[-1]:.1f} s  left {left}{groups}{skipped}{split}"
         )
 
 

@@ -38,7 +38,7 @@ from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 from sdo_ray.settings import Problem, Settings, SettingsError
-from sdo_ray.training.optimizer import AnchoredAdamW, learning_rate
+from sdo_ray.training.optimizer import learning_rate, make_optimizer, pull_back
 from sdo_ray.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class Aligner:
         """The LoRA's weights, float32 on the CPU; the pipeline holds a copy of its own type."""
         self._take_over()
         training = self.settings.training
-        self.optimizer = AnchoredAdamW(self.masters.values(), training.learning_rate, training.weight_decay)
-        self.optimizer.anchor(self.masters.values())
+        self.optimizer = make_optimizer(training.optimizer, list(self.masters.values()), training.learning_rate)
+        pull_back(self.optimizer, self.masters.values(), training.weight_decay)
 
     def run(self, prompts: Sequence[str], updates: int) -> Iterator[Update]:
         """Make the updates up to number `updates`, each of `training.batch_size` rows, every prompt once an epoch.

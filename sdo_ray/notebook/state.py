@@ -11,8 +11,6 @@ import torch
 
 from sdo_ray.settings import Problem, SettingsError
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW keeps of each parameter."""
 NEXT = "next_update"
 
 
@@ -24,13 +22,13 @@ def save_state(
     Args:
         file: where to.
         weights: by name.
-        optimizer: AdamW over them.
+        optimizer: over them.
         next_update: number of the next update.
     """
     tensors = {f"weights.{name}": tensor.detach() for name, tensor in weights.items()}
     for name, tensor in weights.items():
         for moment, value in optimizer.state.get(tensor, {}).items():
-            tensors[f"{moment}.{name}"] = value
+            tensors[f"{moment}.{name}"] = torch.as_tensor(value)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
     part.write_bytes(safetensors.torch.save(tensors, {NEXT: str(next_update)}))
@@ -57,6 +55,12 @@ def load_state(file: Path, weights: Mapping[str, torch.Tensor], optimizer: torch
         raise SettingsError(Problem("checkpoint", got, fix="use the settings that it was made with"))
     for name, tensor in weights.items():
         tensor.copy_(saved[name])
-        if f"step.{name}" in tensors:
-            optimizer.state[tensor] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
+        # What is a whole number counts steps, and is no tensor.
+        kept = {
+            key.partition(".")[0]: value if value.dim() or value.is_floating_point() else int(value)
+            for key, value in tensors.items()
+            if key.partition(".")[2] == name and key != f"weights.{name}"
+        }
+        if kept:
+            optimizer.state[tensor] = kept
     return int(given)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sdo_ray.registry.versions import RegisteredVersion
 from sdo_ray.storage import RunDirectory
-from sdo_ray.training.group import progress
+from sdo_ray.training.standing import progress
 
 REWARD = "reward"
 """Name of the curve of the mixed reward."""

@@ -73,7 +73,8 @@ class Attempts:
                 torch.cuda.empty_cache()
                 if len(batch.rows) > 1:
                     self._say(f"{batch}: {cause}; it is made in halves")
-                    return merged([self(half) for half in batch.parts((len(batch.rows) + 1) // 2)])
+                    halves = merged([self(half) for half in batch.parts((len(batch.rows) + 1) // 2)])
+                    return replace(halves, num_splits=halves.num_splits + 1)
             if pause is None or was_tried:
                 break
             self._say(f"{batch}: {cause}; it is tried again in {pause:g} s")
@@ -107,6 +108,7 @@ def merged(parts: Sequence[Contribution]) -> Contribution:
         pulls=added(part.pulls for part in parts),
         cosines=means(part.cosines for part in parts),
         calls=tuple(chain.from_iterable(part.calls for part in parts)),
+        num_splits=sum(part.num_splits for part in parts),
         failure=next((part.failure for part in parts if part.failure), None),
     )
 

@@ -133,6 +133,8 @@ class Contribution:
     """"KEY/KEY" of two rewards -> mean cosine of their pulls over the batch's images."""
     failure: str | None = None
     """Why the batch, or one of those that were added up, was skipped as a whole; None if it was not."""
+    num_splits: int = 0
+    """How often the batch, or a part of it, was made in halves for want of memory."""
     preview: bytes | None = None
     """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
 

@@ -1,35 +1,35 @@
-"""Checkpoints of a run: DeepSpeed's sharded state, the adapter for everybody else, and the reports so far.
+"""Checkpoints of a run, as everybody finds them who has no optimizer; `saving` makes them.
 
-checkpoint/  engine/...            optimizer and weights as DeepSpeed shards them, one file a worker
-             adapter.safetensors   the policy, parameter name -> float32
-             average.safetensors   with `training.average`: the average of the policies, likewise
-             progress.json         {"update": u, "reports": [...]}: u updates are in the policy
-             manifest.json         size and hash of all others
+checkpoint/  optimizer/KEY.safetensors   the optimizer's state, parameter name -> tensor, for any number of trainers
+             adapter.safetensors         the policy, parameter name -> float32
+             average.safetensors         with `training.average`: the average of the policies, likewise
+             progress.json               {"update": u, "memory": {...}}: u updates are in the policy
+             manifest.json               size and hash of all others
+
+Earlier versions wrote, in place of optimizer/, engine/ as DeepSpeed shards it over their number of trainers, and the
+reports of all updates into progress.json.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import ray.train
-import safetensors.torch
 import torch
-import torch.distributed
+from pyarrow import fs
 from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
 
+from rewards.pulls import Memory
 from sdo_ray.rollout.records import load_tensors
 from sdo_ray.settings import Problem, SettingsError
-from sdo_ray.training.manifest import MANIFEST, damage, exists, files_in, write_manifest
-from sdo_ray.training.records import UpdateReport
+from sdo_ray.training.manifest import MANIFEST, damage, exists
+from sdo_ray.training.records import UpdateReport, memory_after
 
 POLICY, AVERAGE, PROGRESS = "adapter.safetensors", "average.safetensors", "progress.json"
-
-Weights = Mapping[str, torch.Tensor]
+OPTIMIZER, ENGINE = "optimizer", "engine"
 
 KEPT = 2
 """Checkpoints kept: the newest, and the one whose updates since the checkpoint before had the highest mean reward."""
@@ -38,59 +38,21 @@ SCORE = "reward"
 """The metric that says which is best."""
 
 
-def save(
-    engine: Any, update: int, reports: Sequence[UpdateReport], every: int, policy: Weights, average: Weights | None
-) -> None:
-    """Checkpoint a policy with `update` updates; to be called by all workers, and waits for all.
+@dataclass(frozen=True)
+class Made:
+    """What a run had done when it was checkpointed."""
 
-    Args:
-        engine: DeepSpeed's.
-        update: updates in the policy.
-        reports: of all of them.
-        every: updates between checkpoints, over whose reports the score is a mean.
-        policy: the first worker's `policy_weights`.
-        average: the first worker's average of the policies, if there is one.
-    """
-    rewards = [report.reward.mean for report in reports[-every:] if report.reward.mean is not None]
-    # Ray takes the lowest for one without a score.
-    score = {SCORE: statistics.fmean(rewards)} if rewards else {}
-    with tempfile.TemporaryDirectory() as directory:
-        write(engine, Path(directory), update, reports, policy, average)
-        ray.train.report({"update": update} | score, checkpoint=ray.train.Checkpoint.from_directory(directory))
-
-
-def write(
-    engine: Any,
-    directory: Path,
-    update: int,
-    reports: Sequence[UpdateReport],
-    policy: Weights,
-    average: Weights | None,
-) -> None:
-    """The files of a checkpoint, each worker's its own; to be called by all workers; see `save`."""
-    engine.save_checkpoint(str(directory), tag="engine", exclude_frozen_parameters=True)
-    if torch.distributed.get_rank() == 0:
-        safetensors.torch.save_file(dict(policy), directory / POLICY)
-        if average is not None:
-            safetensors.torch.save_file(dict(average), directory / AVERAGE)
-        progress = {"update": update, "manifest": True, "reports": [report.to_json() for report in reports]}
-        (directory / PROGRESS).write_text(json.dumps(progress))
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, files_in(directory))
-    if torch.distributed.get_rank() == 0:
-        write_manifest(directory, {name: file for part in reversed(parts) for name, file in part.items()})
-
-
-def restore(engine: Any, checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport]]:
-    """Load a checkpoint into the engine; to be called by all workers. Returns the updates in it and their reports."""
-    with checkpoint.as_directory() as directory:
-        engine.load_checkpoint(directory, tag="engine", load_module_strict=False)
-        return _parsed((Path(directory) / PROGRESS).read_bytes())
+    update: int
+    """Updates in the policy."""
+    memory: Memory
+    """What is known of the rewards after them."""
+    reports: Sequence[UpdateReport]
+    """Of all updates, where an earlier version wrote them here; none otherwise, see `history`."""
 
 
 def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
-    """Room for `KEPT` checkpoints and one in the making, in float32: weights twice, average, masters, two moments."""
-    return 6 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
+    """Room for `KEPT` checkpoints and one in the making, in float32: weights, their average, and two moments."""
+    return 4 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
 
 
 def known(run_path: str, filesystem: Any = None) -> list[tuple[int, ray.train.Checkpoint]]:
@@ -152,9 +114,16 @@ def _no_list(run_path: str, error: Exception) -> SettingsError:
     return SettingsError(Problem("run.storage", got, fix=fix))
 
 
-def read_progress(checkpoint: ray.train.Checkpoint) -> tuple[int, list[UpdateReport]]:
-    """Updates in a checkpoint, and their reports."""
-    return _parsed(_read(checkpoint, PROGRESS))
+def read_progress(checkpoint: ray.train.Checkpoint) -> Made:
+    """What was made when a checkpoint was."""
+    return parsed(_read(checkpoint, PROGRESS))
+
+
+def workers_bound(checkpoint: ray.train.Checkpoint) -> int | None:
+    """The only number of trainers that can read a checkpoint of an earlier version; None if any can."""
+    selector = fs.FileSelector(f"{checkpoint.path}/{ENGINE}", allow_not_found=True)
+    names = [info.base_name for info in checkpoint.filesystem.get_file_info(selector)]
+    return sum(name.endswith("optim_states.pt") for name in names) or None
 
 
 def read_policy(checkpoint: ray.train.Checkpoint) -> dict[str, torch.Tensor]:
@@ -177,6 +146,9 @@ def _read(checkpoint: ray.train.Checkpoint, name: str) -> bytes:
     return data
 
 
-def _parsed(progress: bytes) -> tuple[int, list[UpdateReport]]:
+def parsed(progress: bytes) -> Made:
+    """Read the content of `PROGRESS`."""
     data = json.loads(progress)
-    return data["update"], [UpdateReport.from_json(report) for report in data["reports"]]
+    reports = tuple(UpdateReport.from_json(report) for report in data.get("reports", ()))
+    memory = Memory.from_json(data["memory"]) if "memory" in data else memory_after(reports)
+    return Made(data["update"], memory, reports)

@@ -11,7 +11,8 @@ import torch.distributed
 
 from sdo_ray.training.equal_calls import equal_calls
 from sdo_ray.training.modules import Denoisers, Policy
-from sdo_ray.training.optimizer import AnchoredAdamW
+from sdo_ray.training.optimizer import clip_whole, make_optimizer, pull_back
+from sdo_ray.training.optimizer_state import masters
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 
@@ -35,22 +36,26 @@ def make_engine(
     # killed while it does so leaves a lock that all later ones wait for. gloo alone does.
     deepspeed.ops.__compatible_ops__ = {}
 
+    stage = trainers.zero_stage
+    zero: dict[str, Any] = {"stage": stage}
+    if trainers.offload == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": trainers.num_gpus > 0}
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": module.num_terms(contributions),
-        "gradient_clipping": training.max_grad_norm,
-        "zero_optimization": {"stage": trainers.zero_stage},
-        "zero_allow_untested_optimizer": True,  # it is AdamW
+        "gradient_clipping": training.max_grad_norm if stage else 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,  # under ZeRO it is AdamW
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own for CPUs takes a compiler
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = AnchoredAdamW(trained, training.learning_rate, training.weight_decay)
+    optimizer = make_optimizer(training.optimizer, trained, training.learning_rate)
+    if not stage:
+        clip_whole(optimizer, training.max_grad_norm)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    sharded = trainers.zero_stage == 3
-    optimizer.anchor(
-        engine.optimizer.fp32_partitioned_groups_flat if sharded else engine.optimizer.single_partition_of_fp32_groups
-    )
+    pull_back(optimizer, masters(engine), training.weight_decay)
     return engine
 
 

@@ -19,7 +19,7 @@ import torch.distributed
 from rewards.pulls import Pull
 from sdo_ray.rollout.records import GROUP_NUMBERS, Contribution, Seconds
 
-_COUNTS = ("update", "policy_version", "first_row", "num_samples", "num_skipped")
+_COUNTS = ("update", "policy_version", "first_row", "num_samples", "num_skipped", "num_splits")
 _SECONDS = ("sampling", "rewarding", "backward")
 _PULL = len(fields(Pull))
 
@@ -118,7 +118,7 @@ def _contribution(numbers: list[float], rewards: Sequence[str], samples: int) ->
     numbers = numbers[len(cosines) :]
     pairs = zip(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], strict=True)
     norms = {int(step): norm for step, norm in pairs if not math.isnan(step)}
-    update, version, first_row, num_samples, num_skipped = counts
+    update, version, first_row, num_samples, num_skipped, num_splits = counts
     return Contribution(
         update,
         version,
@@ -133,4 +133,5 @@ def _contribution(numbers: list[float], rewards: Sequence[str], samples: int) ->
         pulls={reward: Pull(*told) for reward, told in pulls.items() if not math.isnan(told[0])},
         cosines={pair: cosine for pair, cosine in cosines.items() if not math.isnan(cosine)},
         failure="" if failed else None,
+        num_splits=num_splits,
     )

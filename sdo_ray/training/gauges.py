@@ -23,6 +23,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sdo_gradient_norm": ("Norm of the newest update's mean gradient before clipping.", ()),
     "sdo_samples_learned_from": ("Samples in the newest update.", ()),
     "sdo_samples_skipped": ("Samples skipped of the newest update, not finite.", ()),
+    "sdo_batches_split": ("Times a batch of the newest update was made in halves for want of memory.", ()),
     "sdo_samples_skipped_share": ("Share of all samples since the driver started that were skipped.", ()),
     "sdo_trainer_idle_share": ("Share of the newest update that the trainers waited for contributions.", ()),
     "sdo_seconds": ("Seconds of the newest update, by part.", ("part",)),
@@ -77,6 +78,7 @@ class RunGauges:
         self._set("sdo_gradient_norm", report.gradient_norm)
         self._set("sdo_samples_learned_from", report.num_samples)
         self._set("sdo_samples_skipped", report.num_skipped)
+        self._set("sdo_batches_split", report.num_splits)
         self._set("sdo_samples_skipped_share", self._skipped / self._samples if self._samples else None)
         seconds = report.seconds
         self._set("sdo_trainer_idle_share", seconds["waiting"] / seconds["update"] if seconds["update"] else None)

@@ -55,6 +55,8 @@ class UpdateReport:
     """"KEY/KEY" of two rewards -> how far they pull the same way: mean cosine over batches."""
     failures: tuple[str, ...] = ()
     """Why whole batches were skipped, one cause a batch; empty for samples that were not finite."""
+    num_splits: int = 0
+    """How often a sampler batch, or a part of one, was made in halves for want of memory."""
     preview: bytes | None = None
     """PNG of the preview prompts under the policy that sampled this update, where one was due."""
 
@@ -112,6 +114,7 @@ def summarize(
         groups=means(c.groups for c in contributions),
         pulls=added(c.pulls for c in contributions),
         cosines=means(c.cosines for c in contributions),
+        num_splits=sum(c.num_splits for c in contributions),
         failures=tuple(c.failure for c in contributions if c.failure is not None),
     )
 

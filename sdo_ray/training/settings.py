@@ -9,23 +9,38 @@ from pydantic import Field, model_validator
 from sdo_ray.rollout.settings import Backward
 from sdo_ray.settings import MAY_CHANGE, Settings
 
+OptimizerName = Literal["adamw", "adamw-8bit", "adafactor", "muon"]
+
 
 class TrainerSettings(Settings):
     """The Ray Train workers."""
 
-    count: int = Field(1, ge=1, description="Number of workers; DeepSpeed shards the optimizer over them.")
+    count: Annotated[int, MAY_CHANGE] = Field(
+        1, ge=1, description="Number of workers; DeepSpeed shards the optimizer over them."
+    )
     num_cpus: Annotated[float, MAY_CHANGE] = Field(1.0, ge=0, description="CPU cores of each.")
     num_gpus: Annotated[float, MAY_CHANGE] = Field(
         0.0, ge=0, le=1, description="GPUs of each: 0, or 1; a part of one only where there is one worker."
     )
-    zero_stage: Literal[1, 2, 3] = Field(
+    zero_stage: Literal[0, 1, 2, 3] = Field(
         2,
         description="DeepSpeed ZeRO: 1 shards the optimizer's state, 2 the gradients as well, 3 the denoiser's weights "
-        "as well, with `training.backward: trainer`.",
+        "as well, with `training.backward: trainer`. 0 shards nothing, which optimizers other than AdamW need.",
+    )
+    offload: Annotated[Literal["none", "cpu"], MAY_CHANGE] = Field(
+        "none",
+        description="`cpu`: the optimizer's state and the weights that it steps are in the memory of the CPU, and are "
+        "stepped there.",
     )
     max_failures: Annotated[int, MAY_CHANGE] = Field(
         3, ge=0, description="How often the group is restarted from the last checkpoint when a worker dies."
     )
+
+    @model_validator(mode="after")
+    def _offloads_what_is_sharded(self) -> Self:
+        if self.offload == "cpu" and not self.zero_stage:
+            raise ValueError("offload is DeepSpeed's of what ZeRO shards, and zero_stage is 0; use 1, 2 or 3")
+        return self
 
     @model_validator(mode="after")
     def _one_device_each(self) -> Self:
@@ -68,15 +83,21 @@ class TrainingSettings(Settings):
 
     updates: Annotated[int, MAY_CHANGE] = Field(100, ge=1, description="Policy updates in the run.")
     batch_size: int = Field(32, ge=1, description="Samples an update learns from, over all samplers.")
-    learning_rate: float = Field(3e-4, gt=0, description="AdamW step size, the highest of the schedule.")
+    learning_rate: float = Field(3e-4, gt=0, description="Step size, the highest of the schedule.")
+    optimizer: OptimizerName = Field(
+        "adamw",
+        description="`adamw`; `adamw-8bit`, with moments of 8 bits, of the extra `bitsandbytes`; `adafactor`, which "
+        "keeps sums of rows and columns in place of the second moment, and no first one; `muon`, which makes each "
+        "matrix' step orthogonal, of AdamW's size. All but `adamw` keep whole matrices: `trainers.zero_stage: 0`.",
+    )
     schedule: ScheduleSettings = Field(
         default_factory=ScheduleSettings, description="How the step size changes; by default not at all."
     )
     weight_decay: float = Field(
         0.0,
         ge=0,
-        description="AdamW's decoupled decay. It pulls what is trained, of whatever kind, to its values at the start, "
-        "those of the base model.",
+        description="Decoupled decay, as AdamW's. It pulls what is trained, of whatever kind, to its values at the "
+        "start, those of the base model.",
     )
     average: float = Field(
         0.0,

@@ -83,6 +83,7 @@ def numbers(report: UpdateReport) -> dict[str, float]:
         "policy_lag": report.policy_lag,
         "samples": report.num_samples,
         "samples_skipped": report.num_skipped,
+        "batches_split": report.num_splits,
     }
     for name, spread in report.scores.items():
         metrics |= {f"score/{name}/mean": spread.mean, f"score/{name}/std": spread.std}

@@ -4,7 +4,7 @@ loop over updates u
     wait for        this worker's contributions to u, from the samplers through Ray Data
     add up, step    over all workers and samples, by DeepSpeed
     rank 0          publishes version u + 1, files the report; samplers waiting for it go on
-    every n updates a checkpoint of all workers
+    every n updates a checkpoint, written meanwhile
     all             end where the driver has decided so; what it decided comes back for the report
 """
 
@@ -28,15 +28,18 @@ from rewards.pulls import Memory
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.policy_store import Policies, Publisher
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
-from sdo_ray.training import checkpoints
+from sdo_ray.storage import RunDirectory
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
+from sdo_ray.training.checkpoints import read_average
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.gathering import check_rows, gather_numbers
+from sdo_ray.training.history import forget_reports, write_reports
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.optimizer import learning_rate
-from sdo_ray.training.records import UpdateReport, memory_after, summarize
+from sdo_ray.training.records import UpdateReport, summarize
+from sdo_ray.training.saving import Saver, restore
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,8 @@ class WorkerConfig:
     """Where versions are published."""
     channel: Channel
     """Where reports go."""
+    run: RunDirectory
+    """Where they are kept, with checkpoints."""
     samples_per_prompt: int = 1
     """More in groups."""
     damaged: frozenset[str] = frozenset()
@@ -91,14 +96,17 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     weights = load_tensors(worker.initial_policy)
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
-    training, start, reports, averaged = worker.training, 0, list[UpdateReport](), None
+    training, start, memory, averaged = worker.training, 0, Memory(), None
+    saver, reports = Saver(worker.run), list[UpdateReport]()
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and Path(checkpoint.path).name in worker.damaged:
         checkpoint = worker.whole
     if checkpoint is not None:
-        start, reports = checkpoints.restore(engine, checkpoint)
-        averaged = checkpoints.read_average(checkpoint)
-    memory = memory_after(reports)
+        made = restore(engine, checkpoint)
+        start, memory, averaged = made.update, made.memory, read_average(checkpoint)
+    if torch.distributed.get_rank() == 0:
+        forget_reports(worker.run, start)
+        write_reports(worker.run, made.reports if checkpoint is not None else ())
     with Publisher(worker.policies) as publisher:
         policy = _publish(publisher, start, engine, memory)
         average = Average(averaged or policy, training.average) if training.average and policy else None
@@ -127,7 +135,8 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
             if ending is RollBack:
                 return
             if done % every == 0 or done == training.updates or ending is not None:
-                checkpoints.save(engine, done, reports, every, policy, None if average is None else average.weights)
+                saver.save(engine, done, reports, memory, policy, None if average is None else average.weights)
+                reports.clear()
             if ending is not None:
                 return
 

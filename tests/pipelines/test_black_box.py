@@ -13,8 +13,8 @@ from sdo_ray.config.loading import load_settings
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.seeds import derive_seed
 from sdo_ray.storage import RunDirectory
-from sdo_ray.training.group import progress
 from sdo_ray.training.records import UpdateReport
+from sdo_ray.training.standing import progress
 from tests.support.ports import free_port
 from tests.support.runs import REPOSITORY, AlignProcess, final_adapter, tiny_settings
 

@@ -6,10 +6,10 @@ from pipelines.progress import Progress
 from sdo_ray.training.records import Spread, UpdateReport
 
 
-def report(update: int, mean: float | None, skipped: int = 0) -> UpdateReport:
+def report(update: int, mean: float | None, skipped: int = 0, splits: int = 0) -> UpdateReport:
     reward = Spread(mean, 0.0)
     seconds = {"update": 1.0}
-    return UpdateReport(update, reward, {"a": reward}, 1.0, {}, 1.0, 8, skipped, seconds)
+    return UpdateReport(update, reward, {"a": reward}, 1.0, {}, 1.0, 8, skipped, seconds, num_splits=splits)
 
 
 def test_reward_so_far_and_time_left(monkeypatch) -> None:
@@ -24,7 +24,7 @@ def test_reward_so_far_and_time_left(monkeypatch) -> None:
     # The first update, which waited for the start, is not what the rest will take: 398 times 10 s.
     assert "left 1:06:20" in second
     assert "SKIPPED" not in second
-    assert lines.line(report(2, 0.75, skipped=3)).endswith("  3 SKIPPED")
+    assert lines.line(report(2, 0.75, skipped=3, splits=2)).endswith("  3 SKIPPED  2 SPLIT, for memory")
 
 
 def test_an_update_in_which_no_sample_counts() -> None:

@@ -13,8 +13,9 @@ from sdo_ray.config.loading import load_settings
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.checkpoints import kept, read_policy
 from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop
-from sdo_ray.training.group import TRAIN, RunGivenUp, final_policy, has_ended
+from sdo_ray.training.group import RunGivenUp
 from sdo_ray.training.records import UpdateReport
+from sdo_ray.training.standing import TRAIN, final_policy, has_ended
 from tests.support.runs import final_adapter, tiny_settings
 
 

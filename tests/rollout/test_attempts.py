@@ -109,7 +109,7 @@ def test_short_of_memory_a_batch_is_made_in_halves(error: Exception) -> None:
     assert whole.gradient["w"].tolist() == [sum(BATCH.rows), 2.0]
     assert whole.step_norms == {1: 5.0, 2: 1.0}
     assert whole.seconds == Seconds(2.0, 4.0, 6.0)
-    assert whole.failure is None
+    assert (whole.failure, whole.num_splits) == (None, 1)
 
 
 def test_one_image_too_large_is_skipped_and_the_others_count() -> None:
@@ -118,4 +118,4 @@ def test_one_image_too_large_is_skipped_and_the_others_count() -> None:
     assert (whole.num_samples, whole.num_skipped) == (3, 1)
     assert whole.scores == {"ink": [8.0, None, 10.0, 11.0]}
     assert whole.gradient["w"].tolist() == [8.0 + 21.0, 2.0]
-    assert whole.failure == "MemoryError"
+    assert (whole.failure, whole.num_splits) == ("MemoryError", 2)

@@ -1,5 +1,6 @@
 """Contributions to updates as samplers would send them, for trainers without samplers."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 
 import ray.data
@@ -10,6 +11,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, Seconds, dump_tensors
+from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 from sdo_ray.training.worker import WorkerConfig
@@ -61,12 +63,19 @@ def stream_of(rewards: Sequence[float], preview: bytes | None = None) -> Callabl
 
 
 def worker_config(
-    policies: Policies, channel: Channel, updates: int, every: int = 2, average: float = 0.0
+    policies: Policies,
+    channel: Channel,
+    updates: int,
+    every: int = 2,
+    average: float = 0.0,
+    run: RunDirectory | None = None,
+    count: int = 1,
 ) -> WorkerConfig:
-    """Of one worker on a CPU, with no base model."""
+    """Of workers on a CPU, with no base model; without a run, its directory is one that nobody looks at."""
+    run = run or RunDirectory(tempfile.mkdtemp(), "run")
     training = TrainingSettings(
         updates=updates, batch_size=2 * PER_UPDATE, checkpoint_every=every, learning_rate=0.01, average=average
     )
-    trainers = TrainerSettings(num_cpus=0.5, max_failures=0)
+    trainers = TrainerSettings(count=count, num_cpus=0.5, max_failures=0)
     model = ModelSettings(base="none")
-    return WorkerConfig(model, training, trainers, PER_UPDATE, ("a",), dump_tensors(WEIGHTS), policies, channel)
+    return WorkerConfig(model, training, trainers, PER_UPDATE, ("a",), dump_tensors(WEIGHTS), policies, channel, run)

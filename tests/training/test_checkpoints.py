@@ -8,18 +8,23 @@ import ray.train
 import safetensors.torch
 import torch
 
+from rewards.pulls import Memory
 from sdo_ray.settings import SettingsError
 from sdo_ray.training.checkpoints import (
     AVERAGE,
+    ENGINE,
     KEPT,
     POLICY,
     PROGRESS,
+    Made,
     checkpoint_bytes,
     kept,
     read_average,
     read_policy,
     read_progress,
+    workers_bound,
 )
+from sdo_ray.training.records import memory_after
 from tests.support.updates import report
 
 
@@ -33,7 +38,7 @@ def checkpoint(directory: Path, progress: object) -> ray.train.Checkpoint:
 def test_progress_and_policy_are_read_by_themselves(tmp_path: Path) -> None:
     reports = [report(0), report(1)]
     found = checkpoint(tmp_path, {"update": 2, "reports": [each.to_json() for each in reports]})
-    assert read_progress(found) == (2, reports)
+    assert read_progress(found) == Made(2, memory_after(reports), tuple(reports))
     policy = read_policy(found)
     assert list(policy) == ["a", "b"]
     assert torch.equal(policy["b"], torch.ones(2))
@@ -51,7 +56,16 @@ def test_the_average_is_handed_out_where_there_is_one(tmp_path: Path) -> None:
 def test_progress_of_earlier_versions_is_read(tmp_path: Path) -> None:
     old = report(0).to_json()
     old["num_left_out"] = old.pop("num_skipped")
-    assert read_progress(checkpoint(tmp_path, {"update": 1, "reports": [old]})) == (1, [report(0)])
+    assert read_progress(checkpoint(tmp_path, {"update": 1, "reports": [old]})).reports == (report(0),)
+
+
+def test_checkpoints_of_earlier_versions_are_for_their_number_of_trainers(tmp_path: Path) -> None:
+    found = checkpoint(tmp_path, {"update": 1, "memory": Memory().to_json()})
+    assert workers_bound(found) is None
+    (tmp_path / ENGINE).mkdir()
+    for rank in range(3):
+        (tmp_path / ENGINE / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+    assert workers_bound(found) == 3
 
 
 def test_a_run_that_has_saved_nothing_has_none(tmp_path: Path) -> None:
@@ -69,4 +83,4 @@ def test_a_damaged_list_of_checkpoints_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_room_is_asked_for_those_kept_and_the_next() -> None:
-    assert checkpoint_bytes({"a": torch.zeros(10)}) == 10 * 4 * 6 * (KEPT + 1)
+    assert checkpoint_bytes({"a": torch.zeros(10)}) == 10 * 4 * 4 * (KEPT + 1)

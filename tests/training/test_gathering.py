@@ -25,7 +25,9 @@ def group_of_one(tmp_path: Path) -> Iterator[None]:
 
 
 def test_numbers_come_as_they_are_in_the_order_of_rows(group_of_one: None) -> None:
-    skipped = Contribution(7, 5, 4, 0, 2, {"b": [None, -1e300]}, [], {}, Seconds(0.1, 0.2, 0.3), failure="lost")
+    skipped = Contribution(
+        7, 5, 4, 0, 2, {"b": [None, -1e300]}, [], {}, Seconds(0.1, 0.2, 0.3), failure="lost", num_splits=3
+    )
     whole = Contribution(
         7,
         6,
@@ -45,7 +47,7 @@ def test_numbers_come_as_they_are_in_the_order_of_rows(group_of_one: None) -> No
     assert [math.isnan(score) for score in second.scores["a"]] == [True, True]
     assert math.isnan(second.scores["b"][0])
     assert second.scores["b"][1] == -1e300
-    assert second.failure == "lost"
+    assert (second.failure, second.num_splits) == ("lost", 3)
     assert second.pulls == second.cosines == {}
     assert (second.num_skipped, second.step_norms, second.seconds) == (2, {}, skipped.seconds)
 

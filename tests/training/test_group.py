@@ -14,16 +14,15 @@ from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import kept
 from sdo_ray.training.decisions import RollBack, Stop
-from sdo_ray.training.group import (
+from sdo_ray.training.group import RunGivenUp, train
+from sdo_ray.training.standing import (
     TRAIN,
-    RunGivenUp,
     check_updates,
     end_training,
     final_policy,
     has_ended,
     is_extended,
     progress,
-    train,
 )
 from tests.support.contributions import WEIGHTS, stream_of, worker_config
 
@@ -49,9 +48,9 @@ def test_newest_and_best_are_kept_and_the_driver_decides_which_goes_out(run: Run
     # Highest in updates 2 and 3, which end in version 4.
     rewards = [1.0, 1.0, 5.0, 5.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0]
     channel.end(ending := RollBack(7, "worse"), 8)
-    config = worker_config(policies, channel, updates=10)
+    config = worker_config(policies, channel, updates=10, run=run)
     assert progress(run) == (0, [])
-    seen = [report.update for report in train(config, stream_of(rewards), run)]
+    seen = [report.update for report in train(config, stream_of(rewards))]
     assert seen == list(range(8))
     assert versions(run) == [4, 6]
     assert not has_ended(run, 10)
@@ -79,17 +78,17 @@ def test_a_damaged_checkpoint_is_passed_by_and_the_one_before_it_taken(
 ) -> None:
     policies = Policies.start(max_policy_lag=10)
     rewards = [9.0, 9.0, 1.0, 1.0, 1.0, 1.0]  # the best is of updates 0 and 1
-    list(train(worker_config(policies, Channel.start(), updates=6), stream_of(rewards), run))
+    list(train(worker_config(policies, Channel.start(), updates=6, run=run), stream_of(rewards)))
     assert versions(run) == [2, 6]
     whole = final_policy(run, WEIGHTS).weights
     newest = kept(f"{run.path}/{TRAIN}")[6]
-    shard = next(Path(newest.path).glob("engine/*optim_states.pt"))
+    shard = next(Path(newest.path).glob("optimizer/exp_avg.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-10])
     assert progress(run)[0] == 2
-    again = train(worker_config(policies, Channel.start(), updates=6), stream_of(rewards), run)
+    again = train(worker_config(policies, Channel.start(), updates=6, run=run), stream_of(rewards))
     assert [report.update for report in again] == [2, 3, 4, 5]
     said = capsys.readouterr().out
-    assert f"{newest.path} of update 6 is not taken: engine/{shard.name} has" in said
+    assert f"{newest.path} of update 6 is not taken: optimizer/{shard.name} has" in said
     assert "it goes on from " in said
     policy = final_policy(run, WEIGHTS)
     assert policy.version == 6
@@ -100,11 +99,11 @@ def test_a_damaged_checkpoint_is_passed_by_and_the_one_before_it_taken(
 def test_a_stopped_group_goes_on_from_its_checkpoint_if_asked_again(run: RunDirectory) -> None:
     policies, channel = Policies.start(max_policy_lag=10), Channel.start()
     channel.end(stop := Stop("enough"), 3)
-    first = [r.update for r in train(worker_config(policies, channel, updates=5), stream_of([1.0] * 5), run)]
+    first = [r.update for r in train(worker_config(policies, channel, updates=5, run=run), stream_of([1.0] * 5))]
     assert (first, progress(run)[0], [r.update for r in progress(run)[1]]) == ([0, 1, 2], 3, [0, 1, 2])
     # The driver died before it wrote down that it had stopped the run.
-    config = worker_config(policies, Channel.start(), updates=5)
-    assert [r.update for r in train(config, stream_of([1.0] * 5), run)] == [3, 4]
+    config = worker_config(policies, Channel.start(), updates=5, run=run)
+    assert [r.update for r in train(config, stream_of([1.0] * 5))] == [3, 4]
     policy = final_policy(run, WEIGHTS)
     assert (policy.version, policy.why) == (5, "all updates were made")
     assert not torch.equal(policy.weights["a"], WEIGHTS["a"])
@@ -113,11 +112,25 @@ def test_a_stopped_group_goes_on_from_its_checkpoint_if_asked_again(run: RunDire
 
 
 @pytest.mark.slow
+def test_it_goes_on_with_another_number_of_trainers(run: RunDirectory) -> None:
+    def trained(run: RunDirectory, updates: int, count: int) -> torch.Tensor:
+        config = worker_config(Policies.start(10), Channel.start(), updates=updates, run=run, count=count)
+        list(train(config, stream_of([1.0] * 6)))
+        assert [report.update for report in progress(run)[1]] == list(range(updates))
+        return final_policy(run, WEIGHTS).weights["a"]
+
+    expected = trained(RunDirectory(run.storage, "one"), 6, 1)
+    for updates, count in ((2, 1), (4, 2)):
+        assert not torch.allclose(trained(run, updates, count), expected, atol=1e-3)
+    torch.testing.assert_close(trained(run, 6, 1), expected)
+
+
+@pytest.mark.slow
 def test_a_score_that_is_missing_or_not_a_number_takes_no_best_place(run: RunDirectory) -> None:
     """An update without a sample that counts has no reward; the one that has stays the best."""
     policies, channel = Policies.start(max_policy_lag=10), Channel.start()
     rewards = [-3.0, -3.0, math.inf, math.inf, -4.0, -4.0]
-    list(train(worker_config(policies, channel, updates=6), stream_of(rewards), run))
+    list(train(worker_config(policies, channel, updates=6, run=run), stream_of(rewards)))
     assert versions(run) == [2, 6]
 
 
@@ -129,7 +142,7 @@ def test_a_stream_that_raises_gives_the_run_up(run: RunDirectory) -> None:
 
         return stream_of([1.0] * 3)(start).map(broken)
 
-    config = worker_config(Policies.start(max_policy_lag=10), Channel.start(), updates=3)
+    config = worker_config(Policies.start(max_policy_lag=10), Channel.start(), updates=3, run=run)
     with pytest.raises(RunGivenUp, match="the reward is broken"):
-        list(train(config, stream, run))
+        list(train(config, stream))
     assert versions(run) == []

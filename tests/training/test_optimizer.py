@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from sdo_ray.training.averaging import Average
-from sdo_ray.training.optimizer import AnchoredAdamW, learning_rate
+from sdo_ray.training.optimizer import learning_rate, make_optimizer, pull_back
 from sdo_ray.training.settings import ScheduleSettings, TrainingSettings
 
 
@@ -23,10 +23,10 @@ def gradients(steps: int) -> list[torch.Tensor]:
 def test_decay_to_zero_is_that_of_adamw() -> None:
     start = torch.randn(5, generator=torch.Generator().manual_seed(0))
     ours, torchs = parameter(start), parameter(start)
-    optimizer, expected = AnchoredAdamW([ours], 0.1, 0.3), torch.optim.AdamW([torchs], 0.1, weight_decay=0.3)
+    optimizer, expected = make_optimizer("adamw", [ours], 0.1), torch.optim.AdamW([torchs], 0.1, weight_decay=0.3)
     with torch.no_grad():
         ours.zero_()
-        optimizer.anchor([ours])
+        pull_back(optimizer, [ours], 0.3)
         ours.copy_(start)
     for gradient in gradients(5):
         ours.grad, torchs.grad = gradient.clone(), gradient.clone()
@@ -39,8 +39,8 @@ def test_decay_is_that_of_the_way_from_the_start() -> None:
     """The optimizer of p - p0 with decay to zero makes the same steps."""
     start = torch.full((5,), 3.0)
     ours, moved = parameter(start), parameter(torch.zeros(5))
-    optimizer, expected = AnchoredAdamW([ours], 0.1, 0.3), torch.optim.AdamW([moved], 0.1, weight_decay=0.3)
-    optimizer.anchor([ours])
+    optimizer, expected = make_optimizer("adamw", [ours], 0.1), torch.optim.AdamW([moved], 0.1, weight_decay=0.3)
+    pull_back(optimizer, [ours], 0.3)
     for gradient in gradients(8):
         ours.grad, moved.grad = gradient.clone(), gradient.clone()
         optimizer.step()
@@ -55,8 +55,11 @@ def test_decay_is_that_of_the_way_from_the_start() -> None:
 
 def test_without_decay_it_is_adamw_to_the_bit() -> None:
     ours, torchs = parameter(torch.ones(5)), parameter(torch.ones(5))
-    optimizer, expected = AnchoredAdamW([ours], 0.1, 0.0), torch.optim.AdamW([torchs], 0.1, weight_decay=0, fused=True)
-    optimizer.anchor([ours])
+    optimizer, expected = (
+        make_optimizer("adamw", [ours], 0.1),
+        torch.optim.AdamW([torchs], 0.1, weight_decay=0, fused=True),
+    )
+    pull_back(optimizer, [ours], 0.0)
     for gradient in gradients(3):
         ours.grad, torchs.grad = gradient.clone(), gradient.clone()
         optimizer.step()

@@ -45,9 +45,10 @@ def test_a_summary_is_over_samples_and_batches() -> None:
         step_norms={1: 4.0, 7: 1.0},
         seconds=Seconds(3.0, 4.0, 5.0),
         failure="OSError: no answer",
+        num_splits=2,
     )
     report = summarize([contribution(), late], gradient_norm=0.5, waiting=6.0, seconds=9.0)
-    assert report.update == 4
+    assert (report.update, report.num_splits) == (4, 2)
     assert report.reward.mean == pytest.approx(3.0)
     assert report.reward.std == pytest.approx(math.sqrt(8 / 3))
     assert report.scores["a"].mean == pytest.approx(3.0)

@@ -18,12 +18,15 @@ from rewards.pulls import Memory, Pull
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, load_tensors, memory_of
-from sdo_ray.training import checkpoints
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
+from sdo_ray.training.checkpoints import SCORE
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.modules import Policy
+from sdo_ray.training.optimizer_state import gather_state
+from sdo_ray.training.records import memory_after
+from sdo_ray.training.saving import Content, Saver
 from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
 from tests.support.contributions import PER_UPDATE, WEIGHTS, contribution, stream_of, worker_config
 from tests.support.ports import free_port
@@ -105,7 +108,7 @@ def test_each_update_publishes_a_version_and_files_a_report(policies: Policies, 
     assert memory_of(weights(policies, 0)) == Memory()
     assert memory_of(weights(policies, 3)).total == {"a": Pull(12.0, 24.0, 56.0, 12.0, 63.0)}
     # The last is checkpointed whatever `checkpoint_every`; its score is of the updates since the one before.
-    assert result.metrics == {"update": 3, checkpoints.SCORE: pytest.approx(2.5)}
+    assert result.metrics == {"update": 3, SCORE: pytest.approx(3.0)}
 
 
 def test_a_stop_ends_training_at_its_version_with_a_checkpoint(policies: Policies, channel: Channel) -> None:
@@ -129,12 +132,12 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
 ) -> None:
     averages = []
 
-    def save(*arguments: Any) -> None:
-        write(*arguments)
+    def save(saver: Saver, *arguments: Any) -> None:
+        write(saver, *arguments)
         averages.append({name: tensor.clone() for name, tensor in arguments[-1].items()})
 
-    write = checkpoints.save
-    monkeypatch.setattr(checkpoints, "save", save)
+    write = Saver.save
+    monkeypatch.setattr(Saver, "save", save)
     config = worker_config(policies, channel, updates=4, every=4, average=0.5)
     run(config, stream_of([1.0] * 4)(0))
     whole = version(policies, 4)
@@ -147,7 +150,8 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
             terms = engine.module.terms(contribution(update, part) for part in range(PER_UPDATE))
             make_step(engine, terms, 2 * PER_UPDATE, config.training.learning_rate)
             average.add(policy_weights(engine))
-        checkpoints.write(engine, tmp_path, 2, reports, policy_weights(engine), average.weights)
+        content = Content(2, memory_after(reports), policy_weights(engine), average.weights, gather_state(engine))
+        content.write(tmp_path)
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(tmp_path)))
         train_worker(given)
 

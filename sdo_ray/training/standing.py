@@ -1,0 +1,120 @@
+"""Where the training of a run stands: the updates made, how it ended, and the policy that is handed out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+import torch
+
+from sdo_ray.settings import Problem, SettingsError
+from sdo_ray.storage import RunDirectory
+from sdo_ray.training import checkpoints
+from sdo_ray.training.decisions import RollBack, Stop
+from sdo_ray.training.history import read_reports
+from sdo_ray.training.records import UpdateReport
+
+TRAIN = "train"
+"""The subdirectory of a run that Ray Train keeps its checkpoints in."""
+
+ENDING = "ending.json"
+"""There if training ended before all updates were made: `version`, what the run hands out, and `reason`."""
+
+
+@dataclass(frozen=True)
+class FinalPolicy:
+    """What a run hands out."""
+
+    version: int
+    """Updates in it."""
+    weights: dict[str, torch.Tensor]
+    """Name -> float32 weights of what is trained."""
+    why: str
+    """In words: why this version."""
+
+
+def progress(run: RunDirectory) -> tuple[int, list[UpdateReport]]:
+    """Updates in the newest checkpoint, and their reports; (0, []) without a checkpoint."""
+    if not (whole := _kept(run)):
+        return 0, []
+    made = checkpoints.read_progress(whole[max(whole)])
+    return made.update, list(made.reports) or read_reports(run, made.update)
+
+
+def has_ended(run: RunDirectory, updates: int) -> bool:
+    """Whether there is nothing left to train: all `updates` are made, or it was decided to make no more."""
+    return _ending(run) is not None or max(_kept(run), default=0) >= updates
+
+
+def check_updates(run: RunDirectory, updates: int) -> None:
+    """Refuse fewer updates than were made already.
+
+    Raises:
+        SettingsError: of `updates`.
+    """
+    if (made := max(_kept(run), default=0)) > updates:
+        got = f"got {updates}, and the run {run.name!r} has made {made}"
+        raise SettingsError(Problem("updates", got, fix="ask for as many, or more, or choose another run.name"))
+
+
+def check_trainers(run: RunDirectory, count: int) -> None:
+    """Refuse another number of trainers where the newest checkpoint cannot be read by it, as one of this version can.
+
+    Raises:
+        SettingsError: of `count`.
+    """
+    if not (whole := _kept(run)):
+        return
+    workers = checkpoints.workers_bound(whole[max(whole)])
+    if workers not in (None, count):
+        got = f"got {count}, and the newest checkpoint of the run {run.name!r}, of an earlier version, is for {workers}"
+        fix = f"go on with {workers} until the next checkpoint is made"
+        raise SettingsError(Problem("count", got, fix=fix))
+
+
+def is_extended(run: RunDirectory, updates: int, asked: int | None) -> bool:
+    """Whether a complete run is to make more updates than it was asked for, and can.
+
+    Args:
+        run: its directory.
+        updates: that are asked for now.
+        asked: that were asked for when it was completed; None if that is not known.
+    """
+    made = max(_kept(run), default=0)
+    return made > 0 and _ending(run) is None and updates > (made if asked is None else asked)
+
+
+def end_training(run: RunDirectory, decision: Stop | RollBack) -> None:
+    """Write down that training ended early, and with which version; called once the trainers are gone.
+
+    After a roll-back, that is of the versions kept the newest with at most so many updates, or version 0.
+    """
+    reachable = decision.version if isinstance(decision, RollBack) else sys.maxsize
+    version = max((version for version in _kept(run) if version <= reachable), default=0)
+    run.write_json(ENDING, {"version": version, "reason": decision.reason})
+
+
+def final_policy(run: RunDirectory, initial: dict[str, torch.Tensor]) -> FinalPolicy:
+    """The policy that a run whose training has ended hands out.
+
+    Args:
+        run: its directory.
+        initial: policy version 0.
+    """
+    versions, ending = _kept(run), _ending(run)
+    if ending is None:
+        version, why = max(versions), "all updates were made"
+    else:
+        version, why = ending["version"], ending["reason"]
+    weights = checkpoints.read_policy(versions[version]) if version else initial
+    return FinalPolicy(version, weights, why)
+
+
+def _ending(run: RunDirectory) -> Any:
+    return run.read_json(ENDING, lost="that training was ended early, and why; it goes on to `training.updates`")
+
+
+def _kept(run: RunDirectory) -> dict[int, ray.train.Checkpoint]:
+    return checkpoints.kept(f"{run.path}/{TRAIN}", run.filesystem)

@@ -1,0 +1,68 @@
+"""What cannot be trained is said before trainers start."""
+
+from collections.abc import Collection
+
+import pytest
+
+from sdo_ray.settings import SettingsError
+from sdo_ray.training.fitting import GIB, Load, check_optimizer, too_large
+from sdo_ray.training.settings import TrainerSettings, TrainingSettings
+
+BILLION = 10**9
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "stage", "shapes", "complaint"),
+    [
+        ("adafactor", 2, {}, r"got 'adafactor', which keeps whole matrices, and trainers.zero_stage = 2 cuts them"),
+        (
+            "muon",
+            0,
+            {"a": (2, 2), "conv": (2, 2, 3, 3)},
+            r"1 of 2 weights are none: conv; choose adamw, or ada",
+        ),
+    ],
+)
+def test_optimizers_that_cannot_step_it(
+    optimizer: str, stage: int, shapes: dict[str, Collection[int]], complaint: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"^training.optimizer: .*{complaint}"):
+        check_optimizer(TrainingSettings(optimizer=optimizer), TrainerSettings(zero_stage=stage), shapes)
+
+
+def test_those_that_can() -> None:
+    for optimizer, stage in (("adamw", 0), ("adamw", 3), ("adafactor", 0), ("muon", 0)):
+        check_optimizer(TrainingSettings(optimizer=optimizer), TrainerSettings(zero_stage=stage), {"a": (2, 2)})
+
+
+def test_bytes_of_a_trainer_in_closed_form() -> None:
+    training = TrainingSettings()
+
+    def load(**trainers: object) -> Load:
+        return Load.of(6, 2.0, training, TrainerSettings(count=2, **trainers))
+
+    weights, gradients, masters, moments = 24 + 2, 24, 24, 48
+    assert load(zero_stage=0) == Load(weights + gradients + moments)
+    assert load(zero_stage=1) == Load(weights + gradients + (masters + moments) / 2)
+    assert load(zero_stage=2) == Load(weights + (gradients + masters + moments) / 2)
+    assert load(zero_stage=3) == Load((weights + gradients + masters + moments) / 2)
+    assert load(zero_stage=2, offload="cpu") == Load(weights + gradients / 2, (masters + moments) / 2)
+
+
+def test_trainers_that_are_too_small_are_told_what_would_do() -> None:
+    """2.6 billion weights, SDXL's denoiser: 20 bytes of each for AdamW under ZeRO."""
+    training = TrainingSettings(backward="trainer")
+    trainers = TrainerSettings(num_gpus=1)
+
+    def said(device: float, host: float, trainers: TrainerSettings = trainers) -> str:
+        problem = too_large(int(2.6 * BILLION), 0.0, training, trainers, device * GIB, host * GIB)
+        return str(problem or "")
+
+    assert said(80, 200) == ""
+    assert said(40, 200).startswith("trainers: each needs at least 48.4 GiB for weights, gradients and optimizer, and ")
+    assert "set trainers.offload: cpu or set trainers.count: 2 with trainers.zero_stage: 3" in said(40, 200)
+    assert "adafactor" in said(24, 200)  # 8 bytes of each
+    assert "offload" not in said(40, 20)
+    assert said(16, 20).endswith("set trainers.count: 4 with trainers.zero_stage: 3 or train less, as a LoRA does.")
+    assert said(4, 8).endswith("set trainers.count: 16 with trainers.zero_stage: 3 or train less, as a LoRA does.")
+    assert said(20, 20, trainers.model_copy(update={"offload": "cpu"})).count("of its host") == 1
