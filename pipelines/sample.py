@@ -21,7 +21,6 @@ from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_ur
 from sdo_ray.settings import Problem, Problems, SettingsError, at, under
 
 if TYPE_CHECKING:
-    from sdo_ray.cheap_steps.settings import CacheSettings
     from sdo_ray.rollout.settings import SamplingSettings
 
 DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
@@ -72,7 +71,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
         guidance_scale=recipe.guidance_scale if given.guidance is None else given.guidance,
         options=recipe.options | _options(given),
         decode=recipe.decode,
-        cache=_cache(given, recipe),
+        **_cheap_steps(given, recipe),
     )
     batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -159,6 +158,12 @@ def _parser() -> argparse.ArgumentParser:
         help="`sampling.cache` of a settings file: a name such as `taylor`, or `{name: taylor, every: 2}`; `null` for "
         "none (default: the model's)",
     )
+    add(
+        "--fast-copy",
+        metavar="TYPE",
+        help="`sampling.fast_copy`, such as `bfloat16` or `{dtype: bfloat16, quantize: int8}`; `null` for none "
+        "(default: the model's)",
+    )
     add("--dtype", choices=("float32", "bfloat16", "float16"), help=f"precision (default: {DEFAULTS.dtype})")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
     add("--batch-size", type=int, help=f"images made at once (default: {DEFAULTS.batch_size})")
@@ -193,18 +198,22 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
     return options | {name: value for name, value in named.items() if value is not None}
 
 
-def _cache(given: argparse.Namespace, recipe: Recipe) -> CacheSettings | None:
-    """Which steps are not computed in full."""
-    from sdo_ray.cheap_steps.settings import CacheSettings
+def _cheap_steps(given: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """`cache` and `fast_copy`: how steps are made that are not computed by the model alone."""
+    from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
     from sdo_ray.config.loading import validated
     from sdo_ray.config.strict_yaml import NotYaml, parse
 
-    with under("--cache"):
-        try:
-            value = recipe.cache if given.cache is None else parse(given.cache)
-        except NotYaml as error:
-            raise SettingsError(Problem("", f"got {given.cache!r}, which is no YAML: {error}")) from None
-        return None if value is None else validated(CacheSettings, value)
+    made = {}
+    for name, kind in (("cache", CacheSettings), ("fast_copy", CopySettings)):
+        value, text = getattr(recipe, name), getattr(given, name)
+        with under(f"--{name.replace('_', '-')}"):
+            try:
+                value = value if text is None else parse(text)
+            except NotYaml as error:
+                raise SettingsError(Problem("", f"got {text!r}, which is no YAML: {error}")) from None
+            made[name] = None if value is None else validated(kind, value)
+    return made
 
 
 def _negative(sampling: SamplingSettings) -> list[str]:

@@ -18,7 +18,12 @@ def checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_can_be_repeated(
-    option: str, name: str, arguments: Any, processors: Sequence[tuple[Any, Any]], denoiser: torch.nn.Module
+    option: str,
+    name: str,
+    arguments: Any,
+    processors: Sequence[tuple[Any, Any]],
+    denoiser: torch.nn.Module,
+    fix: str = "run the backward pass with the sampling, without checkpointing, and with guidance 'both'",
 ) -> None:
     """What makes a call again, after the pipeline has ended, must be what made it, with all that it was made with.
 
@@ -28,12 +33,12 @@ def check_can_be_repeated(
         arguments: of the call.
         processors: the denoiser's `attention_processors` before the pipeline was called.
         denoiser: as it is at the call.
+        fix: what to do about it, for the message.
 
     Raises:
         TraceError: the pipeline has put other attention processors into its denoiser, or calls it with an object that
             it goes on to change, such as a cache of keys and values.
     """
-    fix = "run the backward pass with the sampling, without checkpointing, and with guidance 'both'"
     now = attention_processors(denoiser)
     if len(now) != len(processors) or any(a is not b for (_, a), (_, b) in zip(now, processors, strict=True)):
         got = f"a pipeline that puts other attention processors into its {name} for its call"

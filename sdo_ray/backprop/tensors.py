@@ -69,6 +69,11 @@ def rebuilt(tree: Any, values: Iterator[torch.Tensor]) -> Any:
     return tree
 
 
+def with_type(tree: Any, dtype: torch.dtype) -> Any:
+    """`tree` anew, with its floating-point tensors of a type."""
+    return rebuilt(tree, (x.to(dtype) for x in floating(tree)))
+
+
 def own_lists(tree: Any) -> Any:
     """`tree` with lists, tuples and dicts of its own, of the same entries: some denoisers take those given apart."""
     return map_floating(lambda x: x, tree)

@@ -1,4 +1,4 @@
-"""Runs steps without a graph cheaply: at some, modules are not run, and earlier outputs of theirs are continued."""
+"""Runs steps without a graph cheaply: on a copy of the denoiser, and at some, modules are not run but continued."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import Enum, auto
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from sdo_ray.backprop.patches import replaced_call
+from sdo_ray.backprop.tensors import with_type
 from sdo_ray.cheap_steps.continuation import Continuation
+from sdo_ray.cheap_steps.fast_copy import FastCopy
 
 Place = tuple[str, str]
 """A denoiser's component name, and the name of a module in it; "" is the denoiser itself."""
@@ -25,8 +28,8 @@ class _Mode(Enum):
     KEPT = auto()
 
 
-class HoldingRunner:
-    """A `StepRunner` that holds modules at all steps but some.
+class CheapRunner:
+    """A `StepRunner` that holds modules at all steps but some, and computes the others on a fast copy.
 
     Kept steps are computed by the denoiser itself; what its modules give there is known to later steps.
 
@@ -36,6 +39,7 @@ class HoldingRunner:
         order: see `Continuation`.
         tolerance: relative error of what a computed step was continued to be, above which nothing is held until it
             is smaller; None: the schedule alone decides.
+        copies: denoiser -> what runs in its place; those that have none run themselves.
     """
 
     def __init__(
@@ -44,7 +48,9 @@ class HoldingRunner:
         computed: Callable[[int], frozenset[int]],
         order: int,
         tolerance: float | None = None,
+        copies: Mapping[str, FastCopy] = MappingProxyType({}),
     ) -> None:
+        self.copies = copies
         self._held, self._schedule, self._order, self._tolerance = held, computed, order, tolerance
         self._known: dict[tuple[Place, int], Continuation] = {}
         self._begin(frozenset())
@@ -57,10 +63,14 @@ class HoldingRunner:
         try:
             with ExitStack() as stack:
                 for name, denoiser in denoisers.items():
-                    for module in self._held.get(name, ()):
-                        if module:
-                            around = partial(self._module, (name, module))
-                            stack.enter_context(replaced_call(denoiser.get_submodule(module), around))
+                    run = [denoiser]
+                    if name in self.copies:
+                        self.copies[name].follow()
+                        run.append(self.copies[name].module)
+                    for module in filter(None, self._held.get(name, ())):
+                        around = partial(self._module, (name, module))
+                        for each in run:
+                            stack.enter_context(replaced_call(each.get_submodule(module), around))
                 yield
         finally:
             self._begin(frozenset())
@@ -70,6 +80,12 @@ class HoldingRunner:
     ) -> Any:
         """See `StepRunner`."""
         self._enter(step)
+        if name in self.copies:
+            fast = self.copies[name]
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                return fast(args, kwargs)
+
         return self._run(_Mode.COMPUTED if self._computes else _Mode.HELD, name, forward, args, kwargs)
 
     def exact(
@@ -119,9 +135,13 @@ class HoldingRunner:
         fits = known.fits((args, kwargs))
         if self._tolerance is not None and fits:
             self._error = max(self._error, known.error(self._step, output))
+        if self._mode is _Mode.KEPT and place[1] and place[0] in self.copies:
+            observed = with_type(output, self.copies[place[0]].dtype)
+        else:
+            observed = output
         # A kept step may be computed for fewer rows than others, where rows of a group are the same.
         if fits or known.is_empty or self._mode is _Mode.COMPUTED:
-            known.observe(self._step, (args, kwargs), output)
+            known.observe(self._step, (args, kwargs), observed)
         return output
 
     def _of_call(self, place: Place) -> Continuation:

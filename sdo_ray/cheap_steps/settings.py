@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from sdo_ray.settings import Settings
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 OURS = ("taylor", "deepcache", "faster-diffusion", "modules")
 """Caches that are ours: modules are held, for any model that has them."""
 DIFFUSERS = ("taylorseer", "pab", "first-block", "mag-cache", "faster-cache")
@@ -91,3 +93,23 @@ class CacheSettings(Settings):
         if self.steps is not None and any(step < 0 for step in self.steps):
             raise ValueError(f"`steps` has {min(self.steps)}; they are numbered from 0")
         return self
+
+
+class CopySettings(Settings):
+    """A copy of the denoiser, with what is trained merged into it, that runs the steps without a graph; the kept step
+    runs on the denoiser itself. It takes the memory of its weights. See docs/cheap-steps.md. A text instead of the
+    section is its `dtype`."""
+
+    dtype: Dtype | None = Field(
+        None, description="Type of its weights, and of what is computed with them; none: the denoiser's."
+    )
+    quantize: Literal["int8", "int4"] | None = Field(
+        None,
+        description="Linear layers' weights are rounded to so many bits; needs torchao (the extra `quantised`). "
+        "Smaller; faster only where torchao has a kernel for it.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"dtype": given} if isinstance(given, str) else given

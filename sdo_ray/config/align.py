@@ -55,7 +55,11 @@ class AlignSettings(Settings):
     @property
     def shown_sampling(self) -> SamplingSettings:
         """How the images of the comparison are made, and those of what is handed out."""
-        return self.sampling if self.evaluation.cheap_steps else self.sampling.model_copy(update={"cache": None})
+        return (
+            self.sampling
+            if self.evaluation.cheap_steps
+            else self.sampling.model_copy(update={"cache": None, "fast_copy": None})
+        )
 
     def demands(self) -> list[Demand]:
         """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""

@@ -79,9 +79,10 @@ def _check_model(settings: OptimizeSettings) -> None:
     if variable == "prompt_embeds" and not hasattr(kind, "encode_prompt"):
         got = f"{kind.__name__} has no encode_prompt to take embeddings from"
         raise SettingsError(Problem("optimization.variable", got, fix="choose another variable"))
-    if settings.sampling.cache is not None:
-        got = f"got {settings.sampling.cache.name!r}, but images are what this job makes, and all their steps count"
-        raise SettingsError(Problem("sampling.cache", got, fix="remove it"))
+    for cheap in ("cache", "fast_copy"):
+        if getattr(settings.sampling, cheap) is not None:
+            got = "given, but images are what this job makes, and all their steps count"
+            raise SettingsError(Problem(f"sampling.{cheap}", got, fix="remove it"))
     if variable in settings.sampling.options:
         raise SettingsError(Problem("sampling.options", f"{variable} is what is optimised", fix="remove it here"))
 

@@ -25,8 +25,8 @@ class EvaluationSettings(Settings):
     )
     cheap_steps: bool = Field(
         False,
-        description="Whether `sampling.cache` is for the comparison too, and for what is registered, which is made so "
-        "wherever it is used. By default all steps of both are computed.",
+        description="Whether `sampling.cache` and `fast_copy` are for the comparison too, and for what is registered, "
+        "which is made so wherever it is used. By default the model itself computes every step of both.",
     )
 
 

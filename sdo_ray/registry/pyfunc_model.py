@@ -80,16 +80,19 @@ class RegisteredPipeline(PythonModel):
 
 def _images(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> Callable[..., Any]:
     """The pipeline's call, which returns images, with the recipe's cheap steps if it has any."""
-    if not recipe.get("cache"):
+    cheap = {name: recipe[name] for name in ("cache", "fast_copy") if recipe.get(name)}
+    if not cheap:
         return lambda **call: pipeline(**call).images
     try:
         from sdo_ray.rollout.preparation import runner_of
         from sdo_ray.rollout.sampling import draw
         from sdo_ray.rollout.settings import SamplingSettings
     except ImportError as error:
-        raise ImportError("the recipe of this model has a `cache`; install sdo-ray, whose steps these are") from error
-    named = {name: recipe[name] for name in ("num_inference_steps", "guidance_scale", "options", "cache")}
-    runner = runner_of(pipeline, SamplingSettings.model_validate(named))
+        raise ImportError(
+            f"the recipe of this model has {' and '.join(cheap)}; install sdo-ray, whose steps these are"
+        ) from error
+    named = {name: recipe[name] for name in ("num_inference_steps", "guidance_scale", "options")}
+    runner = runner_of(pipeline, SamplingSettings.model_validate(named | cheap))
 
     def images(generator: list[torch.Generator], output_type: str, **call: Any) -> Any:
         return draw(pipeline, call, generator, output_type, runner)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from sdo_ray.rollout.settings import Decode, SamplingSettings
 
 FILE = "recipe.json"
+CHEAP = ("cache", "fast_copy")
+"""Settings of sampling by which steps are not what the model alone computes."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,15 @@ class Recipe:
     """How latents are decoded; see `SamplingSettings`."""
     cache: dict[str, Any] | None = None
     """Which steps are not computed in full; JSON of `CacheSettings`."""
+    fast_copy: dict[str, Any] | None = None
+    """What the denoiser's steps run on; JSON of `CopySettings`."""
 
     @staticmethod
     def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:
         """The recipe of images made by a run's settings."""
         steps, guidance, options = sampling.num_inference_steps, sampling.guidance_scale, dict(sampling.options)
-        cache = None if sampling.cache is None else sampling.cache.to_dict()
-        return Recipe(steps, guidance, options, dtype, batch_size, decode=sampling.decode, cache=cache)
+        cheap = {name: made.to_dict() for name in CHEAP if (made := getattr(sampling, name)) is not None}
+        return Recipe(steps, guidance, options, dtype, batch_size, decode=sampling.decode, **cheap)
 
 
 def write_recipe(directory: Path, recipe: Recipe) -> Path:

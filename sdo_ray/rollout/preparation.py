@@ -8,7 +8,7 @@ import torch
 
 from sdo_ray.backprop import StepRunner
 from sdo_ray.backprop.denoisers import denoisers_of
-from sdo_ray.cheap_steps.choose import choose_runner
+from sdo_ray.cheap_steps.choose import choose_runner, copies_of
 from sdo_ray.rollout.settings import Decode, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, SettingsError, under
 
@@ -24,7 +24,7 @@ def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: S
 
     Args:
         pipeline: as loaded, with what is trained, on the device where it samples.
-        sampling: see its `decode` and `cache`.
+        sampling: see its `decode`, `cache` and `fast_copy`.
         samplers: see its `tf32`, `channels_last` and `compile`.
 
     Returns:
@@ -40,23 +40,24 @@ def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: S
         for part in pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    runner = runner_of(pipeline, sampling)
     if samplers.compile:
-        for denoiser in denoisers_of(pipeline).values():
+        for denoiser in (*denoisers_of(pipeline).values(), *copies_of(runner)):
             if getattr(denoiser, "_repeated_blocks", None):
                 denoiser.compile_repeated_blocks()  # type: ignore[operator]
             else:
                 denoiser.compile()
-    return runner_of(pipeline, sampling)
+    return runner
 
 
 def runner_of(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> StepRunner | None:
     """What runs the pipeline's steps without a graph, see `choose_runner`; to be called once.
 
     Raises:
-        SettingsError: the model cannot have `sampling.cache`.
+        SettingsError: the model cannot have `sampling.cache` or `sampling.fast_copy`.
     """
     with under("sampling"):
-        return choose_runner(pipeline, sampling.cache, sampling.num_inference_steps)
+        return choose_runner(pipeline, sampling.cache, sampling.fast_copy, sampling.num_inference_steps)
 
 
 def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:

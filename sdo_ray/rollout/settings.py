@@ -13,7 +13,7 @@ from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
 from rewards.terms import Combine, Mixing, RewardTerm, Smoothing, check_gradient, check_mixing, check_weight
 from sdo_ray import policy_gradient
-from sdo_ray.cheap_steps.settings import CacheSettings
+from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.settings import MAY_CHANGE, PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
@@ -56,6 +56,7 @@ class SamplingSettings(Settings):
         "overlapping tiles, which takes the least memory and shows faintly where they meet.",
     )
     cache: CacheSettings | None = Field(None, description="None: all steps are computed.")
+    fast_copy: CopySettings | None = Field(None, description="None: the denoiser itself runs all steps.")
 
     def pipeline_call(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Keyword arguments for the pipeline to draw one image a prompt."""

@@ -8,7 +8,7 @@ import torch
 
 from sdo_ray.backprop import BackpropPlan, KeptCall, differentiable_sample, make_plan, run_by, surrogate
 from sdo_ray.cheap_steps.choose import choose_runner
-from sdo_ray.cheap_steps.runner import HoldingRunner
+from sdo_ray.cheap_steps.runner import CheapRunner
 from sdo_ray.cheap_steps.settings import CacheSettings
 from tests.backprop.tiny import (
     assert_same,
@@ -44,9 +44,9 @@ def call(**more: Any) -> dict[str, Any]:
     return {"prompt": "a cat", "guidance_scale": 3.0, "num_inference_steps": N, "generator": seeded(1)} | more
 
 
-def runner_of(pipe: Any, **cache: Any) -> HoldingRunner:
-    runner = choose_runner(pipe, CacheSettings(**cache), N)
-    assert isinstance(runner, HoldingRunner)
+def runner_of(pipe: Any, **cache: Any) -> CheapRunner:
+    runner = choose_runner(pipe, CacheSettings(**cache), None, N)
+    assert isinstance(runner, CheapRunner)
     return runner
 
 
@@ -112,7 +112,7 @@ def test_order_0_is_ddim_with_fewer_steps() -> None:
 
 
 def test_guidance_in_calls_of_its_own_is_held_call_by_call() -> None:
-    runner = HoldingRunner({"unet": [""]}, lambda _: frozenset({0, 1}), order=1)
+    runner = CheapRunner({"unet": [""]}, lambda _: frozenset({0, 1}), order=1)
     with runner.sampling(4, {"unet": torch.nn.Identity()}), torch.no_grad():
         for step in range(4):
             given = [torch.tensor([1.0 + step]), torch.tensor([10.0 - step])]
@@ -130,7 +130,7 @@ def test_nothing_is_held_while_predictions_are_off() -> None:
     schedule = frozenset({0, 2, 5})
     for tolerance, expected in ((None, [0, 2, 5]), (0.5, [0, 2, 5, 6, 7])):
         computed.clear()
-        runner = HoldingRunner({"unet": [""]}, lambda _: schedule, order=1, tolerance=tolerance)
+        runner = CheapRunner({"unet": [""]}, lambda _: schedule, order=1, tolerance=tolerance)
         with runner.sampling(N, {"unet": torch.nn.Identity()}), torch.no_grad():
             for step in range(N):
                 runner(step, "unet", wild, (torch.zeros(1),), {})

@@ -63,7 +63,7 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], said: str) 
 )
 def test_a_model_that_cannot_have_it_is_refused(cache: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        choose_runner(stable_diffusion_3(), CacheSettings(**cache), 4)
+        choose_runner(stable_diffusion_3(), CacheSettings(**cache), None, 4)
 
 
 def test_what_is_held_of_a_unet() -> None:
@@ -104,7 +104,7 @@ def _convolutions(unet: torch.nn.Module) -> list[str]:
 def test_a_cache_of_diffusers_is_on(pipeline: str, cache: dict[str, Any]) -> None:
     pipe, call, _ = made(CACHES[pipeline])
     plain = pipe(**call())[0]
-    assert choose_runner(pipe, CacheSettings(**cache), 6) is None
+    assert choose_runner(pipe, CacheSettings(**cache), None, 6) is None
     assert cache_hooks(pipe.transformer)
     assert not torch.equal(pipe(**call())[0], plain)
 
@@ -112,11 +112,11 @@ def test_a_cache_of_diffusers_is_on(pipeline: str, cache: dict[str, Any]) -> Non
 def test_options_that_diffusers_does_not_have_are_refused() -> None:
     pipe, _, _ = made(CACHES["FirstBlock, Flux"])
     with pytest.raises(SettingsError, match=r"cache\.options: 'first-block' takes no limit; it takes threshold"):
-        choose_runner(pipe, CacheSettings(name="first-block", options={"limit": 1}), 6)
+        choose_runner(pipe, CacheSettings(name="first-block", options={"limit": 1}), None, 6)
     with pytest.raises(
         SettingsError, match=r"cache\.options: 'mag-cache' of a FluxTransformer2DModel cannot have them"
     ):
-        choose_runner(pipe, CacheSettings(name="mag-cache"), 6)
+        choose_runner(pipe, CacheSettings(name="mag-cache"), None, 6)
 
 
 def test_what_is_registered_is_drawn_as_its_recipe_says(tmp_path: Any) -> None:
@@ -129,5 +129,5 @@ def test_what_is_registered_is_drawn_as_its_recipe_says(tmp_path: Any) -> None:
     assert torch.equal(served, expected)
     plain = _images(pipe, vars(recipe) | {"cache": None})(generator=[seeded(1)], output_type="pt", **call)
     assert not torch.equal(plain, expected)
-    with run_by(choose_runner(pipe, sampling.cache, 6), pipe, 6):  # type: ignore[arg-type]
+    with run_by(choose_runner(pipe, sampling.cache, None, 6), pipe, 6):  # type: ignore[arg-type]
         assert torch.equal(pipe(generator=[seeded(1)], output_type="pt", **call).images, expected)

@@ -108,7 +108,7 @@ def merge(modules: Mapping[str, torch.nn.Module]) -> None:
             parent, _, own = name.rpartition(".")
             setattr(module.get_submodule(parent), own, layer.get_base_layer())
         if adapted:  # not so with a text encoder of another architecture
-            del module.peft_config
+            vars(module).pop("peft_config", None)  # not where it is one layer
             setattr(module, LOADED, False)
 
 

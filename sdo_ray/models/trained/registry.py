@@ -77,3 +77,9 @@ KINDS: Mapping[str, Kind] = {
     "full": full,
 }
 """Value of `model.train` -> its module."""
+
+
+def merge(modules: Mapping[str, torch.nn.Module]) -> None:
+    """Bring into the modules' own weights what any kind has added to them, trained or loaded."""
+    for kind in KINDS.values():
+        kind.merge(modules)

@@ -1,0 +1,128 @@
+"""A copy of a denoiser that steps without a graph run on: what is trained merged into it, in another type, quantised.
+
+The kept step runs on the denoiser itself. The copy follows the policy: before each call of the pipeline, layers whose
+trained parameters have changed are merged anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from sdo_ray.backprop.patches import attention_processors
+from sdo_ray.backprop.repeated import check_can_be_repeated
+from sdo_ray.backprop.tensors import map_floating, with_type
+from sdo_ray.cheap_steps.quantised import quantise
+from sdo_ray.cheap_steps.settings import CopySettings
+from sdo_ray.models.trained.registry import merge
+from sdo_ray.settings import Problem, SettingsError
+
+PRECISE = ("timestep", "_ids", "rotary", "sigma")
+"""Arguments that keep their type, by parts of their names: they count further than half precision can."""
+
+
+class FastCopy:
+    """Of one denoiser.
+
+    Args:
+        name: the denoiser's component name.
+        denoiser: with what is trained; it is not changed.
+        settings: what the copy is like.
+
+    Attributes:
+        module: the copy.
+        dtype: of its weights.
+
+    Raises:
+        SettingsError: the denoiser has hooks that a copy would share with it; torchao is needed and not there.
+    """
+
+    def __init__(self, name: str, denoiser: torch.nn.Module, settings: CopySettings) -> None:
+        _check_has_no_hooks(name, denoiser)
+        self._name, self._settings, self._denoiser = name, settings, denoiser
+        self._processors = attention_processors(denoiser)
+        self._dtype = next(p.dtype for p in denoiser.parameters() if p.is_floating_point())
+        self.dtype = self._dtype if settings.dtype is None else getattr(torch, settings.dtype)
+        self.module = copy.deepcopy(denoiser)
+        merge({name: self.module})
+        self.module.requires_grad_(False).to(self.dtype)
+        quantise(self.module, settings.quantize)
+        self._layers = list(_trained_layers(denoiser))
+        self._state = self._versions()
+
+    def follow(self) -> None:
+        """Merge what is trained as it is now, if it has changed."""
+        if (state := self._versions()) == self._state:
+            return
+        for path, layer in self._layers:
+            self._renew(path, layer)
+        self._state = state
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the denoiser returns, by the copy, of the denoiser's own type.
+
+        Raises:
+            TraceError: the pipeline has put other attention processors into its denoiser for its call, or calls it with
+                an object that it goes on to change.
+        """
+        fix = "leave sampling.fast_copy out"
+        check_can_be_repeated("sampling.fast_copy", self._name, (args, kwargs), self._processors, self._denoiser, fix)
+        few = map_floating(self._cast, args)
+        named = {
+            key: value if any(part in key for part in PRECISE) else map_floating(self._cast, value)
+            for key, value in kwargs.items()
+        }
+        return with_type(self.module(*few, **named), self._dtype)
+
+    def _cast(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.dtype) if x.dim() > 1 else x
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """Of the trained parameters: torch counts what is written into a tensor."""
+        return [(p.data_ptr(), p._version) for p in self._denoiser.parameters() if p.requires_grad]
+
+    def _renew(self, path: str, layer: torch.nn.Module) -> None:
+        own = self.module.get_submodule(path)
+        if next(layer.children(), None) is not None and not _is_adapted(layer):
+            for name, parameter in layer.named_parameters(recurse=False):
+                own.get_parameter(name).data.copy_(parameter.data)
+            return
+        holder = torch.nn.ModuleDict({"layer": copy.deepcopy(layer)})
+        merge({self._name: holder})
+        merged = holder["layer"].requires_grad_(False).to(self.dtype)
+        if self._settings.quantize is None:
+            own.load_state_dict(merged.state_dict())
+        else:
+            holder["layer"] = merged
+            quantise(holder, self._settings.quantize)
+            self.module.set_submodule(path, holder["layer"])
+
+
+def _trained_layers(denoiser: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The layers that have trained parameters: those with an adapter as a whole, else whatever holds one itself."""
+    inside: tuple[str, ...] = ()
+    for path, module in denoiser.named_modules():
+        if path.startswith(inside) and inside:
+            continue
+        if _is_adapted(module):
+            inside += (f"{path}.",)
+            if any(p.requires_grad for p in module.parameters()):
+                yield path, module
+        elif any(p.requires_grad for p in module.parameters(recurse=False)):
+            yield path, module
+
+
+def _is_adapted(module: torch.nn.Module) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(module, BaseTunerLayer)
+
+
+def _check_has_no_hooks(name: str, denoiser: torch.nn.Module) -> None:
+    for path, module in denoiser.named_modules():
+        if found := [kind for kind in ("forward", "_hf_hook", "_diffusers_hook") if kind in vars(module)]:
+            got = f"the {name} has {found[0]!r} on its module {path or 'itself'!r}: offloading, a cache or another hook"
+            raise SettingsError(Problem("", got, "a copy would share it", "leave the copy out, or the hook"))
