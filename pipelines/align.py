@@ -32,6 +32,7 @@ from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel
 from sdo_ray.evaluation.outcome import Outcome, write_outcome
 from sdo_ray.exit_codes import ExitCode
+from sdo_ray.media.modality import made_by
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.handing_out import hand_out
 from sdo_ray.rollout.policy_store import Policies, Publisher
@@ -70,7 +71,8 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     print(f"{run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     weights = sum(tensor.numel() for tensor in ready.initial.values())
     check_fits(settings.model, weights, settings.training, settings.trainers)
-    rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient)
+    modality = made_by(settings.model.reference)
+    rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient, modality)
     policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
     with tracked_run(given, run, ready.uri) as tracked:
         keep_reference(run, settings.model.reference)
@@ -84,7 +86,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         made = ImageConfig(settings.run.seed, settings.shown_sampling, settings.samplers)
         with Publisher(policies) as publisher:
             publisher.publish(policy.version, dump_tensors(policy.weights))
-            evaluators = rewards | start_reward_actors(settings.evaluation.evaluators)
+            evaluators = rewards | start_reward_actors(settings.evaluation.evaluators, made=modality)
             trained = PolicyModel(settings.model, policies, policy.version)
             comparison = closing_evaluation(settings.evaluation, run, trained, made, evaluators)
         learned_from = reward_provenance(rewards)

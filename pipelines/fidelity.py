@@ -29,6 +29,7 @@ from sdo_ray.fidelity.plot import plot
 from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
 from sdo_ray.fidelity.table import as_table
 from sdo_ray.fidelity.worker import Work, measure_all
+from sdo_ray.media.modality import made_by
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.prompts.schedule import schedule
@@ -72,7 +73,7 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
         return ready
     run, settings, uri = ready
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
-    rewards = start_reward_actors(settings.rewards.terms)
+    rewards = start_reward_actors(settings.rewards.terms, made=made_by(settings.model.reference))
     with tracked_run(given, run, uri) as tracked:
         keep_reference(run, settings.model.reference)
         fidelity = _measure(settings, rewards, StateFile(run, "fidelity"))

@@ -42,6 +42,7 @@ from sdo_ray.input_optimization.results import (
     write_outcome,
 )
 from sdo_ray.input_optimization.rows import batches
+from sdo_ray.media.modality import made_by
 from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.storage import RunDirectory
@@ -95,7 +96,7 @@ def optimize(settings: OptimizeSettings) -> Outcome:
         return ready
     run, settings, parts = ready.run, ready.settings, ready.parts
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
-    rewards = start_reward_actors(settings.rewards.terms)
+    rewards = start_reward_actors(settings.rewards.terms, made=made_by(settings.model.base))
     with tracked_run(given, run, ready.uri) as tracked:
         keep_reference(run, settings.model.base)
         _optimize(settings, ready.missing, ready.num_rows, parts, rewards, StateFile(run, "optimize"))

@@ -1,13 +1,13 @@
-"""Make images with a base or aligned model: `sdo sample --model MODEL [--adapter DIR] --prompt TEXT --out DIR`.
+"""Make images, videos or sounds: `sdo sample --model MODEL [--adapter DIR] --prompt TEXT --out DIR`.
 
-Plain diffusers in one process, without Ray: what this draws, so does any program that loads the same files. A model of
-MLflow's registry, such as `models:/emoji-glossy@champion`, is drawn with as it was evaluated, unless told otherwise.
+The model is a base or an aligned one. Plain diffusers in one process, without Ray: what this draws, so does any
+program that loads the same files. A model of MLflow's registry, such as `models:/emoji-glossy@champion`, is drawn with
+as it was evaluated, unless told otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sample(given: argparse.Namespace) -> list[Path]:
-    """Draw and write the images.
+    """Draw and write the samples.
 
     Args:
         given: the parsed command line.
@@ -57,6 +57,9 @@ def sample(given: argparse.Namespace) -> list[Path]:
     import torch
 
     from sdo_ray.config.calls import check_options
+    from sdo_ray.media.files import SUFFIXES, to_file
+    from sdo_ray.media.modality import modality_of, sampling_rate
+    from sdo_ray.media.picture import picture
     from sdo_ray.models.adapter_file import load_adapter
     from sdo_ray.models.load import load_pipeline
     from sdo_ray.models.tokens import what_is_cut
@@ -79,9 +82,6 @@ def sample(given: argparse.Namespace) -> list[Path]:
         raise SettingsError(Problem("--device", "got cuda, but torch sees no GPU", fix=fix))
     with at("--model"):
         pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device)
-    if "num_frames" in inspect.signature(type(pipeline).__call__).parameters:
-        got = f"{type(pipeline).__name__} makes videos"
-        raise SettingsError(Problem("--model", got, "this command draws images", "call it with plain diffusers"))
         set_decoding(pipeline, sampling.decode)
     with at("--set"):
         check_options(type(pipeline), sampling)
@@ -93,23 +93,26 @@ def sample(given: argparse.Namespace) -> list[Path]:
         if said is not None:
             print(f"sdo sample: of the prompts {said}", file=sys.stderr, flush=True)
 
-    images = []
+    samples: list[torch.Tensor] = []
     for first in range(0, len(prompts), batch_size):
         batch = prompts[first : first + batch_size]
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
-        images += draw(pipeline, sampling.pipeline_call(batch), noise, "pil", runner)
+        samples += draw(pipeline, sampling.pipeline_call(batch), noise, runner)
+    modality = modality_of(type(pipeline))
+    sheet = grid([picture(x, modality) for x in samples])
 
     out = Path(given.out).expanduser()
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        grid(images).save(out)
+        sheet.save(out)
         return [out]
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{i:03d}_{_readable(prompt)}.png" for i, prompt in enumerate(prompts)]
-    for file, image in zip(files, images, strict=True):
-        image.save(file)
-    grid(images).save(out / "sheet.png")
+    files = [out / f"{i:03d}_{_readable(prompt)}{SUFFIXES[modality]}" for i, prompt in enumerate(prompts)]
+    rate = sampling_rate(pipeline) if modality == "audio" else None
+    for file, x in zip(files, samples, strict=True):
+        file.write_bytes(to_file(x, modality, rate))
+    sheet.save(out / "sheet.png")
     return [*files, out / "sheet.png"]
 
 
@@ -133,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         required=True,
         metavar="DIR_OR_PNG",
-        help="directory for one PNG a prompt and a contact sheet; or a .png file for the sheet alone, "
+        help="directory for one PNG (of a video an animated WebP, of a sound a WAV) a prompt and a contact sheet; or a "
+        ".png file for the sheet alone, "
         "which for one prompt is the image",
     )
     add(

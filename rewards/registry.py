@@ -37,8 +37,9 @@ class Reward(Protocol):
     differentiable: bool
     """Class attribute: whether the scores have a gradient with respect to the images."""
 
-    def __call__(self, images: "Tensor", prompts: list[str]) -> "Tensor":
-        """Scores, float32 [B], higher is better, of images, float32 [B, 3, H, W] in [0, 1], each for its own prompt."""
+    def __call__(self, images: "Tensor", prompts: list[str], /) -> "Tensor":
+        """Scores, float32 [B], higher is better, of images, float32 [B, 3, H, W] in [0, 1], or of what else it
+        judges (see `rewards.modality`), each for its own prompt."""
         ...
 
 

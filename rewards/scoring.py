@@ -1,19 +1,19 @@
-"""Scores of images and their gradients, one image at a time in one backward."""
+"""Scores of samples and their gradients, one sample at a time in one backward.
+
+Samples are images [B, 3, H, W], or what else the reward judges, see `rewards.modality`; they are called images here.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from rewards.modality import fits, named
 from rewards.registry import Reward
 
 
 class RewardMistake(ValueError):
     """A reward that does not do what a reward has to: it would not the next time either."""
-
-
-SHAPES = {"image": ("B", "3", "H", "W"), "audio": ("B", "C", "T")}
-"""What rewards judge, by their `modality`."""
 
 
 def score(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
@@ -28,8 +28,8 @@ def score(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
         Scores, float32 [B], on the images' device.
 
     Raises:
-        ValueError: images or prompts of another shape.
-        RewardMistake: it returned something other than a tensor [B].
+        ValueError: another number of prompts.
+        RewardMistake: it judges samples of another shape, or returned something other than a tensor [B].
     """
     with torch.no_grad():
         return _scores(reward, _inputs(reward, images, prompts), prompts).to(images.device)
@@ -80,12 +80,12 @@ def gradient_of_changed(
 def _inputs(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
     """A detached float32 copy of the images on the reward's device."""
     modality = getattr(reward, "modality", "image")
-    if images.ndim != len(SHAPES[modality]) or (modality == "image" and images.shape[1] != 3):
-        raise ValueError(f"{modality}s must be [{', '.join(SHAPES[modality])}], got {list(images.shape)}")
-    if len(prompts) != len(images):
-        raise ValueError(
-            f"each {modality} needs its own prompt: got {len(images)} {modality}s and {len(prompts)} prompts"
+    if not fits(tuple(images.shape), modality):
+        raise RewardMistake(
+            f"reward {type(reward).__name__} judges {named(modality)}, and was given {list(images.shape)}"
         )
+    if len(prompts) != len(images):
+        raise ValueError(f"each sample needs its own prompt: got {len(images)} samples and {len(prompts)} prompts")
     return images.detach().to(getattr(reward, "device", images.device), torch.float32, copy=True)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from ray.util.metrics import Histogram
 
+from rewards.frames import Frames, OfFrames
 from rewards.half import to_half
 from rewards.provenance import provenance
 from rewards.registry import create, reward_class
@@ -35,6 +36,7 @@ class RewardActor:
         num_threads: torch threads of this process; a worker would otherwise take every core of the machine it shares.
         device: where the reward computes, given to it as its option `device` if it has one.
         smoothing: of its gradients; None: plain ones.
+        frames: of the videos that it judges, a reward of images; None: it judges what it says.
 
     Raises:
         RewardError: a reward or an option that cannot be.
@@ -47,6 +49,7 @@ class RewardActor:
         num_threads: int,
         device: str,
         smoothing: Smoothing | None = None,
+        frames: Frames | None = None,
     ) -> None:
         import torch
 
@@ -57,6 +60,7 @@ class RewardActor:
         self._spec = inspect_spec(reward_class(name))
         placement = {"device": device} if "device" in self._spec.options else {}
         self._reward = create(name, **{**placement, **options})
+        self._judge = self._reward if frames is None else OfFrames(self._reward, frames)
         self._latency = Histogram(
             "sdo_reward_seconds", "Seconds to score a batch, gradients included.", list(LATENCIES), ("reward",)
         ).set_default_tags({"reward": name})
@@ -67,18 +71,18 @@ class RewardActor:
         """Scores of a batch.
 
         Args:
-            images: float16 or float32 [B, 3, H, W] in [0, 1]. An array, because Ray hands arrays over without a copy
-                on one node. float16 halves what travels and is finer than the 8 bits of an image file.
+            images: samples, float16 or float32 [B, ...] of the shape that it judges. An array, because Ray hands arrays
+                over without a copy on one node. float16 halves what travels and is finer than an image file's 8 bits.
             prompts: B prompts.
-            want_gradient: whether to compute d score_b / d image_b.
+            want_gradient: whether to compute d score_b / d sample_b.
             seeds: B numbers, each of which fixes what is drawn for its image; needed for a smoothed gradient.
 
         Returns:
-            Scores, float32 [B]; gradients, float32 [B, 3, H, W] (float16 would lose small ones), or None if not
+            Scores, float32 [B]; gradients, float32 [B, ...] (float16 would lose small ones), or None if not
             wanted or a black box; seconds it took.
 
         Raises:
-            ValueError: images or prompts of another shape.
+            ValueError: samples or prompts of another shape.
         """
         import torch
 
@@ -88,11 +92,11 @@ class RewardActor:
         start = time.perf_counter()
         pixels = torch.tensor(images)  # a copy: what Ray hands over is read-only
         if not want_gradient:
-            scores, gradient = score(self._reward, pixels, prompts), None
+            scores, gradient = score(self._judge, pixels, prompts), None
         elif self._smoothing is None:
-            scores, gradient = score_with_gradient(self._reward, pixels, prompts)
+            scores, gradient = score_with_gradient(self._judge, pixels, prompts)
         else:
-            scores, gradient = score_with_smoothed_gradient(self._reward, pixels, prompts, self._smoothing, seeds)
+            scores, gradient = score_with_smoothed_gradient(self._judge, pixels, prompts, self._smoothing, seeds)
         seconds = time.perf_counter() - start
         self._latency.observe(seconds)
         return scores.numpy(), None if gradient is None else gradient.numpy(), seconds

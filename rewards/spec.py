@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rewards.modality import SHAPES, Modality
+
 ATTRIBUTES: Mapping[str, type] = {
     "differentiable": bool,
     "heldout": bool,
@@ -57,8 +59,8 @@ class RewardSpec:
     batchwise: bool = False
     """Whether a sample's score depends on the others of its batch; learned from is the sum of a batch's scores."""
 
-    modality: str = "image"
-    """What it judges: "image" [B, 3, H, W] or "audio" [B, C, T]."""
+    modality: Modality = "image"
+    """What it judges: "image" [B, 3, H, W], "video" [B, F, 3, H, W], "audio" [B, C, T] or "any" [B, ...]."""
 
     packages: Path | None = None
     """Requirements file with the packages that it needs beyond this package's own, as `runtime_env: {pip: FILE}` takes
@@ -88,11 +90,16 @@ def make_spec(
         packages_from: the file of the class whose attribute `packages` is, None if there is none.
 
     Raises:
-        TypeError: an attribute has another type than it must have; `differentiable` is missing.
+        TypeError: an attribute has another type than it must have; `differentiable` is missing; there is no such
+            `modality`.
     """
     for name, value in attributes.items():
         if not isinstance(value, ATTRIBUTES[name]):
             raise TypeError(f"class attribute `{name}` must be {ATTRIBUTES[name].__name__}, got {value!r}")
+    if attributes.get("modality", "image") not in SHAPES:
+        raise TypeError(
+            f"class attribute `modality` must be one of {', '.join(SHAPES)}, got {attributes['modality']!r}"
+        )
     given = dict(attributes)
     if packages_from is not None:
         given["packages"] = Path(packages_from).parent / given["packages"]

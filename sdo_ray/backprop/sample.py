@@ -70,7 +70,7 @@ def differentiable_sample(
         pipeline_call["output_type"] = output_type
     with trace(pipeline, plan, output_hook, shifts, elsewhere, runner, decode_again, stochastic) as state:
         try:
-            images = _stacked(pipeline(**pipeline_call)[0])
+            images = stacked(pipeline(**pipeline_call)[0])
         except RuntimeError as error:
             if "Can't call numpy() on Tensor that requires grad" not in str(error):
                 raise
@@ -95,12 +95,12 @@ def differentiable_sample(
     return images
 
 
-def _stacked(output: Any) -> torch.Tensor | None:
+def stacked(output: Any) -> torch.Tensor | None:
     """What a pipeline returned, as one tensor; None if it is none. Some return lists, one entry for each prompt."""
     if isinstance(output, torch.Tensor):
         return output
     if isinstance(output, list | tuple) and output:
-        entries = [entry for entry in map(_stacked, output) if entry is not None]
+        entries = [entry for entry in map(stacked, output) if entry is not None]
         if len(entries) == len(output) and len({entry.shape for entry in entries}) == 1:
             return torch.stack(entries)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import asks_others, check_estimator, check_model, samples_per_prompt
+from sdo_ray.config.calls import asks_others, check_estimator, check_model, made_if_known, samples_per_prompt
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
@@ -206,11 +206,12 @@ def _check_backward(settings: AlignSettings) -> None:
 def _check_rewards(settings: AlignSettings) -> None:
     terms, evaluators = settings.rewards.terms, settings.evaluation.evaluators
     named = {evaluator.name for evaluator in evaluators}
+    made = made_if_known(settings.model.reference)
     with Problems() as problems:
         with problems.of("rewards.terms"):
-            check_rewards(terms)
+            check_rewards(terms, made=made)
         with problems.of("evaluation.evaluators"):
-            check_rewards(evaluators)
+            check_rewards(evaluators, made=made)
         if not problems:
             with problems.of("rewards.terms"):
                 check_learned(terms, settings.plan.is_policy_gradient)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from rewards.modality import Modality
 from sdo_ray.backprop import (
     BackpropPlan,
     PlanError,
@@ -15,6 +16,7 @@ from sdo_ray.backprop import (
     solver_weights,
 )
 from sdo_ray.backprop.transitions import transitions
+from sdo_ray.media.modality import made_by
 from sdo_ray.models.files import check_files
 from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
 from sdo_ray.policy_gradient import PolicyPlan, check_policy_plan, policy_option_names
@@ -42,6 +44,14 @@ def check_pipeline(base: str) -> type[DiffusionPipeline]:
         got = f"{base!r} is a {kind.__name__}, which cannot be called with {', '.join(sorted(missing))}"
         raise SettingsError(Problem("base", got, fix="choose a text-to-image pipeline"))
     return kind
+
+
+def made_if_known(base: str) -> Modality:
+    """What a base model makes; "any" of one that cannot be read, which the check of the model says."""
+    try:
+        return made_by(base)
+    except SettingsError:
+        return "any"
 
 
 def check_options(pipeline: type[DiffusionPipeline], sampling: SamplingSettings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_estimator, check_model
+from sdo_ray.config.calls import check_estimator, check_model, made_if_known
 from sdo_ray.config.rewards import check_learned, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.fidelity.settings import FidelitySettings
@@ -88,7 +88,7 @@ def _check_plans(settings: FidelityRunSettings) -> None:
 def _check_rewards(settings: FidelityRunSettings) -> None:
     terms = settings.rewards.terms
     with under("rewards.terms"):
-        check_rewards(terms)
+        check_rewards(terms, made=made_if_known(settings.model.reference))
         check_learned(terms)
 
 

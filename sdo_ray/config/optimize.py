@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_estimator, check_model
+from sdo_ray.config.calls import check_estimator, check_model, made_if_known
 from sdo_ray.config.rewards import check_learned, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.input_optimization.records import OptimizerConfig
@@ -136,5 +136,6 @@ def _reaches_latents(plan: BackpropPlan) -> bool:
 def _check_rewards(settings: OptimizeSettings) -> None:
     texts, terms = settings.texts(), settings.rewards.terms
     with under("rewards.terms"):
-        check_rewards(terms, [texts[term.text or settings.rows.column] for term in terms])
+        given = [texts[term.text or settings.rows.column] for term in terms]
+        check_rewards(terms, given, made_if_known(settings.model.base))
         check_learned(terms)

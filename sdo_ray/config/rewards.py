@@ -7,18 +7,22 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from rewards.modality import Modality
 from rewards.registry import RewardError, available, spec_of
 from rewards.terms import check_terms
 from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
 
 
-def check_rewards(rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequence[str]] = ()) -> None:
+def check_rewards(
+    rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequence[str]] = (), made: Modality = "any"
+) -> None:
     """Refuse rewards or options that there are not, or that cannot be used so, see `RewardActorSettings.check`.
 
     Args:
         rewards: as they were named.
         prompts: what each will be given, where that is known.
+        made: what the model makes, see `RewardActorSettings.check_modality`.
 
     Raises:
         SettingsError: problems of their positions in the list.
@@ -27,6 +31,8 @@ def check_rewards(rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequ
         for number, reward in enumerate(rewards):
             try:
                 reward.check(prompts[number] if prompts else ())
+                if (spec := spec_of(reward.name, reward.runtime_env)) is not None:
+                    reward.check_modality(spec, made)
             except RewardError as error:
                 problems.add(Problem(error.field, error.got, error.legal, error.fix).under(str(number)))
             except ValueError as error:

@@ -62,7 +62,9 @@ class DryRewards:
         if reward.runtime_env or reward.num_gpus:
             return torch.zeros(len(images)), torch.randn_like(images) if learned else None
         try:
-            actor = RewardActor(import_path(reward.name), reward.options, 1, "cpu", reward.smoothing)
+            actor = RewardActor(
+                import_path(reward.name), reward.options, 1, "cpu", reward.smoothing, reward.seen_frames
+            )
             seen = interpolate(images, self._size) if len(self._size) == 2 and images.ndim == 4 else images
             scores, gradient, _ = actor.score(seen.numpy(), list(prompts), learned, seeds)
         except Exception as error:
@@ -70,4 +72,5 @@ class DryRewards:
             raise SettingsError(problem(setting, got, error)) from None
         if gradient is None:
             return torch.from_numpy(scores), None
-        return torch.from_numpy(scores), interpolate(torch.from_numpy(gradient), images.shape[-2:])
+        v = torch.from_numpy(gradient)
+        return torch.from_numpy(scores), v if v.shape == images.shape else interpolate(v, images.shape[-2:])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sdo_ray.evaluation.images import open_image
+from sdo_ray.media.picture import open_image
 
 
 def before_after(
@@ -25,23 +25,26 @@ def before_after(
         before: the images' files.
         after: as many.
         count: pairs shown.
-        columns: pairs in a row.
-        cell: pixels of one image's side.
+        columns: pairs in a row, of square images; as many fewer as they are wide.
+        cell: pixels of one image's height.
     """
     pairs = list(zip(captions, before, after, strict=True))[:count]
     margin, caption, left = 6, 20, 64
     height = 2 * cell + caption + 2 * margin
+    first = open_image(pairs[0][1])
+    width = max(cell, round(cell * first.width / first.height))
+    columns = max(1, columns * cell // width)
     lines = -(-len(pairs) // columns)
-    sheet = Image.new("RGB", (left + min(columns, len(pairs)) * (cell + margin), lines * height + margin), "white")
+    sheet = Image.new("RGB", (left + min(columns, len(pairs)) * (width + margin), lines * height + margin), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for i, (text, *images) in enumerate(pairs):
-        x, y = left + i % columns * (cell + margin), margin + i // columns * height
+        x, y = left + i % columns * (width + margin), margin + i // columns * height
         for j, encoded in enumerate(images):
-            image = open_image(encoded).resize((cell, cell), Image.Resampling.LANCZOS)
+            image = open_image(encoded).resize((width, cell), Image.Resampling.LANCZOS)
             sheet.paste(image, (x, y + j * cell))
             if i % columns == 0:
                 draw.text((4, y + j * cell + cell // 2 - 8), ("before", "after")[j], "black", font=font)
-        draw.text((x + 2, y + 2 * cell + 2), _fit(draw, text, cell - 4, font), "black", font=font)
+        draw.text((x + 2, y + 2 * cell + 2), _fit(draw, text, width - 4, font), "black", font=font)
     return sheet
 
 

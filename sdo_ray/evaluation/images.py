@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,14 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
-from PIL import Image
 
 from sdo_ray.backprop import StepRunner
 from sdo_ray.blocks import map_blocks
 from sdo_ray.evaluation.models import ModelSource
+from sdo_ray.evaluation.result import FILES
+from sdo_ray.media.files import to_file
+from sdo_ray.media.modality import modality_of, sampling_rate
+from sdo_ray.media.picture import picture, to_png
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw
@@ -75,10 +77,7 @@ class ImageMaker:
         seconds = (time.perf_counter() - start) / len(images)
         vectors = None if self._features is None else self._features.extract.remote(images.numpy())
         scores, _ = self._evaluators(images, columns["prompt"])
-        part: dict[str, Any] = columns | {
-            "picture": [to_png(image) for image in images],
-            "seconds": [seconds] * len(images),
-        }
+        part: dict[str, Any] = columns | _files(pipeline, images) | {"seconds": [seconds] * len(images)}
         part |= {SCORE + name: values.double().tolist() for name, values in scores.items()}
         if vectors is not None:
             part["features"] = pa.array(list(ray.get(vectors)), pa.list_(pa.float32()))
@@ -107,19 +106,28 @@ def draw_images(
     indices: Sequence[int],
     runner: StepRunner | None = None,
 ) -> torch.Tensor:
-    """Images, float32 [B, 3, H, W] in [0, 1] on the CPU; (seed, index) fixes an image's noise.
+    """Samples, float32 on the CPU; (seed, index) fixes a sample's noise.
 
     Args:
         pipeline: on any device.
         sampling: how to call it.
         seed: the run's.
-        prompts: one an image.
+        prompts: one a sample.
         indices: likewise.
         runner: how the denoiser's steps are made; by default exactly.
     """
     generators = [generator(seed, "evaluation noise", index) for index in indices]
-    images: torch.Tensor = draw(pipeline, sampling.pipeline_call(prompts), generators, runner=runner)
-    return images.float().cpu()
+    return draw(pipeline, sampling.pipeline_call(prompts), generators, runner).float().cpu()
+
+
+def _files(pipeline: DiffusionPipeline, samples: torch.Tensor) -> dict[str, list[bytes]]:
+    """`picture` and, of what is no image, `media`."""
+    modality = modality_of(type(pipeline))
+    files = {"picture": [to_png(picture(x, modality)) for x in samples]}
+    if modality != "image":
+        rate = sampling_rate(pipeline) if modality == "audio" else None
+        files["media"] = [to_file(x, modality, rate) for x in samples]
+    return files
 
 
 def image_blocks(
@@ -164,7 +172,8 @@ def make_images(
         features: a `FeatureActor`, or None for none.
 
     Yields:
-        Tables: the columns of a block, `picture` PNG bytes, `seconds` of the pipeline call for each image,
+        Tables: the columns of a block, `picture` PNG bytes that show a sample, `media` bytes of a file that plays it if
+        it is no image (see `sdo_ray.media`), `seconds` of the pipeline call for each image,
         `score.NAME` float64 of every evaluator and, if asked for, `features` list<float32>.
     """
     yield from map_blocks(
@@ -190,22 +199,8 @@ def side_by_side(parts: Sequence[pa.Table], roles: Iterable[str], questions: pa.
     for role in roles:
         own = everything.filter(pc.equal(everything["role"], role)).sort_by("index")
         assert own["index"].equals(questions["index"]), f"the images of {role} are not those that were asked for"
-        if "picture" in own.column_names:
-            columns[f"{role}.picture"] = own["picture"]
+        columns |= {f"{role}.{name}": own[name] for name in FILES if name in own.column_names}
         columns |= {
             f"{role}.{name.removeprefix(SCORE)}": own[name] for name in own.column_names if name.startswith(SCORE)
         }
     return pa.table(columns)
-
-
-def open_image(encoded: bytes) -> Image.Image:
-    """An image from the bytes of its file."""
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
-
-
-def to_png(image: torch.Tensor) -> bytes:
-    """The PNG file of an image, [3, H, W] in [0, 1]."""
-    array = (image.permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -16,8 +16,9 @@ from sdo_ray.evaluation.distances import (
     mean_pairwise_distance,
     pixel_distance,
 )
-from sdo_ray.evaluation.images import open_image, side_by_side
+from sdo_ray.evaluation.images import side_by_side
 from sdo_ray.evaluation.result import BASE
+from sdo_ray.media.picture import open_image
 
 DIVERSITY, DISTANCE, PIXELS = "diversity", "distance_from_base", "pixel_distance_from_base"
 """Metrics of images that are no rewards: mean pairwise feature distance of a prompt's images; feature distance and

@@ -10,6 +10,7 @@ import pyarrow.parquet
 from pyarrow import fs
 
 from sdo_ray.evaluation.images import image_blocks
+from sdo_ray.evaluation.result import FILES
 from sdo_ray.storage import RunDirectory
 
 DIRECTORY = "parts"
@@ -41,7 +42,7 @@ class Parts:
         return [self._read(file, columns) for file in self._files()]
 
     def pictures(self, roles: Sequence[str], questions: pa.Table) -> Iterator[pa.Table]:
-        """The images' files, `ROLE.picture`, of some rows of `questions` after others': all at once are gigabytes.
+        """The `FILES`, such as `ROLE.picture`, of some rows of `questions` after others': all at once are gigabytes.
 
         Args:
             roles: the models; every index of each is there.
@@ -57,9 +58,11 @@ class Parts:
             columns = {}
             for role in roles:
                 files = dict.fromkeys(places[role, index] for index in some)
-                found = pa.concat_tables([self._read(file, ["index", "picture"]) for file in files])
-                pictures = dict(zip(found["index"].to_pylist(), found["picture"].to_pylist(), strict=True))
-                columns[f"{role}.picture"] = [pictures[index] for index in some]
+                kinds = [name for name in FILES if name in self._schema(next(iter(files))).names]
+                found = pa.concat_tables([self._read(file, ["index", *kinds]) for file in files])
+                for kind in kinds:
+                    given = dict(zip(found["index"].to_pylist(), found[kind].to_pylist(), strict=True))
+                    columns[f"{role}.{kind}"] = [given[index] for index in some]
             yield pa.table(columns)
 
     def missing(self, roles: list[str], questions: pa.Table, size: int) -> list[pa.Table]:
@@ -76,7 +79,7 @@ class Parts:
     def scores(self) -> list[pa.Table]:
         """All parts that are there, without the images' files."""
         return [
-            self._read(file, [name for name in self._schema(file).names if name != "picture"]) for file in self._files()
+            self._read(file, [name for name in self._schema(file).names if name not in FILES]) for file in self._files()
         ]
 
     def remove(self) -> None:

@@ -17,6 +17,9 @@ from sdo_ray.storage import RunDirectory
 BASE, CANDIDATE, CHAMPION = "base", "candidate", "champion"
 """The roles that models play in an evaluation; there need be no champion."""
 
+FILES = ("picture", "media")
+"""Columns with files, of each role: a PNG that shows a sample and, of what is no image, a file that plays it."""
+
 IMAGES, NUMBERS = "pictures.parquet", "evaluation.json"
 """The two files."""
 
@@ -32,8 +35,8 @@ class Evaluation:
         name: of the evaluation.
         models: role -> where the model is: `zoo://NAME`, a path, a hub id, or `models:/NAME/VERSION`.
         images: one row a (prompt, noise) pair: `index` int64, `prompt` and `category` text (`category` may be null),
-            and for every role `ROLE.picture` (PNG bytes) and `ROLE.METRIC` float64. A metric of a whole prompt, such as
-            diversity, has the same value in all rows of that prompt.
+            and for every role `ROLE.picture`, of what is no image `ROLE.media` (see `FILES`), `ROLE.METRIC` float64.
+            A metric of a whole prompt, such as diversity, has the same value in all rows of that prompt.
         set_metrics: metric -> role -> value, for what only a whole set of images has (Frechet distance).
         details: anything else worth keeping; JSON. `sdo evaluate` keeps `created` (ISO time), `mlflow_run`, `sha256`
             (role -> of its files), `settings`, `provenance`, `metrics` (metric -> `about`, `trained_on`, `heldout`),
@@ -57,7 +60,7 @@ class Evaluation:
         """Names of the metrics that every image has, in the table's order."""
         prefix = f"{BASE}."
         names = (name.removeprefix(prefix) for name in self.images.column_names if name.startswith(prefix))
-        return tuple(name for name in names if name != "picture")
+        return tuple(name for name in names if name not in FILES)
 
 
 def write_evaluation(run: RunDirectory, evaluation: Evaluation, pictures: Iterable[pa.Table] | None = None) -> None:
@@ -66,7 +69,7 @@ def write_evaluation(run: RunDirectory, evaluation: Evaluation, pictures: Iterab
     Args:
         run: its directory.
         evaluation: what to keep.
-        pictures: `ROLE.picture` of some rows after others', where its own table is without.
+        pictures: the `FILES` of some rows after others', where its own table is without.
     """
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / IMAGES
@@ -124,7 +127,7 @@ def read_evaluation(run: RunDirectory, *, pictures: bool = True) -> Evaluation |
     with run.filesystem.open_input_file(f"{run.path}/{IMAGES}") as file:
         names = pyarrow.parquet.read_schema(file).names
     with run.filesystem.open_input_file(f"{run.path}/{IMAGES}") as file:
-        wanted = [name for name in names if pictures or not name.endswith(".picture")]
+        wanted = [name for name in names if pictures or name.rpartition(".")[2] not in FILES]
         images = pyarrow.parquet.read_table(file, columns=wanted)
     return Evaluation(images=images, **numbers)
 

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rewards.modality import Modality
 from sdo_ray.backprop import BackpropPlan
-from sdo_ray.evaluation.images import to_png
 from sdo_ray.input_optimization.records import OptimizedRow, OptimizerConfig, RowBatch
 from sdo_ray.input_optimization.variables import VARIABLES
+from sdo_ray.media.modality import modality_of
+from sdo_ray.media.picture import picture, to_png
 from sdo_ray.models.precision import own_precision
 from sdo_ray.rollout.objective import ImageGradients, Scores, backpropagate, reward_objective
 from sdo_ray.rollout.sampling import noise, plan_of, reward_seeds, sample
@@ -42,7 +44,7 @@ class _Row:
 
     initial: torch.Tensor
     image: torch.Tensor
-    """The best so far, [3, H, W]."""
+    """The best so far, [3, H, W] or what else the pipeline makes."""
     value: torch.Tensor
     """The variable that it came from."""
     best: float = math.nan
@@ -118,7 +120,8 @@ def optimize_batch(
                 torch.nn.utils.clip_grad_norm_([value], settings.max_grad_norm)
         adam.step()
         variable.project()
-    return [_result(batch, b, row, variable.initial[b]) for b, row in enumerate(rows)]
+    made = modality_of(type(pipeline))
+    return [_result(batch, b, row, variable.initial[b], made) for b, row in enumerate(rows)]
 
 
 def _plans(pipeline: DiffusionPipeline, batch: RowBatch, config: OptimizerConfig) -> Iterator[BackpropPlan]:
@@ -134,12 +137,12 @@ def _finite(gradient: torch.Tensor | None) -> bool:
     return gradient is not None and bool(gradient.isfinite().all())
 
 
-def _result(batch: RowBatch, b: int, row: _Row, initial: torch.Tensor) -> OptimizedRow:
+def _result(batch: RowBatch, b: int, row: _Row, initial: torch.Tensor, made: Modality) -> OptimizedRow:
     return OptimizedRow(
         row=batch.rows[b],
         texts={name: texts[b] for name, texts in batch.texts.items()},
-        initial_image=to_png(row.initial),
-        final_image=to_png(row.image),
+        initial_image=to_png(picture(row.initial, made)),
+        final_image=to_png(picture(row.image, made)),
         best_iteration=row.best_iteration,
         scores=row.scores,
         mixed=row.mixed,

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from pydantic import Field
 
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.config.loading import validated
+from sdo_ray.media.modality import modality_of
+from sdo_ray.media.picture import picture
 from sdo_ray.models.adapter_file import has_adapter_file, save_adapter
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.denoisers import find_denoisers
@@ -154,10 +157,11 @@ class Aligner:
         self.next_update = batch.update + 1
         return done.with_norm(norm)
 
-    def draw(self, prompts: Sequence[str]) -> list[Any]:
-        """Images of the policy, as the pipeline makes them; each place in the list has noise of its own."""
+    def draw(self, prompts: Sequence[str]) -> list[Image.Image]:
+        """Pictures of what the policy makes, see `sdo_ray.media.picture`; each place has noise of its own."""
         noise = [generator(self.seed, "preview noise", i) for i in range(len(prompts))]
-        return list(draw(self.pipeline, self.settings.sampling.pipeline_call(prompts), noise, "pil"))
+        samples = draw(self.pipeline, self.settings.sampling.pipeline_call(prompts), noise)
+        return [picture(x, modality_of(type(self.pipeline))) for x in samples]
 
     def base_model(self) -> AbstractContextManager[None]:
         """Within the block, the pipeline is the base model."""

@@ -84,6 +84,8 @@ def _images(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> Callable[...
     if not cheap:
         return lambda **call: pipeline(**call).images
     try:
+        from sdo_ray.media.modality import modality_of
+        from sdo_ray.media.picture import picture
         from sdo_ray.rollout.preparation import runner_of
         from sdo_ray.rollout.sampling import draw
         from sdo_ray.rollout.settings import SamplingSettings
@@ -95,7 +97,7 @@ def _images(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> Callable[...
     runner = runner_of(pipeline, SamplingSettings.model_validate(named | cheap))
 
     def images(generator: list[torch.Generator], output_type: str, **call: Any) -> Any:
-        return draw(pipeline, call, generator, output_type, runner)
+        return [picture(x, modality_of(type(pipeline))) for x in draw(pipeline, call, generator, runner)]
 
     return images
 

@@ -13,12 +13,12 @@ def grid(images: Sequence[Image.Image], columns: int | None = None, gap: int = 4
 
     Args:
         images: one or more.
-        columns: images in a row; by default the smallest square that holds all.
+        columns: images in a row; by default as many as make the sheet about square.
         gap: pixels between two.
     """
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
     width, height = images[0].size
+    columns = columns or min(len(images), math.ceil(math.sqrt(len(images) * height / width)))
+    rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
     for i, image in enumerate(images):
         sheet.paste(image.convert("RGB"), (i % columns * (width + gap), i // columns * (height + gap)))

@@ -1,12 +1,13 @@
-"""The images of a run's preview prompts on one sheet."""
+"""The samples of a run's preview prompts on one sheet."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdo_ray.backprop import StepRunner
+from sdo_ray.media.modality import modality_of
+from sdo_ray.media.picture import picture, to_png
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import SamplingSettings
@@ -29,16 +30,14 @@ def preview(
     Args:
         pipeline: with the policy to be looked at.
         sampling: how to call it.
-        prompts: one an image.
+        prompts: one a sample.
         seed: the run's.
-        batch_size: images made at once, at most.
+        batch_size: samples made at once, at most.
         runner: how the denoiser's steps are made; by default exactly.
     """
-    images: list[Any] = []
+    pictures, modality = [], modality_of(type(pipeline))
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
         generators = [generator(seed, "preview", start + i) for i in range(len(part))]
-        images += draw(pipeline, sampling.pipeline_call(part), generators, "pil", runner)
-    buffer = io.BytesIO()
-    grid(images).save(buffer, format="PNG")
-    return buffer.getvalue()
+        pictures += [picture(x, modality) for x in draw(pipeline, sampling.pipeline_call(part), generators, runner)]
+    return to_png(grid(pictures))

@@ -13,6 +13,7 @@ import ray
 import torch
 
 from rewards.half import from_half
+from rewards.modality import Modality
 from rewards.provenance import as_tags, is_noncommercial
 from rewards.registry import import_path
 from rewards.spec import RewardSpec
@@ -28,7 +29,9 @@ SAY_EVERY = 30.0
 """Seconds between lines that say which rewards are waited for."""
 
 
-def start_reward_actors(rewards: Sequence[RewardActorSettings], black_boxes: bool = False) -> dict[str, RewardHandle]:
+def start_reward_actors(
+    rewards: Sequence[RewardActorSettings], black_boxes: bool = False, made: Modality = "any"
+) -> dict[str, RewardHandle]:
     """The rewards' actors, each with its own resources and packages; returns handles by reward key.
 
     Returns once all are ready, so that a reward that cannot start, or whose environment has to say that it cannot be
@@ -37,6 +40,7 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings], black_boxes: boo
     Args:
         rewards: as they were named.
         black_boxes: whether rewards without a gradient can teach.
+        made: what the model makes, see `RewardActorSettings.check_modality`.
 
     Raises:
         SettingsError: naming each such reward.
@@ -56,6 +60,7 @@ def start_reward_actors(rewards: Sequence[RewardActorSettings], black_boxes: boo
             try:
                 spec = ray.get(starts[reward.key])
                 reward.check_role(spec)
+                reward.check_modality(spec, made)
                 if not black_boxes:
                     reward.check_gradient(spec)
             except RewardFailed as error:
@@ -120,12 +125,12 @@ class RewardClient:
         """Ask, without waiting.
 
         Args:
-            images: [B, 3, H, W] in [0, 1], float32, or float16, in which case gradients come in as many bits.
+            images: samples [B, ...], float32, or float16, in which case gradients come in as many bits.
             texts: reward key -> B texts.
             seeds: of each image, for what rewards draw; may be empty.
 
         Returns:
-            Reward key -> what waits for its scores [B], and for d score_b / d image_b or None, both float32.
+            Reward key -> what waits for its scores [B], and for d score_b / d sample_b or None, both float32.
         """
         shared = ray.put(np.ascontiguousarray(images.cpu().numpy()))
         calls = {

@@ -136,6 +136,7 @@ class _ActorReplica:
                 num_threads=max(1, int(settings.num_cpus)),
                 device="cuda" if settings.num_gpus else "cpu",
                 smoothing=settings.smoothing,
+                frames=settings.seen_frames,
             )
         )
 

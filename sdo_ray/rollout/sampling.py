@@ -4,6 +4,8 @@ plan_of   settings -> the plan of one call
 noise     run seed and rows -> the call's generators;  reward_seeds  likewise, for what rewards draw
 sample    pipeline, call, generators, plan -> Trajectory, from which `sdo_ray.rollout.objective` goes on
 draw      pipeline, call, generators -> samples without a graph
+
+Samples are images [B, 3, H, W] or videos [B, F, 3, H, W] in [0, 1], audio [B, C, T], or what else a pipeline makes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 
 from sdo_ray.backprop import (
@@ -27,7 +30,9 @@ from sdo_ray.backprop import (
     solver_weights,
 )
 from sdo_ray.backprop.denoisers import denoisers_of
+from sdo_ray.backprop.sample import stacked
 from sdo_ray.backprop.transitions import StochasticSteps
+from sdo_ray.media.modality import modality_of
 from sdo_ray.models.precision import own_precision
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
@@ -55,7 +60,7 @@ class Trajectory:
     plan: BackpropPlan
     """Which steps kept their graph."""
     samples: torch.Tensor
-    """x, [B, 3, H, W] in [0, 1] (or what else the pipeline makes): to the bit those of a plain call."""
+    """x, to the bit those of a plain call."""
     outputs: tuple[KeptOutput, ...]
     """Of the kept steps, in the order of sampling: where cotangents go in besides those of the samples."""
     calls: tuple[KeptCall, ...]
@@ -139,7 +144,7 @@ def sample(
             generator=list(generators),
             **call,
         )
-    return Trajectory(plan, samples, tuple(outputs), tuple(calls), stochastic)
+    return Trajectory(plan, _shaped(pipeline, samples), tuple(outputs), tuple(calls), stochastic)
 
 
 def _learns_at_calls(pipeline: DiffusionPipeline, plan: BackpropPlan) -> bool:
@@ -153,22 +158,34 @@ def draw(
     pipeline: DiffusionPipeline,
     call: Mapping[str, Any],
     generators: Sequence[torch.Generator],
-    output_type: str = "pt",
     runner: StepRunner | None = None,
-) -> Any:
+) -> torch.Tensor:
     """Samples of a plain call, without a graph.
 
     Args:
         pipeline: on any device.
         call: as of `sample`.
         generators: as of `sample`.
-        output_type: the pipeline's own; "pt": a tensor [B, 3, H, W] in [0, 1], "pil": a list of images.
         runner: how the denoiser's steps are made; by default exactly.
+
+    Raises:
+        TypeError: the pipeline returns something else.
     """
     with torch.no_grad(), own_precision(pipeline):
         steps = nullcontext() if runner is None else run_by(runner, pipeline, _num_steps(pipeline, call, generators))
         with steps:
-            return pipeline(generator=list(generators), output_type=output_type, **call).images
+            made = pipeline(generator=list(generators), output_type="pt", **call)[0]
+    if isinstance(made, np.ndarray):  # whatever is asked for, of some; channels are last then
+        made = torch.from_numpy(made) if made.ndim < 4 else torch.from_numpy(made).movedim(-1, -3)
+    samples = stacked(made)
+    if samples is None:
+        raise TypeError(f"{type(pipeline).__name__} returns {type(made).__name__}, not samples of one shape")
+    return _shaped(pipeline, samples)
+
+
+def _shaped(pipeline: DiffusionPipeline, samples: torch.Tensor) -> torch.Tensor:
+    """Sounds with their one channel, which some pipelines leave out."""
+    return samples[:, None] if samples.ndim == 2 and modality_of(type(pipeline)) == "audio" else samples
 
 
 def _num_steps(pipeline: DiffusionPipeline, call: Mapping[str, Any], generators: Sequence[torch.Generator]) -> int:

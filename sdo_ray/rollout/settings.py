@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rewards.frames import Combine as FramesCombined
+from rewards.frames import Frames, Take
+from rewards.modality import Modality, named
 from rewards.pulls import Normalize
 from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
@@ -109,6 +112,34 @@ class SmoothSettings(Settings):
         return self
 
 
+class FramesSettings(Settings):
+    """Applies a reward of images to videos. A text or number instead of the section is its `take`."""
+
+    take: Take = Field(
+        "all",
+        union_mode="left_to_right",
+        description="Frames that are scored: `first`, `all`, or how many evenly spaced ones.",
+    )
+    combine: FramesCombined = Field(
+        "mean", description="What is made of their scores: `mean`, or `minimum`, by which the worst frame is learned."
+    )
+
+    @property
+    def frames(self) -> Frames:
+        """What the actor is given."""
+        return Frames(self.take, self.combine)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_take(cls, given: Any) -> Any:
+        return {"take": given} if isinstance(given, str | int) else given
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.frames  # noqa: B018 - says what cannot be
+        return self
+
+
 class RewardActorSettings(Settings):
     """A reward, and the actor that computes it."""
 
@@ -148,6 +179,15 @@ class RewardActorSettings(Settings):
         3, ge=0, description="How often each actor is replaced within ten minutes."
     )
 
+    frames: FramesSettings | None = Field(
+        None, description="Of videos, for a reward that judges images; none: it is given what the model makes."
+    )
+
+    @property
+    def seen_frames(self) -> Frames | None:
+        """Which frames of a video it is given; None: it is given samples as they are."""
+        return None if self.frames is None else self.frames.frames
+
     @property
     def key(self) -> str:
         """What its actor and its scores are called."""
@@ -181,6 +221,30 @@ class RewardActorSettings(Settings):
             raise ValueError(
                 f"reward {self.name!r} scores batches as a whole, and models are compared image by image; name another"
             )
+
+    def check_modality(self, spec: RewardSpec, made: Modality) -> None:
+        """Refuse a reward that judges other samples than the model makes.
+
+        Args:
+            spec: of the reward.
+            made: what the model makes; "any": it is not known.
+
+        Raises:
+            ValueError: they do not match, or what is set for them does not.
+        """
+        if self.frames is not None and spec.modality not in ("image", "any"):
+            raise ValueError(f"reward {self.name!r} judges {named(spec.modality)}, and frames are for one of images")
+        judged: Modality = spec.modality if self.frames is None else "video"
+        if self.smoothing is not None and judged == "audio":
+            raise ValueError(f"reward {self.name!r} judges {named(judged)}, and smooth is for images and videos")
+        if "any" in (judged, made) or judged == made:
+            return
+        fix = "name another"
+        if (judged, made) == ("image", "video"):
+            fix = "give its frames, such as `frames: all`, or name another"
+        elif self.frames is not None:
+            fix = "remove its frames"
+        raise ValueError(f"reward {self.name!r} judges {named(judged)}, and the model makes {named(made)}; {fix}")
 
     def check_gradient(self, spec: RewardSpec) -> None:
         """Refuse what is to teach by a gradient, and has none; an evaluator need not.

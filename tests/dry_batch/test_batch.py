@@ -14,17 +14,10 @@ from sdo_ray.config.loading import load_settings
 from sdo_ray.dry_batch.batch import check_by_dry_batch, dry_batch
 from sdo_ray.models import small
 from sdo_ray.settings import SettingsError
-from tests.backprop.matrix.assemble import assemble
-from tests.backprop.matrix.cases import CASES
 from tests.support.runs import tiny_settings
+from tests.support.samples import saved
 
 Try = Callable[..., str | None]
-
-
-def base_of(name: str, directory: Path) -> Path:
-    """A tiny pipeline of the table, saved."""
-    assemble(f"{name}Pipeline", CASES[name].parts).save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +26,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def get(name: str) -> Path:
         if name not in made:
-            made[name] = base_of(name, tmp_path_factory.mktemp(name))
+            made[name] = saved(name, tmp_path_factory.mktemp(name))
         return made[name]
 
     return get
@@ -116,7 +109,7 @@ def test_a_call_that_ends_early(attempt: Try, bases: Callable[[str], Path]) -> N
 def test_video_for_a_reward_of_images(attempt: Try, bases: Callable[[str], Path]) -> None:
     said = refused(attempt, base=bases("Wan"))
     assert said.startswith("rewards.terms.0: reward 'tests.support.ink:Ink' failed")
-    assert "images must be [B, 3, H, W]" in said
+    assert "judges images [B, 3, H, W], and was given [2, 9, 3, 64, 64]" in said
 
 
 @pytest.mark.parametrize(
@@ -160,7 +153,7 @@ def test_one_that_kills_its_process(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_a_large_video_model(attempt: Try, bases: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small, "LARGE", -1)
-    assert "images must be [B, 3, H, W]" in refused(attempt, base=bases("Wan"))
+    assert "judges images [B, 3, H, W]" in refused(attempt, base=bases("Wan"))
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionXL", "StableDiffusion3", "Flux"])

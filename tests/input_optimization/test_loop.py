@@ -11,7 +11,6 @@ from diffusers import HeunDiscreteScheduler
 
 from rewards.scoring import score_with_gradient
 from sdo_ray.backprop import differentiable_sample, initial_latents, make_plan, sampler_plan
-from sdo_ray.evaluation.images import to_png
 from sdo_ray.input_optimization.loop import optimize_batch
 from sdo_ray.input_optimization.records import (
     OptimizedRow,
@@ -26,6 +25,7 @@ from sdo_ray.input_optimization.settings import (
     TextMixSettings,
     TextRewardSettings,
 )
+from sdo_ray.media.picture import picture, to_png
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.seeds import generator
@@ -130,7 +130,7 @@ def test_every_variable_gets_better_and_gives_its_image_again(tiny_base: Path, v
     noise = [generator(SEED, "noise", row) for row in rows]
     with torch.no_grad():
         images = pipeline(**call | given, generator=noise, output_type="pt").images
-    assert [to_png(image) for image in images] == [result.final_image for result in results]
+    assert [to_png(picture(image, "image")) for image in images] == [result.final_image for result in results]
     assert all(result.initial_image != result.final_image for result in results)
 
 

@@ -13,7 +13,7 @@ from peft import LoraConfig
 from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
-from sdo_ray.evaluation.images import open_image
+from sdo_ray.media.picture import open_image
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.registry.history import history_of_run
@@ -163,7 +163,7 @@ def test_the_adapter_loads_in_plain_diffusers(unbroken: Path, tiny_base: Path) -
     import pyarrow.parquet as pq
     from PIL import ImageChops
 
-    from sdo_ray.evaluation.images import open_image
+    from sdo_ray.media.picture import open_image
 
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
     pipeline.load_lora_weights(unbroken / "runs/tiny/adapter")

@@ -18,8 +18,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import ImageChops
 
 from pipelines.evaluate import main
-from sdo_ray.evaluation.images import open_image
 from sdo_ray.evaluation.result import read_evaluation
+from sdo_ray.media.picture import open_image
 from sdo_ray.models.trained.lora import save_lora
 from sdo_ray.seeds import generator
 from sdo_ray.storage import RunDirectory

@@ -15,10 +15,10 @@ from PIL import Image, ImageChops
 from rewards.scoring import score_with_gradient
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.optimize import OptimizeSettings
-from sdo_ray.evaluation.images import open_image
 from sdo_ray.input_optimization.loop import optimize_batch
 from sdo_ray.input_optimization.records import final_variable, results_table
 from sdo_ray.input_optimization.rows import batches
+from sdo_ray.media.picture import open_image
 from sdo_ray.models.load import load_pipeline
 from tests.support.ink import Ink
 from tests.support.runs import AlignProcess

@@ -1,5 +1,6 @@
 """`sdo sample`: the images are those of plain diffusers, and what cannot work is refused."""
 
+import wave
 from pathlib import Path
 
 import mlflow
@@ -13,10 +14,9 @@ from PIL import Image, ImageChops
 from pipelines.sample import main
 from sdo_ray.models.trained.lora import LoraSettings, save_lora
 from sdo_ray.rollout.contact_sheet import grid
-from tests.backprop.matrix.assemble import assemble
-from tests.backprop.matrix.cases import CASES
 from tests.models.adapters import LORA, trained_weights
 from tests.support.aligned import aligned
+from tests.support.samples import saved
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -155,8 +155,19 @@ def test_refuses_a_file_that_is_no_adapter(tiny_base: Path, tmp_path: Path, caps
     assert "does not fit" in capsys.readouterr().err
 
 
-def test_refuses_a_model_of_videos(tmp_path: Path, capsys) -> None:
-    assemble("WanPipeline", CASES["Wan"].parts).save_pretrained(tmp_path / "wan")
-    arguments = ["--model", str(tmp_path / "wan"), "--out", str(tmp_path / "out"), "--prompt", "a"]
-    assert main(arguments) == 2
-    assert "--model: WanPipeline makes videos; this command draws images" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "options", "suffix"),
+    [("Wan", ["num_frames=5", "height=16", "width=16"], ".webp"), ("AudioLDM", ["audio_length_in_s=4.0"], ".wav")],
+)
+def test_videos_and_sounds(tmp_path: Path, capsys, name: str, options: list[str], suffix: str) -> None:
+    model = saved(name, tmp_path / "model")
+    arguments = ["--model", str(model), "--out", str(tmp_path / "out"), "--prompt", "a", "--steps", "2"]
+    assert main([*arguments, *(part for option in options for part in ("--set", option))]) == 0
+    made, sheet = sorted((tmp_path / "out").iterdir())
+    assert [made.suffix, sheet.name] == [suffix, "sheet.png"]
+    if suffix == ".wav":
+        with wave.open(str(made)) as file:
+            assert (file.getframerate(), file.getnframes()) == (16, 64)
+    else:
+        with Image.open(made) as file:
+            assert (file.n_frames, file.size) == (5, (16, 16))  # type: ignore[attr-defined]

@@ -80,9 +80,9 @@ def test_one_bad_image_leaves_the_others_alone():
 @pytest.mark.parametrize(
     ("images", "prompts", "message"),
     [
-        (torch.rand(3, 8, 8), [""] * 3, r"must be \[B, 3, H, W\], got \[3, 8, 8\]"),
-        (torch.rand(2, 4, 8, 8), [""] * 2, r"must be \[B, 3, H, W\], got \[2, 4, 8, 8\]"),
-        (torch.rand(2, 3, 8, 8), [""], "2 images and 1 prompts"),
+        (torch.rand(3, 8, 8), [""] * 3, r"judges images \[B, 3, H, W\], and was given \[3, 8, 8\]"),
+        (torch.rand(2, 4, 8, 8), [""] * 2, r"judges images \[B, 3, H, W\], and was given \[2, 4, 8, 8\]"),
+        (torch.rand(2, 3, 8, 8), [""], "2 samples and 1 prompts"),
     ],
 )
 def test_wrong_inputs(images, prompts, message):

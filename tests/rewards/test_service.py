@@ -36,7 +36,7 @@ def test_actor(cluster, learned, pairs):
 
     found = ray.get(actor.provenance.remote())
     assert (found["name"], found["weights_hash"]) == (import_path("preference"), learned["preference"].weights_hash)
-    with pytest.raises(ray.exceptions.RayTaskError, match="2 images and 1 prompts"):
+    with pytest.raises(ray.exceptions.RayTaskError, match="2 samples and 1 prompts"):
         ray.get(actor.score.remote(images.numpy(), ["one"], True))
 
 

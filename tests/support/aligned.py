@@ -7,7 +7,8 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from sdo_ray.evaluation.images import draw_images, open_image, to_png
+from sdo_ray.evaluation.images import draw_images
+from sdo_ray.media.picture import open_image, picture, to_png
 from sdo_ray.models.export import export_model
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
@@ -62,7 +63,7 @@ def aligned(base: Path | str, directory: Path, **changes: Any) -> Aligned:
     for first in range(0, len(PROMPTS), BATCH):
         indices = range(first, min(first + BATCH, len(PROMPTS)))
         batch = draw_images(pipeline, SAMPLING, SEED, [PROMPTS[i] for i in indices], indices)
-        images += [np.asarray(open_image(to_png(image))) for image in batch]
+        images += [np.asarray(open_image(to_png(picture(image, "image")))) for image in batch]
     return Aligned(model, directory, images)
 
 

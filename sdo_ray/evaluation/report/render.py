@@ -19,7 +19,6 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from sdo_ray.evaluation.images import open_image
 from sdo_ray.evaluation.intervals import FEWEST
 from sdo_ray.evaluation.metrics import ABOUT, FRECHET_BASE, FRECHET_REFERENCE
 from sdo_ray.evaluation.report.numbers import number, signed
@@ -27,6 +26,7 @@ from sdo_ray.evaluation.report.plots import curve_plot, histogram_plot, interval
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION, Evaluation
 from sdo_ray.evaluation.settings import ReportSettings
 from sdo_ray.evaluation.summary import NO_WINNER, Line, categories_of, roles_of, summarize
+from sdo_ray.media.picture import open_image
 
 REPORT = "report.html"
 """The file."""
