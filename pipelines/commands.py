@@ -100,6 +100,12 @@ COMMANDS: dict[str, Command] = {
         own_line=True,
         kept="",
     ),
+    "compose": Command(
+        "put a base model together: adapters in its weights, another scheduler or autoencoder, learned words",
+        "pipelines.compose",
+        own_line=True,
+        kept="",
+    ),
     "submit": Command(
         "run a command as a job of a Ray cluster",
         "pipelines.submit",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from sdo_ray.export.factors import read_adapter
 from sdo_ray.export.kohya import write_kohya
 from sdo_ray.models.adapter_file import FILE, load_adapter
+from sdo_ray.models.compose import fuse_adapter
 from sdo_ray.models.denoisers import denoiser_classes, denoiser_skeletons, text_encoder_skeletons
 from sdo_ray.models.export import MODEL
 from sdo_ray.models.load import load_pipeline
@@ -73,10 +74,9 @@ def write_for_others(model: Aligned, out: Path) -> Path:
 
 def write_merged(model: Aligned, out: Path) -> Path:
     """Write a complete pipeline; returns its directory."""
-    pipeline = model.load_adapted(model.adapter)
+    pipeline = model.load_base()
+    fuse_adapter(pipeline, str(model.adapter))
     with quiet_libraries():
-        pipeline.fuse_lora(components=[name for name in pipeline.components if name in pipeline._lora_loadable_modules])
-        pipeline.unload_lora_weights()
         pipeline.save_pretrained(out / MODEL)
     return out / MODEL
 

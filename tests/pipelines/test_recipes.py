@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.export import main as export
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.policy import initial_policy
 from tests.support.recipes import MODELS, RECIPES, save_model, uses
+from tests.support.runs import AlignProcess
 
 
 def test_every_recipe_is_tried_and_says_where_it_comes_from() -> None:
@@ -29,3 +31,40 @@ def test_settings_pass_and_layers_bind(recipe: str, tmp_path: Path) -> None:
         check_align(settings)
     weights = initial_policy(settings.model, 0)
     assert sum(".lora_A." in name for name in weights) == MODELS[recipe][3]
+
+
+TINY = [
+    "model.dtype=float32",
+    "model.dtypes=null",
+    "sampling.num_inference_steps=4",
+    "rewards.terms=[{name: brightness, weight: 1.0}, {name: saturation, weight: 0.3}]",
+    "evaluation.evaluators=[{name: sharpness}]",
+    "evaluation.num_prompts=2",
+    "samplers.num_gpus=0",
+    "samplers.batch_size=2",
+    "training.updates=2",
+    "training.batch_size=4",
+    "training.learning_rate=0.01",
+    "tracking.preview_prompts=[]",
+]
+"""What makes a recipe one of a minute on a CPU, with rewards that need no weights."""
+SMALL = {
+    "sdxl": ["sampling.options={height: 32, width: 32}"],
+    "sd35-medium": ["sampling.options={height: 32, width: 32}"],
+}
+SMALL |= {"flux1-dev": ["sampling.options={height: 32, width: 32, max_sequence_length: 16}"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", SMALL)
+def test_two_updates_run_and_both_exports_load(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = save_model(recipe, tmp_path / "model")
+    where = [f"model.base={base}", f"run.storage={tmp_path}/runs"]
+    changes = [part for change in [*TINY, *SMALL[recipe], *where] for part in ("--set", change)]
+    with AlignProcess(str(RECIPES / f"{recipe}.yaml"), *changes) as process:
+        assert "update 2 of 2" in process.finish()
+    assert export([f"{tmp_path}/runs/{recipe}", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    for form in ("diffusers", "kohya"):
+        [line] = [line for line in said.splitlines() if line.startswith(form)]
+        assert ("grey levels of 255" in line) or (recipe == "sd35-medium" and "not drawn with" in line)
