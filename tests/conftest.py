@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.backprop.tiny import stable_diffusion
+from tests.support.installed import installed, wheel  # noqa: F401
 
 
 def pytest_configure() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.wheel.conftest import PACKAGES, REPOSITORY, Call
+from tests.support.installed import PACKAGES, REPOSITORY
+from tests.wheel.conftest import Call
 
 SETTINGS = """
 run: {name: brighter}
