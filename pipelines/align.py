@@ -41,6 +41,7 @@ from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.reward_pool import RewardHandle, pools
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.rollout.watch import Watch
+from sdo_ray.run_page import PAGE, RunPage
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
@@ -135,12 +136,20 @@ def _train(
             watch=watch,
         )
 
-    print(f"{len(prompts)} prompts; update {progress(run)[0] + 1} of {training.updates} comes next", flush=True)
+    made, reports = progress(run)
+    print(
+        f"{len(prompts)} prompts; update {made + 1} of {training.updates} comes next; {run.place(PAGE)} shows all",
+        flush=True,
+    )
     look = look_at([*pools(rewards), watch.actor])
-    with RunGauges(run.name, training.updates) as gauges, Heartbeat(look) as heartbeat:
+    with (
+        RunGauges(run.name, training.updates) as gauges,
+        Heartbeat(look) as heartbeat,
+        RunPage(run, training.updates, reports) as page,
+    ):
         health = Health(training.max_idle_updates, training.max_skipped_share)
         shown: list[Observer] = [Progress(training.updates), StateLog(training.updates, StateFile(run, "align"))]
-        everyone: list[Observer] = [*observers, gauges, *shown, health, heartbeat]
+        everyone: list[Observer] = [*observers, gauges, *shown, page, health, heartbeat]
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
         for report in train(worker, stream):
@@ -148,6 +157,7 @@ def _train(
                 case Abort(cause):
                     raise RunGivenUp(cause)
                 case (Stop() | RollBack()) as decision if ending is None:
+                    page.note(report.update + 1, f"it was decided to end here: {decision.reason}")
                     channel.end(ending := decision, report.update + 1)
     if ending is not None:
         end_training(run, ending)

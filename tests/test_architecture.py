@@ -17,7 +17,7 @@ FLOORS = (
     {"dry_batch", "notebook"},
     {"config", "doctor"},
     {"promotion"},
-    {"registry", "input_optimization", "export"},
+    {"registry", "input_optimization", "run_page", "export"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
     {"cheap_steps", "media"},

@@ -6,12 +6,8 @@ but its own, known by their hashes, and nothing be fetched: a prompt is text wha
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -21,6 +17,7 @@ from markupsafe import Markup
 
 from sdo_ray.evaluation.intervals import FEWEST
 from sdo_ray.evaluation.metrics import ABOUT, FRECHET_BASE, FRECHET_REFERENCE
+from sdo_ray.evaluation.report.embedding import data_uri, packaged, policy_hash
 from sdo_ray.evaluation.report.numbers import number, signed
 from sdo_ray.evaluation.report.plots import curve_plot, histogram_plot, interval_plot
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION, Evaluation
@@ -37,7 +34,7 @@ MAX_POINTS = 1000
 
 def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
     """The page as HTML."""
-    parts = {name: _file(name) for name in ("page.html", "page.css", "page.js")}
+    parts = {name: packaged(name) for name in ("page.html", "page.css", "page.js")}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "signed": signed}
     page = environment.from_string(parts["page.html"])
@@ -45,8 +42,8 @@ def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
     return page.render(
         css=Markup(parts["page.css"]),
         js=Markup(parts["page.js"]),
-        css_hash=_hash(parts["page.css"]),
-        js_hash=_hash(parts["page.js"]),
+        css_hash=policy_hash(parts["page.css"]),
+        js_hash=policy_hash(parts["page.js"]),
         evaluation=evaluation,
         details=evaluation.details,
         roles=roles,
@@ -68,15 +65,6 @@ def render_report(evaluation: Evaluation, settings: ReportSettings) -> str:
         num_points=min(MAX_POINTS, len(set(evaluation.images["prompt"].to_pylist()))),
         settings=yaml.safe_dump(evaluation.details.get("settings", {}), sort_keys=False, allow_unicode=True),
     )
-
-
-def _file(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """As a content security policy names an inline script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _told(evaluation: Evaluation, metric: str) -> dict[str, Any]:
@@ -167,19 +155,10 @@ def _cards(evaluation: Evaluation, shown: int, size: int) -> list[dict[str, Any]
             "index": row["index"],
             "prompt": row["prompt"],
             "category": row["category"],
-            "images": {role: _data_uri(row[f"{role}.picture"], size) for role in roles},
+            "images": {role: data_uri(row[f"{role}.picture"], size) for role in roles},
         }
         for row in evaluation.images.slice(0, shown).to_pylist()
     ]
-
-
-def _data_uri(encoded: bytes, size: int) -> str:
-    """The image as WebP with no side longer than `size`; small ones without loss."""
-    image = open_image(encoded)
-    image.thumbnail((size, size))
-    buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=85, method=6, lossless=max(image.size) <= 96)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _data(evaluation: Evaluation, shown: int) -> dict[str, Any]:
