@@ -166,6 +166,7 @@ def test_an_experiment_of_another_user_is_refused_before_work_starts(
     check_tracked(authenticated.uri, "carls", directory)
 
 
+@pytest.mark.slow
 def test_user_and_password(authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without them, with wrong ones and with the right ones; none is ever printed or kept."""
     for name, value in authenticated.environment.items():

@@ -66,6 +66,7 @@ def test_a_batch_that_kills_hangs_or_raises_and_others_that_do_not(cluster: None
     assert ray.get(pool.news.remote()) == []
 
 
+@pytest.mark.slow
 def test_rewards_that_do_not_start_are_named_all_at_once(cluster: None) -> None:
     class Named(RewardSettings):
         """One reward under several names."""
