@@ -42,10 +42,31 @@ _FORMATS = (
             r"(?P<keep>[?&](?:access_key|secret_key|session_token|password|token|sig|X-Amz-Signature)=)[^\s&#]+", re.I
         ),
     ),
-    ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|$)")),
+    (
+        "a private key",
+        re.compile(
+            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----[\s\S]*?(-----END [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|$)"
+            r"|PuTTY-User-Key-File-\d[\s\S]*"
+        ),
+    ),
     (
         "a password in a list of parameters",
         re.compile(r"(?P<keep>\b(?:password|passwd|pwd|AccountKey|SharedAccess(?:Key|Signature))\s*=)[^\s;&,]+", re.I),
+    ),
+    (
+        "a key or token by its name",
+        re.compile(
+            r"(?P<keep>\b[\w.-]*(?:secret|token|passw(?:or)?d|pwd|(?:api|access|auth|account)[_-]?key"
+            r"|(?:aws|ibm|iam|cloud|cos|softlayer|sl|cloudant)[_-]?(?:api)?[_-]?key)(?:[_-]?(?:key|id|value))?[\"']?\s*(?::=|=>|[=:])\s*[\"']?)"
+            r"(?=[^\s\"'/]*\d)[\w+/=-]{20,}",
+            re.I,
+        ),
+    ),
+    (
+        "a webhook",
+        re.compile(
+            r"(?P<keep>https://hooks\.slack\.com/services/|https?://api\.softlayer\.com/soap/v3(?:\.1)?/)[\w/]+", re.I
+        ),
     ),
     (
         "an authorization header",
@@ -54,13 +75,15 @@ _FORMATS = (
     (
         "an access token",
         # As their issuers document them: Hugging Face, GitHub, GitLab, AWS, Google, OpenAI and Anthropic, npm, PyPI,
-        # Slack, Stripe, SendGrid, DigitalOcean, Replicate, age; JSON web tokens.
+        # Slack, Stripe, SendGrid, DigitalOcean, Replicate, age, Artifactory, Discord, Mailchimp, Square, Telegram,
+        # Twilio; JSON web tokens.
         re.compile(
-            r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|gl(pat|dt|rt|cbt|ptt)-[\w-]{20,}"
-            r"|(AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,}|sk-(?=\S*\d)[\w-]{20,}|npm_[A-Za-z0-9]{36}"
+            r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|gl(pat|dt|ft|rt|cbt|ptt|imt|soat|oas|agent)-[\w-]{20,}"
+            r"|GR1348941[\w-]{20,}|(A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,}|sk-(?=\S*\d)[\w-]{20,}|npm_[A-Za-z0-9]{36}"
             r"|pypi-[\w-]{40,}|xox[abprse]-[\w-]{10,}|xapp-[\w-]{10,}|[sr]k_(live|test)_[A-Za-z0-9]{16,}"
             r"|SG\.[\w-]{16,}\.[\w-]{16,}|do[opr]_v1_[0-9a-f]{64}|r8_[A-Za-z0-9]{30,}|AGE-SECRET-KEY-1[0-9A-Z]{50,}"
-            r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"
+            r"|AKC[A-Za-z0-9]{60,}|AP[0-9A-F][A-Za-z0-9]{30,}|[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27}|[0-9a-z]{32}-us\d{1,2}"
+            r"|sq0csp-[\w-]{43}|\d{8,10}:[\w-]{35}|(AC|SK)[0-9a-f]{32}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"
         ),
     ),
 )

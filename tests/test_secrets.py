@@ -101,6 +101,8 @@ def test_names_of_secrets(name: str) -> None:
         ("prompt", "Basic internationalization, bearer of internationalization"),
         ("prompt", "risk-averse-investment-strategies-for-everybody, a password, a key"),
         ("key", "value"),
+        ("tag", "tokenizer_sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+        ("text", "SKETCH of a NASA ACADEMY in APRIL, 1200:1600, MONDAY.morning.sun"),
         ("author", "Ann"),
         ("compass", "north"),
         ("HF_TOKEN_PATH", "/run/secrets/hf"),
