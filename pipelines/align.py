@@ -19,6 +19,7 @@ import ray.data
 import torch
 
 from pipelines.align_check import check
+from pipelines.bar import bar
 from pipelines.heartbeat import Heartbeat, look_at
 from pipelines.job import run_job
 from pipelines.progress import Progress, StateLog
@@ -146,9 +147,10 @@ def _train(
         RunGauges(run.name, training.updates) as gauges,
         Heartbeat(look) as heartbeat,
         RunPage(run, training.updates, reports) as page,
+        bar(training.updates, "updates") as move,
     ):
         health = Health(training.max_idle_updates, training.max_skipped_share)
-        shown: list[Observer] = [Progress(training.updates), StateLog(training.updates, StateFile(run, "align"))]
+        shown: list[Observer] = [Progress(training.updates, move), StateLog(training.updates, StateFile(run, "align"))]
         everyone: list[Observer] = [*observers, gauges, *shown, page, health, heartbeat]
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))

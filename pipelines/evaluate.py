@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.bar import bar
 from pipelines.job import run_job
 from pipelines.progress import clock
 from pipelines.run import check_run, known_outcome, tracked_run
@@ -130,12 +131,14 @@ def _make_missing(
         config = ImageConfig(settings.run.seed, settings.sampling, settings.samplers)
         sources = {name: role.source for name, role in roles.items()}
         arrivals: list[tuple[float, int]] = []
-        for part in make_images(blocks, config, sources, rewards, features):
-            parts.add(part)
-            done += len(part)
-            arrivals.append((time.monotonic(), done))
-            state.write(done, total, "images")
-            print(f"images {done}/{total}  {part['role'][0]}  left {_left(arrivals, total)}", flush=True)
+        with bar(total, "images") as move:
+            for part in make_images(blocks, config, sources, rewards, features):
+                parts.add(part)
+                done += len(part)
+                arrivals.append((time.monotonic(), done))
+                state.write(done, total, "images")
+                print(f"images {done}/{total}  {part['role'][0]}  left {_left(arrivals, total)}", flush=True)
+                move(done)
 
 
 def _left(arrivals: Sequence[tuple[float, int]], total: int) -> str:

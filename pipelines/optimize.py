@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.bar import bar
 from pipelines.job import run_job
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
@@ -118,12 +119,14 @@ def _optimize(
     if not missing:
         return
     print(f"{num_rows} rows, {done} done; {settings.optimization.iterations} iterations each", flush=True)
-    for part in optimize_rows(missing, settings.optimizer_config(), rewards):
-        parts.add(part)
-        done += len(part)
-        state.write(done, num_rows, "rows")
-        moved = "  ".join(f"{change.reward} {change.before:.3g} -> {change.after:.3g}" for change in changes(part))
-        print(f"rows {done}/{num_rows}  {moved}", flush=True)
+    with bar(num_rows, "rows") as move:
+        for part in optimize_rows(missing, settings.optimizer_config(), rewards):
+            parts.add(part)
+            done += len(part)
+            state.write(done, num_rows, "rows")
+            moved = "  ".join(f"{change.reward} {change.before:.3g} -> {change.after:.3g}" for change in changes(part))
+            print(f"rows {done}/{num_rows}  {moved}", flush=True)
+            move(done)
 
 
 def _finish(

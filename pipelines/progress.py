@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
+from pipelines.bar import Move
 from sdo_ray.driver.state import StateFile
 from sdo_ray.training.decisions import Continue, Decision
 from sdo_ray.training.group_watch import in_words
@@ -16,10 +17,11 @@ class Progress:
 
     Args:
         updates: of the whole run.
+        move: is told how many are made.
     """
 
-    def __init__(self, updates: int) -> None:
-        self._updates = updates
+    def __init__(self, updates: int, move: Move = lambda _: None) -> None:
+        self._updates, self._move = updates, move
         self._seconds: list[float] = []
         self._first: float | None = None
         self._last = time.monotonic()
@@ -27,6 +29,7 @@ class Progress:
     def observe(self, report: UpdateReport) -> Decision:
         """Print a line; see `Observer`."""
         print(self.line(report), flush=True)
+        self._move(report.update + 1)
         return Continue()
 
     def line(self, report: UpdateReport) -> str:

@@ -202,6 +202,16 @@ def test_a_pod_has_the_secrets_of_its_part_alone() -> None:
     assert seen["submitter"] == set()
 
 
+def test_a_drain_waits_for_what_holds_a_run_together() -> None:
+    budget = find(build("run"), "PodDisruptionBudget")["spec"]
+    (selector,) = budget["selector"]["matchExpressions"]
+    groups = {group["groupName"] for group in kuberay.cluster_of(find(build("run"), "RayJob"))["workerGroupSpecs"]}
+    assert budget["maxUnavailable"] == 0
+    # KubeRay labels pods with their group; the head's is called so.
+    assert set(selector["values"]) == {"headgroup", "trainers"}
+    assert set(selector["values"]) - {"headgroup"} <= groups
+
+
 def test_names_are_found_wherever_dns_is() -> None:
     policies = [resource for resource in build("run") if resource["kind"] == "NetworkPolicy"]
     for name in ("ray", "submits"):
