@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from sdo_ray.doctor.finding import Finding, ok, problem
+from sdo_ray.doctor.finding import Finding, ok, problem, warning
 from sdo_ray.settings import SettingsError
 from sdo_ray.tracking.server import check_server, without_password
 
@@ -55,6 +55,9 @@ def ray_cluster() -> Finding:
             f"copy the head node's {TOKEN_FILE} here, or set RAY_AUTH_TOKEN_PATH to where it is; "
             "without a cluster, unset RAY_AUTH_MODE",
         )
+    if address and mode != "token":
+        mend = f"export RAY_AUTH_MODE=token on all nodes, with the head node's {TOKEN_FILE}; docs/operations.md"
+        return warning("Ray cluster", f"{says}: whoever reaches such a cluster can run code on it", mend)
     return ok("Ray cluster", says)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sdo_ray.prompts.blocklist import Blocklist
 from sdo_ray.prompts.settings import PreparationSettings
 
 
@@ -33,12 +34,13 @@ class Dropped:
 def clean(prompts: Iterable[Prompt], settings: PreparationSettings) -> tuple[list[Prompt], list[Dropped]]:
     """Normalise, filter and deduplicate; of duplicates the first stays.
 
-    Text becomes Unicode NFC, control characters and runs of white space one space.
+    Text becomes Unicode NFC, control characters and runs of white space one space; what is not seen, such as soft
+    hyphens, goes, but for joiners.
 
     Returns:
         The prompts kept, in the source's order, and the others; each of the source is in one of the two.
     """
-    blocked = _pattern(settings.blocked)
+    blocked = Blocklist(settings.blocked)
     kept, dropped, seen = [], [], set[str]()
     for prompt in prompts:
         text = normalise(prompt.text or "")
@@ -54,8 +56,13 @@ def clean(prompts: Iterable[Prompt], settings: PreparationSettings) -> tuple[lis
 
 def normalise(text: str) -> str:
     """The same text in one spelling."""
-    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf") and c != "\u200d" else c for c in text)
+    plain = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text if _is_kept(c))
     return " ".join(unicodedata.normalize("NFC", plain).split())
+
+
+def _is_kept(character: str) -> bool:
+    """Not, of what is not seen, but joiners: words of Persian have them, and emoji."""
+    return unicodedata.category(character) != "Cf" or character in "\u200c\u200d"
 
 
 def identity(text: str, duplicates: str) -> str:
@@ -72,17 +79,12 @@ def identity(text: str, duplicates: str) -> str:
     return " ".join(sorted(set(re.findall(r"\w+", folded)))) or folded
 
 
-def _refuse(text: str, settings: PreparationSettings, blocked: re.Pattern[str] | None) -> str | None:
+def _refuse(text: str, settings: PreparationSettings, blocked: Blocklist) -> str | None:
     words = len(text.split())
     if not words:
         return "empty"
     if words < settings.min_words:
         return "too short"
-    if words > settings.max_words:
+    if words > settings.max_words or len(text) > settings.max_characters:
         return "too long"
-    return "blocked" if blocked and blocked.search(text) else None
-
-
-def _pattern(blocked: Sequence[str]) -> re.Pattern[str] | None:
-    phrases = [r"\s+".join(map(re.escape, phrase.split())) for phrase in blocked if phrase.split()]
-    return re.compile(rf"(?<!\w)(?:{'|'.join(phrases)})(?!\w)", re.IGNORECASE) if phrases else None
+    return "blocked" if blocked.blocks(text) else None

@@ -22,9 +22,13 @@ class PreparationSettings(Settings):
     category: str | None = Field(None, description="The column with their categories, kept for numbers by category.")
     min_words: int = Field(1, ge=1, description="Shorter prompts are dropped.")
     max_words: int = Field(60, ge=1, description="Longer ones too.")
+    max_characters: int = Field(
+        1000, ge=1, description="And those with more characters, which is the measure where words have no spaces."
+    )
     blocked: list[str] = Field(
         default=[],
-        description="Words and phrases; prompts that contain one, in any case and as whole words, are dropped.",
+        description="Words and phrases; prompts that contain one are dropped: as whole words, in the plural too, "
+        "however written (docs/cycle.md).",
     )
     duplicates: Literal["text", "words"] = Field(
         "text",

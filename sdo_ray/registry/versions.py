@@ -110,7 +110,11 @@ def resolve_model(reference: str, tracking_uri: str) -> Path:
     """
     version = find_version(reference, tracking_uri)
     files = cache() / version.sha256
-    if not files.is_dir():
+    if files.is_dir():
+        if (found := fingerprint(str(files))) != version.sha256:
+            got = f"{version.reference}: its files in {files} have the fingerprint {found}, and not their name"
+            raise SettingsError(Problem("", got, "they were changed or damaged, so they are not used", "delete them"))
+    else:
         files.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=files.parent, prefix=".part-") as part:
             downloaded = _download(version, tracking_uri, Path(part))

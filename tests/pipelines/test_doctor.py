@@ -93,6 +93,17 @@ def test_token_is_named_and_never_shown(monkeypatch, tmp_path: Path) -> None:
             assert "hunter2" not in str(found)
 
 
+def test_a_cluster_without_authentication_is_said_to_be_open(monkeypatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    found = services.ray_cluster()
+    assert found.level is Level.WARNING
+    assert "whoever reaches such a cluster can run code on it" in found.says
+    assert "RAY_AUTH_MODE=token" in found.mend
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert services.ray_cluster().level is Level.OK
+
+
 def test_mlflow_that_does_not_answer(monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:hunter2@127.0.0.1:9")
     found = run_check(services.mlflow_server)

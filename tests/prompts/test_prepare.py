@@ -24,6 +24,8 @@ def test_one_spelling() -> None:
     assert normalise(" a\u00a0red\t\napple\x00 ") == "a red apple"
     assert normalise("cafe\u0301") == "café"
     assert normalise("👩\u200d🚀") == "👩\u200d🚀"
+    assert normalise("می\u200cخواهم") == "می\u200cخواهم"
+    assert normalise("straw\u00adberry \u200bpie\ufeff") == "strawberry pie"
 
 
 def test_what_is_dropped_and_why() -> None:
@@ -44,6 +46,35 @@ def test_blocked_are_whole_words_and_phrases() -> None:
     )
     assert kept == ["denuded hills", "bareskin"]
     assert list(dropped.values()) == ["blocked", "blocked"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("nudes", "a nude_woman", "nude2", "NUDE", "n\u00fcde", "two nu\u0301des"),
+        *(
+            "\uff4e\uff55\uff44\uff45 art",
+            "nu\u200bde",
+            "nu\u00adde",
+            "\U0001d427\U0001d42e\U0001d41d\U0001d41e",
+            "nud\u0435",
+        ),
+        *("一幅裸体画", "bare-skin", "BARE\u3000SKIN"),
+    ],
+)
+def test_blocked_however_it_is_written(prompt: str) -> None:
+    assert kept_and_dropped(prompt, blocked=["nude", "裸", "bare skin"]) == ([], {prompt: "blocked"})
+
+
+@pytest.mark.parametrize("prompt", ["denuded hills", "Nudelsuppe", "a bear with skin", "衣服", "nudeness"])
+def test_what_is_another_word_is_not_blocked(prompt: str) -> None:
+    assert kept_and_dropped(prompt, blocked=["nude", "裸", "bare skin", ""]) == ([prompt], {})
+
+
+def test_a_long_word_is_too_long() -> None:
+    for text in ("x" * 100_000, "图" * 5_000):
+        assert kept_and_dropped(text) == ([], {text: "too long"})
+    assert kept_and_dropped("x" * 1000)[1] == {}
 
 
 def test_word_order_matters_to_some() -> None:

@@ -106,6 +106,15 @@ def test_changed_files_are_not_used(uri: str, lora: Aligned) -> None:
     assert list(cache().iterdir()) == []
 
 
+def test_files_that_were_changed_since_they_were_downloaded_are_not_used(uri: str, lora: Aligned) -> None:
+    reference = lora.register(uri, "kept")
+    files = resolve_model(reference, uri).parent
+    file = files / "adapter/pytorch_lora_weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(SettingsError, match=rf"models:/kept/1: its files in {files} have .* delete them"):
+        resolve_model(reference, uri)
+
+
 def test_two_processes_at_once_do_not_disturb_each_other(
     uri: str, lora: Aligned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
