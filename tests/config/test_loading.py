@@ -61,6 +61,13 @@ def test_set_reaches_into_lists_and_sections_that_are_not_there(whole: Path) -> 
     assert settings.rate == 4.0  # the last one counts
 
 
+def test_changes_are_values(whole: Path) -> None:
+    """A cycle's `set` is not written as text and read again, by which an emoji was two lone surrogates."""
+    settings = load_settings(Whole, whole, changes={"note": "red 🍎: 1e5", "parts.0.name": "010"})
+    assert settings.note.encode().decode() == "red 🍎: 1e5"
+    assert settings.parts[0].name == "010"
+
+
 def test_set_takes_yaml_values(whole: Path) -> None:
     settings = load_settings(Whole, whole, ["parts=[{name: only}]", "note=null"])
     assert settings.parts == [Part(name="only")]

@@ -1,6 +1,8 @@
 """The cluster file is one that Ray takes."""
 
 import json
+import re
+from importlib.metadata import version
 from pathlib import Path
 
 import jsonschema
@@ -21,3 +23,14 @@ def test_the_cluster_keeps_authentication_on() -> None:
     starts = [c for part in ("head", "worker") for c in cluster[f"{part}_start_ray_commands"] if "ray start" in c]
     assert len(starts) == 2
     assert all(command.startswith("RAY_AUTH_MODE=token ") for command in starts)
+
+
+def test_the_package_is_a_file_and_no_name_on_an_index() -> None:
+    """Which may be anybody's."""
+    cluster = yaml.safe_load((REPOSITORY / "infra/ray-cluster.yaml").read_text())
+    (command,) = cluster["setup_commands"]
+    mounted = {Path(place).name for place in cluster["file_mounts"]}
+    wheel = re.search(r"[\w.-]+\.whl", command)
+    assert wheel is not None
+    assert wheel[0] in mounted
+    assert f"sdo_ray-{version('sdo-ray')}-" in wheel[0]

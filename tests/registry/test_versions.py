@@ -111,7 +111,7 @@ def test_files_that_were_changed_since_they_were_downloaded_are_not_used(uri: st
     files = resolve_model(reference, uri).parent
     file = files / "adapter/pytorch_lora_weights.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(SettingsError, match=rf"models:/kept/1: its files in {files} have .* delete them"):
+    with pytest.raises(SettingsError, match=rf"{reference}: its files in {files} have .* delete them"):
         resolve_model(reference, uri)
 
 
