@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
+
+from diffusers.utils import is_ftfy_available
 
 from rewards.modality import Modality
 from sdo_ray.backprop import (
@@ -43,6 +46,9 @@ def check_pipeline(base: str) -> type[DiffusionPipeline]:
     if missing := OURS - inspect.signature(kind.__call__).parameters.keys() - {"return_dict"}:
         got = f"{base!r} is a {kind.__name__}, which cannot be called with {', '.join(sorted(missing))}"
         raise SettingsError(Problem("base", got, fix="choose a text-to-image pipeline"))
+    if not is_ftfy_available() and hasattr(sys.modules[kind.__module__], "basic_clean"):
+        got = f"a {kind.__name__} cleans its prompts with the package ftfy, which is not installed"
+        raise SettingsError(Problem("base", got, fix="`pip install ftfy`, here and on the workers"))
     return kind
 
 

@@ -54,6 +54,7 @@ class _Function:
     """A function of the user's as a reward."""
 
     differentiable = True
+    modality = "any"
 
     def __init__(self, function: Callable[..., torch.Tensor]) -> None:
         self._function = function

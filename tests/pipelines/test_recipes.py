@@ -8,6 +8,7 @@ from pipelines.export import main as export
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.policy import initial_policy
+from sdo_ray.settings import SettingsError
 from tests.support.recipes import MODELS, RECIPES, save_model, uses
 from tests.support.runs import AlignProcess
 
@@ -53,6 +54,19 @@ SMALL = {
     "sd35-medium": ["sampling.options={height: 32, width: 32}"],
 }
 SMALL |= {"flux1-dev": ["sampling.options={height: 32, width: 32, max_sequence_length: 16}"]}
+FRAMES = "rewards.terms=[{name: brightness, frames: all}, {name: saturation, weight: 0.3, frames: first}]"
+SMALL |= {"wan21-1.3b": ["sampling.options={height: 32, width: 32, num_frames: 5}", FRAMES]}
+SMALL["wan21-1.3b"].append("evaluation.evaluators=[{name: sharpness, frames: all}]")
+
+
+def test_a_package_that_a_pipeline_cleans_prompts_with_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_model("wan21-1.3b", tmp_path / "model")
+    settings = load_settings(AlignSettings, RECIPES / "wan21-1.3b.yaml", [f"model.base={base}"])
+    monkeypatch.setattr("sdo_ray.config.calls.is_ftfy_available", lambda: False)
+    with pytest.raises(SettingsError, match="cleans its prompts with the package ftfy, which is not installed; `pip"):
+        check_align(settings)
 
 
 @pytest.mark.slow

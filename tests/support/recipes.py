@@ -15,6 +15,8 @@ RECIPES = Path(__file__).parents[2] / "pipelines/recipes"
 
 _FLOW = diffusers.FlowMatchEulerDiscreteScheduler
 _TRAILING = {"timestep_spacing": "trailing", "beta_schedule": "scaled_linear"}
+_UNIPC = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+_ONE_EXPERT = {"transformer_2": None, "boundary_ratio": None}
 MODELS: dict[str, tuple[str, Any, dict[str, Any], int]] = {
     "sd15": ("StableDiffusion", diffusers.PNDMScheduler(skip_prk_steps=True, steps_offset=1), {}, 40),
     "sdxl": ("StableDiffusionXL", diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear"), {}, 40),
@@ -29,6 +31,9 @@ MODELS: dict[str, tuple[str, Any, dict[str, Any], int]] = {
     "qwen-image": ("QwenImage", _FLOW(use_dynamic_shifting=True), {}, 12),
     "sdxl-turbo": ("StableDiffusionXL", diffusers.EulerAncestralDiscreteScheduler(**_TRAILING), {}, 32),
     "sdxl-lightning": ("StableDiffusionXL", diffusers.EulerDiscreteScheduler(**_TRAILING), {}, 32),
+    "wan21-1.3b": ("Wan", diffusers.UniPCMultistepScheduler(**_UNIPC), _ONE_EXPERT, 20),
+    "wan22-ti2v-5b": ("Wan", diffusers.UniPCMultistepScheduler(**_UNIPC), _ONE_EXPERT, 20),
+    "ltx2": ("LTX2", _FLOW(use_dynamic_shifting=True), {}, 48),
     "flux1-schnell": ("Flux", _FLOW(shift=1.0), {}, 11),
 }
 """Recipe -> class of the pipeline without its "Pipeline", scheduler, other parts than the usual tiny ones, and how many
