@@ -110,6 +110,7 @@ def mark(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", sorted(page for page, blocks in RUN.items() if blocks))
 def test_a_page_is_typed(page: str, home: Path, installed: Path, mark: str) -> None:
     text = "\n".join([*BEFORE.get(page, ()), *(block.typed for block in RUN[page])])
@@ -125,7 +126,7 @@ def test_a_page_is_typed(page: str, home: Path, installed: Path, mark: str) -> N
         env=environment,
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=3000,
         check=False,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
