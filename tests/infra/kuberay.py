@@ -151,9 +151,18 @@ SPECS = {
 """Kind -> schema of its `spec`."""
 
 
+LONGEST = {"RayCluster": 53, "RayJob": 47, "RayCronJob": 47}
+"""Characters of a name; the operator appends some of its own, and refuses longer ones (ray-operator's validation)."""
+
+
 def validate(resource: dict[str, Any]) -> None:
     """Raise a jsonschema.ValidationError if a resource of KubeRay does not fit the schema."""
-    metadata = _section("name", name=TEXT, namespace=TEXT, labels=TEXTS, annotations=TEXTS)
+    name = {
+        "type": "string",
+        "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        "maxLength": LONGEST.get(resource["kind"], 253),
+    }
+    metadata = _section("name", name=name, namespace=TEXT, labels=TEXTS, annotations=TEXTS)
     schema = _section(
         *("apiVersion", "kind", "metadata", "spec"),
         apiVersion={"const": "ray.io/v1"},
@@ -162,6 +171,10 @@ def validate(resource: dict[str, Any]) -> None:
         spec=SPECS.get(resource["kind"], {}),
     )
     jsonschema.validate(resource, schema)
+    for group in cluster_of(resource).get("workerGroupSpecs", []):
+        least, most = group.get("minReplicas", 0), group.get("maxReplicas", 2**31 - 1)
+        if not least <= group.get("replicas", least) <= most:
+            raise jsonschema.ValidationError(f"{group['groupName']}: its replicas are not within its limits")
 
 
 def cluster_of(resource: dict[str, Any]) -> dict[str, Any]:

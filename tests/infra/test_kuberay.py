@@ -104,6 +104,9 @@ MISTAKES: dict[str, Callable[[Resource], Any]] = {
     "no name of a container": lambda job: _container(job).pop("name"),
     "a port that is text": lambda job: _container(job).update(ports=[{"containerPort": "metrics"}]),
     "a toleration that is text": lambda job: _worker(job)["template"]["spec"].update(tolerations=["spot"]),
+    "a name too long for the operator": lambda job: job["metadata"].update(name="n" * 48),
+    "a name that is no label": lambda job: job["metadata"].update(name="2026-night"),
+    "more than there may be": lambda job: _worker(job).update(replicas=3),
     "another version": lambda job: job.update(apiVersion="ray.io/v2"),
 }
 
