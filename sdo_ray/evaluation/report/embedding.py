@@ -7,7 +7,7 @@ import hashlib
 import io
 from importlib import resources
 
-from sdo_ray.evaluation.images import open_image
+from sdo_ray.media.picture import open_image
 
 
 def packaged(name: str) -> str:

@@ -23,7 +23,6 @@ from sdo_ray.evaluation.report.plots import curve_plot, histogram_plot, interval
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION, Evaluation
 from sdo_ray.evaluation.settings import ReportSettings
 from sdo_ray.evaluation.summary import NO_WINNER, Line, categories_of, roles_of, summarize
-from sdo_ray.media.picture import open_image
 
 REPORT = "report.html"
 """The file."""
