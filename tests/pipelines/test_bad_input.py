@@ -94,7 +94,7 @@ CASES = {
     ),
     "not one of the choices": (
         ["trainers.zero_stage=4"],
-        "trainers.zero_stage: got 4 (int); input should be 1, 2 or 3",
+        "trainers.zero_stage: got 4 (int); input should be 0, 1, 2 or 3",
     ),
     "a name with a slash": (["run.name=a/b"], "run.name: got 'a/b'"),
     "a name too long for a directory": (["run.name=" + "x" * 300], "at most 200 characters"),
