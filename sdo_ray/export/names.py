@@ -70,6 +70,11 @@ def _sdxl_block(layer: str, per_block: int) -> str | None:
     return f"output_blocks.{first + index}.{place}.{inner}"
 
 
+def _qwen(layer: str) -> Published | None:
+    """Qwen-Image was published with the names of diffusers."""
+    return Published(layer, (layer,)) if layer.startswith("transformer_blocks.") else None
+
+
 def _numbered(ours: str, theirs: str, layers: Mapping[str, tuple[str, ...]]) -> Callable[[str], Published | None]:
     """Names in numbered blocks: published name inside a block -> the names in diffusers."""
     of = {part: (name, parts) for name, parts in layers.items() for part in parts}
@@ -124,6 +129,25 @@ _single = _numbered(
     "single_blocks",
     {"linear1": (*_ATTENTION, "proj_mlp"), "linear2": ("proj_out",), "modulation.lin": ("norm.linear",)},
 )
+_double_2 = _numbered(
+    "transformer_blocks",
+    "double_blocks",
+    {
+        "img_attn.qkv": _ATTENTION,
+        "img_attn.proj": ("attn.to_out.0",),
+        "img_mlp.0": ("ff.linear_in",),
+        "img_mlp.2": ("ff.linear_out",),
+        "txt_attn.qkv": _ADDED,
+        "txt_attn.proj": ("attn.to_add_out",),
+        "txt_mlp.0": ("ff_context.linear_in",),
+        "txt_mlp.2": ("ff_context.linear_out",),
+    },
+)
+_single_2 = _numbered(
+    "single_transformer_blocks",
+    "single_blocks",
+    {"linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",)},
+)
 _wan = _numbered(
     "blocks",
     "blocks",
@@ -144,6 +168,8 @@ NAMINGS: Mapping[str, Callable[[torch.nn.Module, str], Published | None]] = {
     "UNet2DConditionModel": _unet,
     "SD3Transformer2DModel": lambda _, layer: _joint(layer),
     "FluxTransformer2DModel": lambda _, layer: _double(layer) or _single(layer),
+    "Flux2Transformer2DModel": lambda _, layer: _double_2(layer) or _single_2(layer),
+    "QwenImageTransformer2DModel": lambda _, layer: _qwen(layer),
     "WanTransformer3DModel": lambda _, layer: _wan(layer),
 }
 """By the class of the denoiser."""

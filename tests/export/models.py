@@ -31,6 +31,12 @@ MODELS: dict[str, tuple[str, list[str], list[str]]] = {
         ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_v", "add_k_proj", "ff.net.2"],
         TEXT,
     ),
+    "flux2": (
+        "Flux2Klein",
+        ["to_q", "to_v", "to_out.0", "to_add_out", "to_qkv_mlp_proj", "ff.linear_in", "ff_context.linear_out"],
+        [],
+    ),
+    "qwen": ("QwenImage", [*ATTENTION, "add_q_proj", "to_add_out", "img_mlp.net.0.proj", "txt_mlp.net.2"], []),
     "wan": ("Wan", [*ATTENTION, "ffn.net.0.proj", "ffn.net.2"], []),
 }
 """Name -> class of the pipeline without its "Pipeline", layers of the denoiser, layers of the text encoders."""
