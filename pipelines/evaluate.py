@@ -26,8 +26,9 @@ from pipelines.bar import bar
 from pipelines.job import run_job
 from pipelines.progress import clock
 from pipelines.run import check_run, known_outcome, tracked_run
+from rewards.modality import Modality
 from sdo_ray.cluster import connect
-from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
+from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate, check_made
 from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles, said_of_questions
 from sdo_ray.config.run import open_run
 from sdo_ray.driver.state import StateFile
@@ -70,6 +71,8 @@ class Ready:
     roles: Mapping[str, Role]
     uri: str
     """MLflow's."""
+    made: Modality
+    """What the models make."""
 
 
 def check(settings: EvaluateSettings) -> Ready | Evaluation:
@@ -85,9 +88,10 @@ def check(settings: EvaluateSettings) -> Ready | Evaluation:
     uri = check_run(settings, run)
     roles = find_roles(settings.models, settings.sampling, uri)
     check_roles(run, roles)
+    made = check_made(settings, {name: role.modality for name, role in roles.items()})
     for said in said_of_questions(settings.models, questions):
         print(said, flush=True)
-    return Ready(run, questions, roles, uri)
+    return Ready(run, questions, roles, uri, made)
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -101,13 +105,13 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         return ready
     run, questions, roles = ready.run, ready.questions, ready.roles
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
-    rewards = start_reward_actors(settings.rewards)
+    rewards = start_reward_actors(settings.rewards, made=ready.made)
     features = None if settings.features is None else start_features(settings.features)
     keep_roles(run, roles)
     with tracked_run(settings, run, ready.uri) as tracked:
         parts = Parts(run)
         _make_missing(settings, questions, parts, roles, rewards, features, StateFile(run, "evaluate"))
-        evaluation = _measure(settings, questions, roles, parts, rewards, features, tracked.run_id)
+        evaluation = _measure(settings, questions, roles, parts, rewards, features, tracked.run_id, ready.made)
         keep(settings, run, evaluation, parts, questions, tracked)
     return evaluation
 
@@ -155,6 +159,7 @@ def _measure(
     rewards: Actors,
     features: Any,
     mlflow_run: str,
+    made: Modality,
 ) -> Evaluation:
     """Everything that is known about the images, without their files."""
     reference = None
@@ -162,7 +167,9 @@ def _measure(
         print(f"measuring reference images of {settings.reference.path}", flush=True)
         reference = reference_features(settings.reference, settings.run.seed, features)
     history, scores = roles[CANDIDATE].history, parts.scores()
-    pixels = pixel_distances(parts.pictures(list(roles), questions), list(roles))
+    # A picture of what has no pixels is no measure of it.
+    pictures = parts.pictures(list(roles), questions) if made in ("image", "video") else ()
+    pixels = pixel_distances(pictures, list(roles))
     evaluation = Evaluation(
         name=settings.run.name,
         models={name: role.where for name, role in roles.items()},

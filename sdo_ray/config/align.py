@@ -9,6 +9,7 @@ from sdo_ray.config.calls import asks_others, check_estimator, check_model, made
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
+from sdo_ray.models.reference import parse
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.tokens import tokenizers_of, what_is_cut
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
@@ -105,7 +106,8 @@ def check_align(settings: AlignSettings) -> None:
         SettingsError: with one line a problem.
     """
     with Problems() as problems:
-        for check_part in (_check_model, _check_plan, _check_backward, _check_rewards, _check_prompts, _check_batches):
+        parts = (_check_model, _check_registered, _check_plan, _check_backward, _check_rewards, _check_prompts)
+        for check_part in (*parts, _check_batches):
             with problems.of():
                 check_part(settings)
 
@@ -138,6 +140,12 @@ def prompts_of(settings: AlignSettings) -> dict[str, list[str]]:
 
 def _check_model(settings: AlignSettings) -> None:
     check_model(settings.model.reference, settings.sampling)
+
+
+def _check_registered(settings: AlignSettings) -> None:
+    if settings.tracking.register_as is not None and parse(settings.model.reference).pipeline is not None:
+        got = f"got {settings.tracking.register_as!r}, but who takes it from the registry has no pipeline of your own"
+        raise SettingsError(Problem("tracking.register_as", got, fix="remove it"))
 
 
 def _readable_base(settings: AlignSettings) -> str | None:

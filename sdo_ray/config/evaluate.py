@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 from pydantic import Field
 
+from rewards.modality import Modality, named
 from sdo_ray.cluster import Demand
 from sdo_ray.config.rewards import check_names, check_rewards
 from sdo_ray.config.run import RunSettings
@@ -20,7 +23,7 @@ from sdo_ray.evaluation.settings import (
 )
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.rollout.settings import RewardActorSettings, SamplerSettings, SamplingSettings
-from sdo_ray.settings import Problem, Problems, Settings, under
+from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import ExperimentSettings
 
 
@@ -84,6 +87,35 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
                 got = "given, but features are null, and they are what is compared"
                 problems.add(Problem("reference", got, fix="give both"))
     return questions
+
+
+def check_made(settings: EvaluateSettings, made: Mapping[str, Modality]) -> Modality:
+    """Refuse models that make different things, and what cannot be measured of what they make.
+
+    Args:
+        settings: of the evaluation.
+        made: role -> what its model makes.
+
+    Returns:
+        What they make.
+
+    Raises:
+        SettingsError: with one line a problem.
+    """
+    if len(set(made.values())) > 1:
+        got = ", ".join(f"the {role} makes {named(modality)}" for role, modality in made.items())
+        raise SettingsError(Problem("models", got, fix="compare models of one kind"))
+    modality = next(iter(made.values()))
+    with Problems() as problems:
+        with problems.of("rewards"):
+            check_rewards(settings.rewards, made=modality)
+        if settings.features is not None and modality not in ("image", "video"):
+            got = f"they are of images, and the models make {named(modality)}"
+            problems.add(Problem("features", got, fix="give `features: null`"))
+        if settings.reference is not None and modality != "image":
+            got = f"it has images, and the models make {named(modality)}"
+            problems.add(Problem("reference", got, fix="remove it"))
+    return modality
 
 
 def _read_questions(settings: EvaluateSettings) -> pa.Table:

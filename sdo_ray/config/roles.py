@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pydantic import ValidationError
 
+from rewards.modality import Modality
 from sdo_ray.config.calls import check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
 from sdo_ray.config.run import model_of
@@ -18,10 +19,12 @@ from sdo_ray.evaluation.models import AdaptedModel, ModelSource, WholeModel
 from sdo_ray.evaluation.outcome import read_outcome
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION
 from sdo_ray.evaluation.settings import ModelChoice, ModelsSettings
+from sdo_ray.media.modality import modality_of
 from sdo_ray.models.adapter_file import FILE as ADAPTER_FILE
 from sdo_ray.models.export import ADAPTER, MODEL, product
 from sdo_ray.models.files import check_files, pinned
 from sdo_ray.models.load import ZOO, check_base
+from sdo_ray.models.reference import Reference, parse
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.heldout import said_of_both
 from sdo_ray.prompts.read import read_prompts
@@ -52,6 +55,8 @@ class Role:
     source: ModelSource
     history: History | None = None
     """How it was trained, where that is known."""
+    modality: Modality = "any"
+    """What it makes."""
 
 
 def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri: str) -> dict[str, Role]:
@@ -74,7 +79,8 @@ def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri:
             whole = ModelChoice(model=choice.model or models.base.model, adapter=choice.adapter)
             with problems.of():
                 with at(f"models.{role}"):
-                    found[role], pipeline = _find(whole, models.dtype, tracking_uri)
+                    role_of, pipeline = _find(whole, models.dtype, tracking_uri)
+                    found[role] = replace(role_of, modality=modality_of(pipeline))
                 check_options(pipeline, sampling)
     return found
 
@@ -184,9 +190,9 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, t
         raise SettingsError(Problem("model", got, fix="run it to its end"))
     model = model_of(ModelSettings.model_validate(run.read_json(SETTINGS)["model"]), run)
     if product(model) == MODEL:
-        directory = run.place(MODEL)
+        directory = str(Reference(run.place(MODEL), pipeline=parse(model.reference).pipeline))
         if not run.is_local:
-            got = f"{directory!r} is a complete model and not on a disk"
+            got = f"{run.place(MODEL)!r} is a complete model and not on a disk"
             raise SettingsError(Problem("model", got, fix="copy it there and name the copy"))
         pipeline = check_pipeline(directory)
         return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run)), pipeline

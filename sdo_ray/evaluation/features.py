@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sdo_ray.cluster import cause_of
 from sdo_ray.evaluation.feature_registry import feature_class, path_options
 from sdo_ray.evaluation.settings import FeatureSettings
+from sdo_ray.media.picture import STRIP
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import Problem, Problems, SettingsError
 
@@ -118,12 +119,17 @@ class FeatureActor:
 
     @torch.no_grad()
     def extract(self, images: np.ndarray) -> np.ndarray:
-        """Vectors, float32 [B, d], of images, float32 [B, 3, H, W] in [0, 1].
+        """Vectors, float32 [B, d], of images, float32 [B, 3, H, W] in [0, 1]; of videos [B, F, 3, H, W] means
+        over some frames.
 
         Raises:
             ValueError: the network returned something other than [B, d].
         """
-        vectors = self._network(torch.tensor(images))  # a copy: what Ray hands over is read-only
+        x = torch.tensor(images)  # a copy: what Ray hands over is read-only
+        if x.ndim == 5:
+            vectors = torch.stack([self._network(x[:, f]) for f in STRIP.places(x.shape[1])]).mean(0)
+        else:
+            vectors = self._network(x)
         if vectors.ndim != 2 or len(vectors) != len(images):
             raise ValueError(f"a feature network returns [{len(images)}, d] here; it returned {list(vectors.shape)}")
         return vectors.float().cpu().numpy()

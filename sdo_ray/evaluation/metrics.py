@@ -51,7 +51,7 @@ def image_metrics(
         parts: of `make_images`, every index of every role once.
         roles: the base first.
         questions: of `draw_questions`.
-        pixels: role -> `PIXELS` of the images, of `pixel_distances`.
+        pixels: role -> `PIXELS` of the images, of `pixel_distances`; empty without.
     """
     table = side_by_side(parts, roles, questions)
     columns: dict[str, Any] = {name: table[name] for name in table.column_names}
@@ -64,7 +64,8 @@ def image_metrics(
             if several:
                 columns[f"{role}.{DIVERSITY}"] = _diversity(own, prompts)
             columns[f"{role}.{DISTANCE}"] = cosine_distances(own, base) if role != BASE else np.zeros(len(own))
-        columns[f"{role}.{PIXELS}"] = pixels[role]
+        if len(pixels[role]):
+            columns[f"{role}.{PIXELS}"] = pixels[role]
     return pa.table(columns)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sdo_ray.backprop.denoisers import denoiser_names, denoisers_of, names_of_denoisers
-from sdo_ray.models.load import ZOO, load_index, reading, resolve
+from sdo_ray.models.load import ZOO, component_class, load_index, pipeline_class, reading, resolve
+from sdo_ray.models.own import is_own
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import parse
 from sdo_ray.settings import Problem, SettingsError
@@ -62,7 +63,7 @@ def denoiser_classes(base: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in denoiser_names([name for name, entry in index.items() if entry != [None, None]]):
         library, found[name] = index[name]
-        if library != "diffusers":
+        if library != "diffusers" and not is_own(base, library):
             raise _foreign(base, name, f"{library}.{found[name]}", "diffusers")
     if not found:
         raise _no_denoiser(index["_class_name"], [name for name in index if not name.startswith("_")])
@@ -71,12 +72,10 @@ def denoiser_classes(base: str) -> dict[str, str]:
 
 def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Module]:
     """A base model's denoisers alone, frozen, on the CPU; the arguments and errors are those of `load_pipeline`."""
-    import diffusers
-
     location, found = resolve(base), {}
-    for name, kind in denoiser_classes(base).items():
+    for name, kind in _denoiser_types(base).items():
         with quiet_libraries(), reading(base):
-            found[name] = getattr(diffusers, kind).from_pretrained(
+            found[name] = kind.from_pretrained(
                 location, subfolder=name, dtype=getattr(torch, dtype), use_safetensors=True, **parse(base).of_weights
             )
         found[name].requires_grad_(False).eval()
@@ -89,16 +88,21 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
     Raises:
         SettingsError: as `denoiser_classes`.
     """
-    import diffusers
     from accelerate import init_empty_weights
 
     location, options, found = resolve(base), parse(base).of_configurations, {}
-    for name, kind in denoiser_classes(base).items():
-        model_class = getattr(diffusers, kind)
+    for name, model_class in _denoiser_types(base).items():
         with init_empty_weights(), reading(base):
             found[name] = model_class.from_config(model_class.load_config(location, subfolder=name, **options))
         found[name].requires_grad_(False)
     return found
+
+
+def _denoiser_types(base: str) -> dict[str, Any]:
+    """See `denoiser_classes`."""
+    pipeline_class(base)  # imports the modules of one of the user's own
+    index = load_index(base)
+    return {name: component_class(index[name][0], kind) for name, kind in denoiser_classes(base).items()}
 
 
 def text_encoder_skeletons(base: str) -> dict[str, torch.nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sdo_ray.models.load import ZOO, check_base, component_class, reading, resolve
@@ -30,7 +31,7 @@ def pinned(base: str) -> str:
         return base
     with reading(base):
         commit = _commit(reference)
-    return str(Reference(reference.base, commit, reference.variant))
+    return str(replace(reference, revision=commit))
 
 
 def cached(base: str) -> str:

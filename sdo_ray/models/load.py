@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdo_ray import zoo
+from sdo_ray.models.own import is_own, own_class
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import parse
 from sdo_ray.settings import Problem, SettingsError
@@ -85,11 +87,14 @@ def load_index(base: str) -> dict[str, Any]:
 
 
 def component_class(library: str, kind: str) -> Any:
-    """The class of a component, as a `model_index.json` names it."""
+    """The class of a component, as a `model_index.json` names it; nothing is imported for it.
+
+    One from outside diffusers and transformers is of a module that a pipeline of the user's own has imported.
+    """
     import diffusers
     import transformers
 
-    found = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    found = {"diffusers": diffusers, "transformers": transformers}.get(library) or sys.modules.get(library)
     return getattr(found or getattr(diffusers.pipelines, library), kind)
 
 
@@ -97,16 +102,24 @@ def pipeline_class(base: str) -> type[DiffusionPipeline]:
     """The class of a base model's pipeline, from its configuration alone.
 
     Raises:
-        SettingsError: the configuration cannot be read, or the class is not one of diffusers.
+        SettingsError: the configuration cannot be read, or the class is neither one of diffusers nor named as the
+            user's own.
     """
     import diffusers
 
+    if (own := parse(base).pipeline) is not None:
+        return own_class(own)
     named = load_index(base)["_class_name"]
     name = named if isinstance(named, str) else named[-1]  # [module, class] names a file of the model's own
     found: type[DiffusionPipeline] | None = getattr(diffusers, name, None) if name == named else None
     if found is None:
         raise SettingsError(
-            Problem("base", f"{base!r} is a {name}, code from outside diffusers", "it is not run", "name another model")
+            Problem(
+                "base",
+                f"{base!r} is a {name}, code from outside diffusers",
+                "it is not run",
+                "name another model, or a class of your own by `pipeline`",
+            )
         )
     return found
 
@@ -159,7 +172,8 @@ def load_pipeline(
             absent = {name: None for name, entry in load_index(base).items() if entry == [None, None]}
             loaded = {"default": torch_dtype} | {name: getattr(torch, own) for name, own in (types or {}).items()}
             options = parse(base).of_weights | {"dtype": loaded, "use_safetensors": True}
-            pipeline = DiffusionPipeline.from_pretrained(resolve(base), **options, **absent)
+            kind = DiffusionPipeline if parse(base).pipeline is None else pipeline_class(base)
+            pipeline = kind.from_pretrained(resolve(base), **options, **absent)
     pipeline.set_progress_bar_config(disable=True)
     for name, component in pipeline.components.items():
         if isinstance(component, torch.nn.Module):
@@ -190,7 +204,7 @@ def check_components(base: str) -> None:
         if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
             continue
         library, kind = entry
-        if library not in LIBRARIES and not hasattr(diffusers.pipelines, library):
+        if library not in LIBRARIES and not hasattr(diffusers.pipelines, library) and not is_own(base, library):
             raise SettingsError(
                 Problem(
                     "base",

@@ -32,6 +32,12 @@ class ModelSettings(Settings):
         min_length=1,
         description="The middle of the names of the weights: `fp16` for `diffusion_pytorch_model.fp16.safetensors`.",
     )
+    pipeline: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="Class of a pipeline of your own, `package.module:Class`, which `base` was saved with; none: a "
+        "class of diffusers. See docs/own-model.md.",
+    )
     dtype: Dtype = Field(
         "float32",
         description="Type of the weights and of sampling. Trainers hold what is trained in float32, samplers a copy of "
@@ -58,7 +64,8 @@ class ModelSettings(Settings):
     def reference(self) -> str:
         """What names the base model for whoever reads it; see `sdo_ray.models.reference`."""
         named = parse(self.base)
-        return str(Reference(named.base, self.revision or named.revision, self.variant or named.variant))
+        revision, variant = self.revision or named.revision, self.variant or named.variant
+        return str(Reference(named.base, revision, variant, self.pipeline or named.pipeline))
 
     @property
     def kind(self) -> Kind:

@@ -35,3 +35,14 @@ class Loudness:
     def __call__(self, audio: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         """Of audio [B, C, T]."""
         return audio.square().mean((1, 2))
+
+
+class Shortness:
+    """Minus the length of paths [B, 2, T]."""
+
+    differentiable = True
+    modality = "any"
+
+    def __call__(self, paths: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        """Of any tensors whose last dimension is time."""
+        return -paths.diff(dim=-1).square().flatten(1).mean(1)

@@ -7,7 +7,9 @@ import hashlib
 import io
 from importlib import resources
 
-from sdo_ray.media.picture import open_image
+from PIL import Image, ImageSequence
+
+from sdo_ray.media.files import animation
 
 
 def packaged(name: str) -> str:
@@ -21,9 +23,19 @@ def policy_hash(text: str) -> str:
 
 
 def data_uri(encoded: bytes, size: int) -> str:
-    """An image's file as WebP with no side longer than `size`; small ones without loss."""
-    image = open_image(encoded)
-    image.thumbnail((size, size))
+    """The file of an image or animation as WebP with no side longer than `size`; small images without loss."""
+    frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(io.BytesIO(encoded)))]
+    for frame in frames:
+        frame.thumbnail((size, size))
     buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=85, method=6, lossless=max(image.size) <= 96)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    if len(frames) == 1:
+        frames[0].save(buffer, format="WEBP", quality=85, method=6, lossless=max(frames[0].size) <= 96)
+    content = buffer.getvalue() or animation(frames)
+    return "data:image/webp;base64," + base64.b64encode(content).decode()
+
+
+def sound_uri(encoded: bytes | None) -> str | None:
+    """The file of a sound, a WAV; None of others."""
+    if encoded is None or encoded[8:12] != b"WAVE":
+        return None
+    return "data:audio/wav;base64," + base64.b64encode(encoded).decode()

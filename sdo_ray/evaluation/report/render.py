@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from sdo_ray.evaluation.intervals import FEWEST
 from sdo_ray.evaluation.metrics import ABOUT, FRECHET_BASE, FRECHET_REFERENCE
-from sdo_ray.evaluation.report.embedding import data_uri, packaged, policy_hash
+from sdo_ray.evaluation.report.embedding import data_uri, packaged, policy_hash, sound_uri
 from sdo_ray.evaluation.report.numbers import number, signed
 from sdo_ray.evaluation.report.plots import curve_plot, histogram_plot, interval_plot
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION, Evaluation
@@ -154,10 +154,17 @@ def _cards(evaluation: Evaluation, shown: int, size: int) -> list[dict[str, Any]
             "index": row["index"],
             "prompt": row["prompt"],
             "category": row["category"],
-            "images": {role: data_uri(row[f"{role}.picture"], size) for role in roles},
+            "images": {role: data_uri(_shown(row, role), size) for role in roles},
+            "sounds": {role: sound_uri(row.get(f"{role}.media")) for role in roles},
         }
         for row in evaluation.images.slice(0, shown).to_pylist()
     ]
+
+
+def _shown(row: Mapping[str, Any], role: str) -> bytes:
+    """A video as it plays, of anything else its picture."""
+    media = row.get(f"{role}.media")
+    return media if media is not None and media[8:12] == b"WEBP" else row[f"{role}.picture"]
 
 
 def _data(evaluation: Evaluation, shown: int) -> dict[str, Any]:
