@@ -100,8 +100,11 @@ def curve_plot(name: str, curve: Sequence[Sequence[float]]) -> Markup:
         f'<text class="tick" x="{LEFT}" y="{TOP + 2}">{number(high)}</text>'
         f'<text class="tick" x="{LEFT}" y="{HEIGHT - BOTTOM - 4}">{number(low)}</text>'
     )
+    if len(curve) == 1:  # a line of one point is not seen
+        x, y = points(means).split(",")
+        shapes += f'<circle class="dot candidate" cx="{x}" cy="{y}" r="3"/>'
     said = f"{name} over {int(updates[-1])} updates: from {number(float(means[0]))} to {number(float(means[-1]))}"
-    ticks = [(first, f"update {int(first)}", "start"), (last, f"{int(last)}", "end")]
+    ticks = [(first, f"update {int(first)}", "start"), (last, f"{int(last)}", "end")][: len(curve)]
     return _frame(said, shapes, [(_x(at, first, last), text, anchor) for at, text, anchor in ticks])
 
 

@@ -78,6 +78,14 @@ def test_a_curve_of_one_update() -> None:
     assert not re.search("nan|inf", str(curve_plot("reward", [(1, 0.5, 0.0)])))
 
 
+def test_one_update_is_a_point() -> None:
+    plot = curve_plot("a", [(1, 0.5, 0.0)])
+    assert '<circle class="dot candidate"' in plot
+    assert ">update 1</text>" in plot
+    assert ">2</text>" not in plot  # an update that there is not
+    assert "<circle" not in curve_plot("a", [(1, 0.5, 0.0), (2, 0.5, 0.0)])
+
+
 def test_names_are_escaped() -> None:
     svg = histogram_plot('<b>"x', {'" onload="': np.array([1.0])})
     assert "<b>" not in svg
