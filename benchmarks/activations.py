@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.alive import Alive
 from benchmarks.models import MODELS, load_model
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.denoisers import find_denoisers
+from sdo_ray.sizing.alive import Alive
 
 GIB = 2**30
 

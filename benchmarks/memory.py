@@ -32,7 +32,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.alive import Alive
 from benchmarks.models import MODELS, BenchmarkModel, load_model
 from sdo_ray.backprop import BackpropPlan, sampler_plan
 from sdo_ray.models.denoisers import find_denoisers
@@ -40,6 +39,7 @@ from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.objective import Cotangents, backpropagate
 from sdo_ray.rollout.sampling import noise, sample
 from sdo_ray.rollout.settings import KeptGraph
+from sdo_ray.sizing.alive import Alive
 
 MIB = 2**20
 

@@ -115,6 +115,7 @@ COMMANDS: dict[str, Command] = {
     "check": Command(
         "check a settings file as its command would, and start nothing", "pipelines.check", own_line=True, kept=""
     ),
+    "plan": Command("what a run of align needs of memory and time", "pipelines.plan", own_line=True, kept=""),
     "status": Command("the runs of a storage, and how far each is", "pipelines.status", own_line=True, kept=""),
     "doctor": Command(
         "check this machine and say how to mend what is found", "pipelines.doctor", own_line=True, kept=""

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = (
     {"__main__"},
     {"pipelines"},
+    {"sizing"},
     {"dry_batch", "notebook"},
     {"config", "doctor"},
     {"promotion"},

@@ -190,7 +190,7 @@ def load_pipeline(
     if unknown := sorted(set(types or {}) - set(networks)):
         got = f"{base!r} has no {' and no '.join(unknown)} with weights"
         raise SettingsError(Problem("dtypes", got, f"it has {', '.join(networks)}", "name one of these"))
-    for name, own in component_types(pipeline, dtype, types or {}).items():
+    for name, own in component_types(pipeline.components, dtype, types or {}).items():
         if own != torch_dtype:
             pipeline.components[name].to(own)
     return pipeline.to(device)

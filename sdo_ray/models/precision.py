@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def component_types(pipeline: DiffusionPipeline, dtype: str, types: Mapping[str, str]) -> dict[str, torch.dtype]:
+def component_types(components: Mapping[str, object], dtype: str, types: Mapping[str, str]) -> dict[str, torch.dtype]:
     """The type of each network among a pipeline's components.
 
     Args:
-        pipeline: with its components.
+        components: by name.
         dtype: name of the type of those that are not named.
         types: component -> name of its type. A decoder that overflows in float16 (diffusers' `force_upcast`) is float32
             where it is not named.
     """
     found = {}
-    for name, part in pipeline.components.items():
+    for name, part in components.items():
         if isinstance(part, torch.nn.Module):
             overflows = dtype == "float16" and getattr(getattr(part, "config", None), "force_upcast", False)
             found[name] = getattr(torch, types.get(name, "float32" if overflows else dtype))

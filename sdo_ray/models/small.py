@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from sdo_ray.backprop.bypass import CHECKS
-from sdo_ray.models.load import ZOO, check_components, component_class, load_index, pipeline_class, reading, resolve
+from sdo_ray.models.load import ZOO, check_components, load_index, pipeline_class, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
-from sdo_ray.models.reference import parse
+from sdo_ray.models.skeletons import built, component_classes, configuration, is_network, is_of_transformers, read_part
 
 LARGE = 2**30
 """Bytes of weights above which a model is large."""
@@ -67,46 +64,23 @@ def save_small(base: str, directory: Path, *, heads: int | None) -> None:
     with quiet_libraries(), reading(base):
         given = {name: index.get(name) for name in inspect.signature(kind.__init__).parameters if name != "self"}
         named = {name: entry for name, entry in given.items() if isinstance(entry, list)}
-        kinds = {
-            name: component_class(*entry)
-            for name, entry in named.items()
-            if entry[1] is not None and name not in CHECKS
-        }
+        kinds = component_classes(named)
         parts: dict[str, Any] = dict.fromkeys(named)
-        networks = {name: _config(part, base, name, heads) for name, part in kinds.items() if _is_network(part)}
+        networks = {
+            # A text encoder's width is not made of its heads.
+            name: _smaller(configuration(part, base, name), None if is_of_transformers(part) else heads)
+            for name, part in kinds.items()
+            if is_network(part)
+        }
         with init_empty_weights():
-            skeletons = [_network(kinds[name], config) for name, config in networks.items()]
+            skeletons = [built(kinds[name], config) for name, config in networks.items()]
         if (size := sum(p.numel() for skeleton in skeletons for p in skeleton.parameters())) > MOST:
             raise ValueError(f"even with two layers a part it has {size / 1e9:.1f} billion parameters")
         for name, part in kinds.items():
             parts[name] = (
-                _network(part, networks[name]) if name in networks else _read(part.from_pretrained, base, name)
+                built(part, networks[name]) if name in networks else read_part(part.from_pretrained, base, name)
             )
         kind(**given | parts).save_pretrained(directory)
-
-
-def _is_network(kind: Any) -> bool:
-    return issubclass(kind, torch.nn.Module)
-
-
-def _read(read: Callable[..., Any], base: str, name: str) -> Any:
-    return read(resolve(base), subfolder=name, **parse(base).of_configurations)
-
-
-def _config(kind: Any, base: str, name: str, heads: int | None) -> dict[str, Any]:
-    import transformers
-
-    if issubclass(kind, transformers.PreTrainedModel):
-        return _smaller(_read(kind.config_class.from_pretrained, base, name).to_dict(), None)
-    return _smaller(_read(kind.load_config, base, name), heads)
-
-
-def _network(kind: Any, config: Mapping[str, Any]) -> Any:
-    import transformers
-
-    if issubclass(kind, transformers.PreTrainedModel):
-        return kind(kind.config_class.from_dict(dict(config)))
-    return kind.from_config(config)
 
 
 def _smaller(config: Mapping[str, Any], heads: int | None) -> dict[str, Any]:

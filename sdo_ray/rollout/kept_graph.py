@@ -55,7 +55,7 @@ def choose_kept_graph(
     """
     if sampling.kept_graph != "auto":
         return sampling.kept_graph
-    steps, images = _kept(pipeline, sampling, plan, samplers.batch_size)
+    steps, images = kept_and_images(pipeline, sampling, plan, samplers.batch_size)
     memory = _memory(pipeline, samplers)
     try:
         size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling)
@@ -84,7 +84,9 @@ def activations_of_one(pipeline: DiffusionPipeline, sampling: SamplingSettings) 
     return saved.bytes
 
 
-def _kept(pipeline: DiffusionPipeline, sampling: SamplingSettings, plan: PlanSettings, rows: int) -> tuple[int, int]:
+def kept_and_images(
+    pipeline: DiffusionPipeline, sampling: SamplingSettings, plan: PlanSettings, rows: int
+) -> tuple[int, int]:
     """Kept steps, and the images of a batch."""
     draws = torch.Generator().manual_seed(0)
     if plan.is_policy_gradient:

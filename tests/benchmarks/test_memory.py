@@ -7,8 +7,8 @@ import torch
 
 from benchmarks import memory
 from benchmarks.activations import GIB, fused_attention, parts_of
-from benchmarks.alive import Alive
 from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.sizing.alive import Alive
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

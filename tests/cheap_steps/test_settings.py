@@ -129,5 +129,5 @@ def test_what_is_registered_is_drawn_as_its_recipe_says(tmp_path: Any) -> None:
     assert torch.equal(served, expected)
     plain = _images(pipe, vars(recipe) | {"cache": None})(generator=[seeded(1)], output_type="pt", **call)
     assert not torch.equal(plain, expected)
-    with run_by(choose_runner(pipe, sampling.cache, None, 6), pipe, 6):  # type: ignore[arg-type]
+    with run_by(choose_runner(pipe, sampling.cache, None, 6), pipe, 6):
         assert torch.equal(pipe(generator=[seeded(1)], output_type="pt", **call).images, expected)

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.alive import Alive
 from sdo_ray.backprop.decoder import decoded_again
 from sdo_ray.rollout.objective import Cotangents, backpropagate
 from sdo_ray.rollout.preparation import prepare, set_decoding
 from sdo_ray.rollout.sampling import draw, noise, plan_of, sample
 from sdo_ray.rollout.settings import Decode, PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import SettingsError
+from sdo_ray.sizing.alive import Alive
 from tests.backprop.tiny import stable_diffusion, trained
 
 SIZE = {"height": 64, "width": 64}

@@ -1,0 +1,49 @@
+"""What samplers need, from the sizes of a model: bytes, and operations of an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdo_ray.rollout.settings import KeptGraph
+from sdo_ray.sizing.sizes import Sizes
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How a sampler works."""
+
+    images: int
+    """Of a batch."""
+    kept: int
+    """Kept steps."""
+    steps: int
+    """Sampling steps."""
+    in_flight: int
+    """Batches in its hands at once."""
+    kept_graph: KeptGraph
+
+
+def sampler_bytes(sizes: Sizes, how: Batches) -> tuple[float, float]:
+    """Of a sampler's weights, and of the activations that are alive at most, without what the allocator wastes.
+
+    Text encoders' activations are not counted: they are gone before the first step.
+    """
+    passing = how.images * max(sizes.step.passing, sizes.decoder.passing)
+    if how.kept_graph == "recompute":  # an image at a time
+        learning = max(sizes.step.held, sizes.decoder.held)
+    else:
+        saved = how.kept * sizes.step.saved + sizes.decoder.saved
+        beyond = max(sizes.step.held - sizes.step.saved, sizes.decoder.held - sizes.decoder.saved)
+        learning = how.images * (how.in_flight * saved + beyond)
+        # The next batch is sampled while others wait.
+        passing += how.images * (how.in_flight - 1) * saved
+    return sum(sizes.weights.values()), max(passing, learning)
+
+
+def image_operations(sizes: Sizes, how: Batches) -> tuple[float, float]:
+    """Floating-point operations of plain sampling of an image, and of learning from it too, rewards apart."""
+    plain = how.steps * sizes.step.forward + sizes.decoder.forward
+    if how.kept_graph == "recompute":
+        return plain, plain + how.kept * sizes.step.learning + sizes.decoder.learning
+    back = how.kept * (sizes.step.learning - sizes.step.forward) + sizes.decoder.learning - sizes.decoder.forward
+    return plain, plain + back

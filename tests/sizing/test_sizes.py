@@ -1,0 +1,82 @@
+"""What is found without values is what a call with values takes."""
+
+import copy
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+from sdo_ray.models.policy import attach_working_copy
+from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one
+from sdo_ray.sizing.needs import Batches, image_operations, sampler_bytes
+from sdo_ray.sizing.sizes import Sizes, sizes_of
+from sdo_ray.sizing.takes import Takes, takes
+from tests.backprop.matrix.assemble import assemble
+from tests.backprop.matrix.cases import CASES
+
+QUICK = ["StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "AuraFlow"]
+SLOW = ["Flux", "QwenImage", "Wan", "LTX", "HunyuanVideo", "Sana", "StableDiffusionPAG", "LatentConsistencyModel"]
+MODEL = ModelSettings.model_validate({"base": "tiny", "lora": {"rank": 2, "targets": ["to_q"]}})
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_what_is_saved(name: str) -> None:
+    pipeline = assemble(f"{name}Pipeline", CASES[name].parts)
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    size = {key: value for key, value in {"height": 32, "width": 32, "num_frames": 5}.items() if key in taken}
+    sampling = LearnedSamplingSettings(num_inference_steps=2, options=size)
+    skeletons = {name: copy.deepcopy(part).to("meta") for name, part in modules.items()}
+    found = sizes_of(pipeline, skeletons, MODEL, sampling, blocks=False)
+    learned = attach_working_copy(pipeline.components, MODEL)
+    assert found.trained == sum(p.numel() for part in learned.values() for p in part.parameters() if p.requires_grad)
+    # Exactly, but for decoders of videos, which keep more or less of what they remember of earlier frames, and for
+    # pipelines that put attention of their own in for the call.
+    tolerance = 0.1 if "num_frames" in size or name in ("QwenImage", "StableDiffusionPAG") else 0.001
+    assert found.step.saved + found.decoder.saved == pytest.approx(
+        activations_of_one(pipeline, sampling), rel=tolerance
+    )
+    assert found.step.held >= found.step.saved > 0
+    assert found.step.passing > 0
+    assert found.step.learning > 1.2 * found.step.forward > 0
+
+
+def test_operations_and_bytes_of_a_product_and_of_attention() -> None:
+    layer = torch.nn.Linear(8, 8, bias=False, device="meta", dtype=torch.float32)
+
+    def product() -> Any:
+        return layer(torch.empty(4, 8, device="meta", requires_grad=True))
+
+    found = takes(layer, product)
+    # A multiplication and an addition for each of 4 x 8 x 8; backward as many again for weights and for inputs.
+    assert (found.forward, found.learning) == (2 * 256, 3 * 2 * 256)
+    assert found.saved == 4 * 8 * 4  # its input
+
+    def attention() -> Any:
+        q, k = (torch.empty(1, 2, tokens, 8, device="meta", requires_grad=True) for tokens in (5, 7))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, k)
+
+    found = takes(layer, attention)
+    assert found.forward == 2 * 2 * 2 * 5 * 7 * 8
+    assert found.learning == found.forward * 3.5
+    assert found.saved == 4 * 2 * (5 * 8 + 7 * 8 + 5 * 8 + 5)  # queries, keys and values, output, sums
+
+
+def test_needs_of_a_sampler() -> None:
+    step = Takes(passing=10.0, saved=100.0, held=130.0, forward=5.0, learning=11.0)
+    decoder = Takes(passing=40.0, saved=300.0, held=350.0, forward=7.0, learning=15.0)
+    sizes = Sizes({"unet": 1000, "vae": 500}, 20, 250, step, decoder)
+    retain = Batches(images=4, kept=2, steps=10, in_flight=1, kept_graph="retain")
+    assert sampler_bytes(sizes, retain) == (1500, 4 * (2 * 100 + 300 + 50))
+    waiting = Batches(images=4, kept=2, steps=10, in_flight=2, kept_graph="retain")
+    assert sampler_bytes(sizes, waiting) == (1500, 4 * (2 * 500 + 50))
+    again = Batches(images=4, kept=2, steps=10, in_flight=2, kept_graph="recompute")
+    assert sampler_bytes(sizes, again) == (1500, 350)
+    assert image_operations(sizes, retain) == (57, 57 + 2 * 6 + 8)
+    assert image_operations(sizes, again) == (57, 57 + 2 * 11 + 15)
