@@ -20,6 +20,7 @@ import torch
 
 from pipelines.job import run_job
 from pipelines.run import check_run, tracked_run
+from sdo_ray.cheap_steps.settings import CheapStepsSettings
 from sdo_ray.cluster import connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.run import keep_reference, model_of, open_run
@@ -99,7 +100,7 @@ def _measure(settings: FidelityRunSettings, rewards: dict[str, Any], state: Stat
             name = "single steps"
             steps.append(done.steps)
         else:
-            name = plan_name(done.work.plan)
+            name = work_name(done.work)
             tally = tallies.setdefault(name, PlanTally(name))
             # `full` is the first of each batch, so its gradient is there.
             tally.add(done.draws, done.draws[0].gradient if name == "full" else tallies["full"].batch_means[-1])
@@ -107,7 +108,18 @@ def _measure(settings: FidelityRunSettings, rewards: dict[str, Any], state: Stat
         state.write(count, len(work), "measurements")
         print(f"{count}/{len(work)}  batch {done.work.batch.update + 1}  {name}  {seconds:.0f} s", flush=True)
     numbers, direct = step_fidelity(steps, tallies["full"]) if steps else ([], None)
-    return Fidelity([tally.summary(tallies["full"]) for tally in tallies.values()], numbers, direct)
+    exact = tallies[plan_name(settings.fidelity.plans[0])]
+    cheap = {work_name(piece) for piece in work if piece.cheap is not None}
+    plans = [tally.summary(tallies["full"], exact if name in cheap else None) for name, tally in tallies.items()]
+    return Fidelity(plans, numbers, direct)
+
+
+def work_name(work: Work) -> str:
+    """As `plan_name`, with the cheap steps."""
+    assert work.plan is not None
+    if work.cheap is None:
+        return plan_name(work.plan)
+    return plan_name(work.plan) + " " + "".join(c if c.isalnum() or c in " ._-" else "-" for c in work.cheap.words)
 
 
 def plan_name(plan: PlanSettings) -> str:
@@ -125,7 +137,9 @@ def _work(settings: FidelityRunSettings) -> list[Work]:
     singles = [None] if settings.fidelity.steps else []
     full = PlanSettings(name="full", options={"checkpoint": settings.fidelity.checkpoint})
     plans: list[PlanSettings | None] = [full, *singles, *settings.fidelity.plans]
-    return [Work(PromptBatch.from_arrow(block), plan) for block in blocks for plan in plans]
+    pieces: list[tuple[PlanSettings | None, CheapStepsSettings | None]] = [(plan, None) for plan in plans]
+    pieces += [(settings.fidelity.plans[0], cheap) for cheap in settings.fidelity.cheap_steps]
+    return [Work(PromptBatch.from_arrow(block), *piece) for block in blocks for piece in pieces]
 
 
 def _title(settings: FidelityRunSettings) -> str:

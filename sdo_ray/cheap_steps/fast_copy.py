@@ -48,7 +48,8 @@ class FastCopy:
         self.dtype = self._dtype if settings.dtype is None else getattr(torch, settings.dtype)
         self.module = copy.deepcopy(denoiser)
         merge({name: self.module})
-        self.module.requires_grad_(False).to(self.dtype)
+        # Not diffusers' own `to`, which warns of parts that may be kept in float32.
+        torch.nn.Module.to(self.module.requires_grad_(False), self.dtype)
         quantise(self.module, settings.quantize)
         self._layers = list(_trained_layers(denoiser))
         self._state = self._versions()

@@ -113,3 +113,21 @@ class CopySettings(Settings):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"dtype": given} if isinstance(given, str) else given
+
+
+class CheapStepsSettings(Settings):
+    """One way to make the steps without a graph: what `sampling` takes under these names."""
+
+    cache: CacheSettings | None = Field(None, description="None: all steps are computed.")
+    fast_copy: CopySettings | None = Field(None, description="None: the denoiser itself runs all steps.")
+
+    @property
+    def words(self) -> str:
+        """It in a few words: what of it is not the default."""
+        parts = []
+        for name in ("cache", "fast_copy"):
+            if (section := getattr(self, name)) is not None:
+                given = section.model_dump(exclude_defaults=True)
+                own = [str(given.pop("name"))] if "name" in given else ["copy"]
+                parts.append(" ".join([*own, *(f"{key} {value}" for key, value in given.items())]))
+        return ", ".join(parts)

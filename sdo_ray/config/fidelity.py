@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sdo_ray.cheap_steps.settings import OURS
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_model, made_if_known
 from sdo_ray.config.rewards import check_learned, check_rewards
@@ -56,7 +57,7 @@ def check_fidelity(settings: FidelityRunSettings) -> None:
         SettingsError: with one line a problem.
     """
     with Problems() as problems:
-        for check_part in (_check_model, _check_plans, _check_rewards, _check_prompts):
+        for check_part in (_check_model, _check_plans, _check_cheap_steps, _check_rewards, _check_prompts):
             with problems.of():
                 check_part(settings)
 
@@ -83,6 +84,25 @@ def _check_plans(settings: FidelityRunSettings) -> None:
                 continue
             with problems.of():
                 check_estimator(plan, settings.sampling, setting, base, black_boxes=True)
+
+
+def _check_cheap_steps(settings: FidelityRunSettings) -> None:
+    sampling, ways = settings.sampling, settings.fidelity.cheap_steps
+    with Problems() as problems:
+        for name in ("cache", "fast_copy"):
+            if getattr(sampling, name) is not None:
+                got = "given, but `full` has exact steps, and plans are compared with it"
+                problems.add(Problem(f"sampling.{name}", got, fix="name it in fidelity.cheap_steps"))
+        for number, way in enumerate(ways):
+            setting = f"fidelity.cheap_steps.{number}"
+            if way in ways[:number] or not way.words:
+                problems.add(Problem(setting, "says nothing new", fix="remove it"))
+            if way.cache is not None and not way.cache.is_ours:
+                got = f"got {way.cache.name!r}, which stays in the model once it is on"
+                problems.add(Problem(f"{setting}.cache.name", got, fix=f"choose one of {', '.join(OURS)}"))
+        if ways and settings.fidelity.plans[0].is_policy_gradient:
+            got = f"got {settings.fidelity.plans[0].name!r} first, whose groups are not sampled so"
+            problems.add(Problem("fidelity.plans.0", got, fix="let a plan such as sdo come first"))
 
 
 def _check_rewards(settings: FidelityRunSettings) -> None:

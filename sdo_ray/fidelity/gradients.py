@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rewards.terms import Mixing, RewardTerm
-from sdo_ray.backprop import BackpropPlan, StepGradient
+from sdo_ray.backprop import BackpropPlan, StepGradient, StepRunner
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.rollout.groups import Groups, group_objective
 from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
@@ -40,6 +40,8 @@ class Evaluated:
     rewards: RewardFunction
     terms: Sequence[RewardTerm]
     mixing: Mixing
+    runner: StepRunner | None = None
+    """How steps without a graph are made; None: exactly."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _measured(
 
 def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan, evaluated: Evaluated) -> Trajectory:
     call = evaluated.sampling.pipeline_call(batch.prompts)
-    return sample(pipeline, call, noise(evaluated.seed, batch.rows), plan)
+    return sample(pipeline, call, noise(evaluated.seed, batch.rows), plan, runner=evaluated.runner)
 
 
 def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, torch.Tensor]:

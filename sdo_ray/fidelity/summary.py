@@ -64,6 +64,12 @@ class PlanFidelity:
     bias_high: float | None = None
     for_the_price_low: float | None = None
     for_the_price_high: float | None = None
+    exact_cosine: float | None = None
+    """With cheap steps: cosine with the same plan's gradient with exact steps, over the same draws; mean of batches."""
+    exact_cosine_spread: float | None = None
+    """Its standard deviation over batches."""
+    exact_time_ratio: float | None = None
+    """Seconds over those with exact steps."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,13 @@ class PlanTally:
         self._all += [MeasuredGradient(torch.empty(0), d.seconds, d.saved, d.reward) for d in draws]
         self._num_draws = len(draws)
 
-    def summary(self, full: PlanTally) -> PlanFidelity:
-        """The plan's numbers, once all batches are in."""
+    def summary(self, full: PlanTally, exact: PlanTally | None = None) -> PlanFidelity:
+        """The plan's numbers, once all batches are in.
+
+        Args:
+            full: that of `full`.
+            exact: of the same plan with exact steps, for one with cheap steps.
+        """
         G_b, F_b = torch.stack(self.batch_means), torch.stack(full.batch_means)
         products = Products.of(G_b, F_b, self._draw_variances, self._num_draws)
         seconds, full_seconds = self._mean("seconds"), full._mean("seconds")
@@ -179,7 +190,16 @@ class PlanTally:
             saved=saved,
             saved_ratio=_over(saved, full_saved),
             reward=self._mean("reward"),
+            **({} if exact is None else self._beside(exact)),
         )
+
+    def _beside(self, exact: PlanTally) -> dict[str, float]:
+        cosines = [cosine(mine, theirs) for mine, theirs in zip(self.batch_means, exact.batch_means, strict=True)]
+        return {
+            "exact_cosine": statistics.mean(cosines),
+            "exact_cosine_spread": statistics.pstdev(cosines),
+            "exact_time_ratio": _over(self._mean("seconds"), exact._mean("seconds")),
+        }
 
     def _mean(self, name: str) -> float:
         return float(statistics.mean(getattr(draw, name) for draw in self._all))

@@ -22,6 +22,12 @@ def as_table(fidelity: Fidelity) -> str:
             f"{_number(p.variance, '.3g'):>9}  {p.time_ratio:>9.2f}  {p.saved_ratio:>10.3f}  {p.saved / 1e6:>9.1f}  "
             f"{price:>22}"
         )
+    if cheap := [plan for plan in fidelity.plans if plan.exact_cosine is not None]:
+        lines += ["", f"{'cheap steps':<{width}}  {'time/exact steps':>16}  {'cosine with exact steps':>23}"]
+        lines += [
+            f"{p.plan:<{width}}  {p.exact_time_ratio:>16.2f}  {p.exact_cosine:>13.3f} +- {p.exact_cosine_spread:.3f}"
+            for p in cheap
+        ]
     if fidelity.steps:
         lines += [
             "",

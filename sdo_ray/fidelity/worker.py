@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 import torch
 from ray.util import ActorPool
 
+from sdo_ray.backprop import StepRunner
+from sdo_ray.cheap_steps.choose import choose_runner
+from sdo_ray.cheap_steps.settings import CheapStepsSettings
 from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, group_gradient, plan_gradient, step_gradients
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
@@ -47,6 +50,8 @@ class Work:
     """Its `update` is the batch's number."""
     plan: PlanSettings | None
     """None: every single step."""
+    cheap: CheapStepsSettings | None = None
+    """How its steps without a graph are made; None: exactly."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class GradientMaker:
         set_parameters(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
         prepare(self._pipeline, config.sampling, config.samplers)
         self._parameters = trained_parameters(trained)
+        self._runners: dict[str, StepRunner | None] = {}
 
     def measure(self, work: Work, reward_actors: Mapping[str, Any]) -> Done:
         """Do it.
@@ -85,7 +91,7 @@ class GradientMaker:
             reward_actors: handles by reward name. They come with each call, as Ray could not start an actor again whose
                 constructor was given references that it may have lost.
         """
-        evaluated = self._evaluated(reward_actors)
+        evaluated = replace(self._evaluated(reward_actors), runner=self._runner(work.cheap))
         if work.plan is None:
             steps = step_gradients(
                 self._pipeline, self._parameters, work.batch, evaluated, checkpoint=self._config.checkpoint
@@ -107,6 +113,15 @@ class GradientMaker:
             else:
                 draws.append(plan_gradient(pipeline, self._parameters, work.batch, plan, evaluated))
         return Done(work, draws, [])
+
+    def _runner(self, cheap: CheapStepsSettings | None) -> StepRunner | None:
+        """Made once: a copy takes the memory of the denoiser's weights, and is let go when another way is measured."""
+        if cheap is None:
+            return None
+        if cheap.words not in self._runners:
+            steps = self._config.sampling.num_inference_steps
+            self._runners = {cheap.words: choose_runner(self._pipeline, cheap.cache, cheap.fast_copy, steps)}
+        return self._runners[cheap.words]
 
     def _evaluated(self, reward_actors: Mapping[str, Any]) -> Evaluated:
         config = self._config

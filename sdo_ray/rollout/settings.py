@@ -16,7 +16,7 @@ from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
 from rewards.terms import Combine, Mixing, RewardTerm, Smoothing, check_gradient, check_mixing, check_weight
 from sdo_ray import policy_gradient
-from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
+from sdo_ray.cheap_steps.settings import CheapStepsSettings
 from sdo_ray.settings import MAY_CHANGE, PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
@@ -44,7 +44,7 @@ class PromptSettings(Settings):
     column: str = Field("prompt", description="The column that holds the prompts.")
 
 
-class SamplingSettings(Settings):
+class SamplingSettings(CheapStepsSettings):
     """How the pipeline is called."""
 
     num_inference_steps: int = Field(50, ge=1, description="Sampling steps N.")
@@ -58,8 +58,6 @@ class SamplingSettings(Settings):
         description="How latents are decoded: all images of a batch at once, `slices` one after the other, `tiles` in "
         "overlapping tiles, which takes the least memory and shows faintly where they meet.",
     )
-    cache: CacheSettings | None = Field(None, description="None: all steps are computed.")
-    fast_copy: CopySettings | None = Field(None, description="None: the denoiser itself runs all steps.")
 
     def pipeline_call(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Keyword arguments for the pipeline to draw one image a prompt."""

@@ -11,6 +11,7 @@ from sdo_ray.backprop.caches import cache_hooks
 from sdo_ray.cheap_steps.choose import choose_runner
 from sdo_ray.cheap_steps.held import held_modules, matching_modules
 from sdo_ray.cheap_steps.settings import CacheSettings
+from sdo_ray.media.picture import picture
 from sdo_ray.registry.pyfunc_model import _images
 from sdo_ray.registry.recipe import Recipe, read_recipe, write_recipe
 from sdo_ray.rollout.preparation import runner_of
@@ -125,9 +126,8 @@ def test_what_is_registered_is_drawn_as_its_recipe_says(tmp_path: Any) -> None:
     recipe = read_recipe(tmp_path)
     pipe, call = stable_diffusion(), sampling.pipeline_call(["a cat"])
     expected = draw(pipe, call, [seeded(1)], runner=runner_of(pipe, sampling))
-    served = _images(pipe, vars(recipe))(generator=[seeded(1)], output_type="pt", **call)
-    assert torch.equal(served, expected)
-    plain = _images(pipe, vars(recipe) | {"cache": None})(generator=[seeded(1)], output_type="pt", **call)
-    assert not torch.equal(plain, expected)
+    [served] = _images(pipe, vars(recipe))(generator=[seeded(1)], output_type="pil", **call)
+    [plain] = _images(pipe, vars(recipe) | {"cache": None})(generator=[seeded(1)], output_type="pil", **call)
+    assert served == picture(expected[0], "image") != plain
     with run_by(choose_runner(pipe, sampling.cache, None, 6), pipe, 6):
         assert torch.equal(pipe(generator=[seeded(1)], output_type="pt", **call).images, expected)

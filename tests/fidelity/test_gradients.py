@@ -1,6 +1,7 @@
 """Gradients as vectors: they are those that training takes, and single steps add up."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from rewards.scoring import score_with_gradient
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
+from sdo_ray.cheap_steps.choose import choose_runner
+from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.fidelity.gradients import Evaluated, group_gradient, plan_gradient, step_gradients
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import trained_parameters
@@ -66,6 +69,16 @@ def test_the_gradient_is_the_mean_of_what_a_contribution_sums() -> None:
     assert close(got.gradient, expected)
     assert got.reward == pytest.approx(sum(contribution.mixed) / 2)
     assert got.seconds > 0
+
+
+def test_cheap_steps_give_another_gradient_of_the_same_plan() -> None:
+    pipeline, trained = parts()
+    plan = make_plan("sdo", N, draw="fixed", at=[2])
+    exact = plan_gradient(pipeline, trained, BATCH, plan, EVALUATED).gradient
+    for cache, copied, near in ((None, CopySettings(), True), (CacheSettings(name="taylor"), None, False)):
+        runner = choose_runner(pipeline, cache, copied, N)
+        cheap = plan_gradient(pipeline, trained, BATCH, plan, replace(EVALUATED, runner=runner)).gradient
+        assert close(cheap, exact) is near
 
 
 def test_of_groups_it_is_that_of_a_contribution_in_which_no_reward_has_a_gradient() -> None:

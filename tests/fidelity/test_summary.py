@@ -125,6 +125,18 @@ def test_numbers_of_an_earlier_version_are_read() -> None:
     assert "full" in as_table(read)
 
 
+def test_cheap_steps_stand_beside_the_exact_ones() -> None:
+    full = tally("full", [[f, f] for f in FULL], FULL)
+    exact = tally("sdo", [[measured(1.0, 0.0, seconds=4.0)] * 2 for _ in FULL], FULL)
+    cheap = tally("sdo taylor", [[measured(3.0, 3.0)] * 2, [measured(2.0, 0.0)] * 2], FULL).summary(full, exact)
+    assert cheap.exact_cosine == pytest.approx((math.sqrt(0.5) + 1) / 2)
+    assert cheap.exact_cosine_spread == pytest.approx((1 - math.sqrt(0.5)) / 2)
+    assert cheap.exact_time_ratio == pytest.approx(1 / 4)
+    assert exact.summary(full).exact_cosine is None
+    both = as_table(Fidelity([exact.summary(full), cheap], [], None))
+    assert "sdo taylor              0.25          0.854 +- 0.146" in both
+
+
 def test_a_plan_that_points_elsewhere() -> None:
     full = tally("full", [[f, f] for f in FULL], FULL)
     against = tally("against", [[measured(*(-f.gradient).tolist())] * 2 for f in FULL], FULL).summary(full)

@@ -17,6 +17,7 @@ from PIL import Image
 from pipelines.fidelity import main
 from tests.support.runs import REPOSITORY
 
+CHEAP = [{"cache": "taylor"}, {"cache": {"name": "taylor", "every": 2}, "fast_copy": "bfloat16"}]
 PLANS = [{"name": "sdo", "options": {"K": 4}}, {"name": "draft", "options": {"K": 4}}, {"name": "refl"}]
 
 
@@ -29,7 +30,7 @@ def settings_file(directory: Path, base: Path, **sections: dict[str, Any]) -> Pa
         "sampling": {"num_inference_steps": 4, "guidance_scale": 2.0},
         "rewards": {"terms": [{"name": "tests.support.ink:Redness"}]},
         "samplers": {"count": 2, "batch_size": 2},
-        "fidelity": {"batches": 2, "draws": 2, "plans": PLANS},
+        "fidelity": {"batches": 2, "draws": 2, "plans": PLANS, "cheap_steps": CHEAP},
     }
     for section, changes in sections.items():
         settings[section] |= changes
@@ -59,8 +60,13 @@ def test_numbers_image_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch:
     said = command(path)
     run = tmp_path / "runs" / "tiny"
     numbers = json.loads((run / "fidelity.json").read_text())
-    full, sdo, draft, refl = numbers["plans"]
-    assert [plan["plan"] for plan in (full, sdo, draft, refl)] == ["full", "sdo K 4", "draft K 4", "refl"]
+    full, sdo, draft, refl, held, fast = numbers["plans"]
+    names = ["full", "sdo K 4", "draft K 4", "refl", "sdo K 4 taylor", "sdo K 4 taylor every 2- copy dtype bfloat16"]
+    assert [plan["plan"] for plan in numbers["plans"]] == names
+    # With every step kept there is none that could be cheap.
+    for cheap in (held, fast):
+        assert cheap["exact_cosine"] == pytest.approx(1, abs=1e-6)
+    assert "cosine with exact steps" in said
     # draft over all steps is full, computed with activations kept instead of made again.
     for same in (full, draft):
         assert same["cosine"] == pytest.approx(1, abs=1e-6)
@@ -105,6 +111,9 @@ def test_numbers_image_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch:
         ({"model": {"base": "zoo://emojis"}}, "model.base: got 'zoo://emojis'"),
         ({"model": {"lora": {"targets": ["to_x"]}}}, "model.lora.targets"),
         ({"sampling": {"options": {"heigth": 8}}}, "sampling.options:"),
+        ({"sampling": {"cache": "taylor"}}, "sampling.cache: given, but `full` has exact steps"),
+        ({"fidelity": {"cheap_steps": [{}]}}, "fidelity.cheap_steps.0: says nothing new"),
+        ({"fidelity": {"cheap_steps": [{"cache": "pab"}]}}, "fidelity.cheap_steps.0.cache.name: got 'pab'"),
     ],
 )
 def test_refuses(
