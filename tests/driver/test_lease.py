@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from sdo_ray.driver import lease as lease_module
 from sdo_ray.driver.lease import TICKETS, AlreadyRunning, holder_of_lease
 from sdo_ray.driver.lock import driver_lock, holder
 from sdo_ray.storage import RunDirectory
+from tests.support.ports import free_port
 
 
 @pytest.fixture
@@ -21,6 +23,32 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     run = RunDirectory(f"local://{tmp_path}", "run")
     assert not run.is_local
     return run
+
+
+@pytest.mark.slow
+def test_an_object_store_will_do(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times of S3 are whole seconds."""
+    monkeypatch.setattr(lease_module, "RENEWED", 1.5)
+    monkeypatch.setattr(lease_module, "LASTS", 6.0)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    server = ThreadedMotoServer("127.0.0.1", free_port())
+    server.start()
+    try:
+        place = f"127.0.0.1:{server._port}"
+        query = f"scheme=http&endpoint_override={place}&region=us-east-1&allow_bucket_creation=true"
+        stored = RunDirectory(f"s3://bucket?{query}", "run")
+        stored.filesystem.create_dir("bucket")
+        with driver_lock(stored):
+            assert holder(stored) is not None
+            with pytest.raises(AlreadyRunning, match="is being worked on by process"), driver_lock(stored):
+                pass
+        assert holder(stored) is None
+        stored.write_json(f"{TICKETS}/dead.json", {"driver": "process 7 on gone"})
+        with driver_lock(stored):
+            assert holder(stored) != "process 7 on gone"
+    finally:
+        server.stop()
 
 
 def tickets(run: RunDirectory) -> list[Path]:

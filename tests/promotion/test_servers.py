@@ -4,6 +4,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -23,21 +24,29 @@ from tests.support.registry import evaluation, promotion_settings, registered
 MANY = 5
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    directory = tmp_path_factory.mktemp(request.param)
-    if request.param == "sqlite":
-        with mlflow_server(directory) as server:
+DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))
+
+
+@contextmanager
+def served(database: str, directory: Path, authenticated: bool) -> Iterator[MlflowServer]:
+    if database == "sqlite":
+        with mlflow_server(directory, authenticated=authenticated) as server:
             yield server
     else:
         skip_without_postgres()
-        with postgres() as backend, mlflow_server(directory, backend=backend) as server:
+        with postgres() as backend, mlflow_server(directory, backend=backend, authenticated=authenticated) as server:
             yield server
 
 
-@pytest.fixture(scope="module")
-def authenticated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with mlflow_server(tmp_path_factory.mktemp("authenticated"), authenticated=True) as server:
+@pytest.fixture(scope="module", params=DATABASES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with served(request.param, tmp_path_factory.mktemp(request.param), authenticated=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def authenticated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with served(request.param, tmp_path_factory.mktemp(f"users-{request.param}"), authenticated=True) as server:
         yield server
 
 
