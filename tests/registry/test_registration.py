@@ -128,8 +128,11 @@ def test_it_holds_weights_configurations_and_one_readable_program(reference: str
 
 
 def test_the_program_needs_nothing_of_this_package() -> None:
+    """But for the steps of a recipe that has cheap ones, which are this package's."""
+    program = ast.parse(SERVED_BY.read_text())
+    program.body = [part for part in program.body if getattr(part, "name", None) != "_images"]
     imported = set()
-    for node in ast.walk(ast.parse(SERVED_BY.read_text())):
+    for node in ast.walk(program):
         if isinstance(node, ast.Import):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
