@@ -112,7 +112,7 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
             given = sum(".lora_A." in name or ".lora_B." in name for name in tensors.keys())  # noqa: SIM118
         with quiet_libraries():
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
-    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
         cause = " ".join(str(error).split())[:200]
         got = f"{str(file)!r} does not fit {type(pipeline).__name__}: {cause}"
         raise SettingsError(Problem("adapter", got, fix=FIT)) from None
