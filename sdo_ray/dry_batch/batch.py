@@ -115,8 +115,8 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
             mixing=settings.rewards.mixing,
             backward=settings.training.backward,
             kept_graph=choose_kept_graph(pipeline, how, settings.plan, settings.samplers),
-            base=weights,
             runner=runner,
+            others={"base": weights, "average": weights},
         )
 
     small = tiny(pipeline, settings.sampling, settings.plan, model.reference)

@@ -8,11 +8,13 @@ Notation
 
 from sdo_ray.policy_gradient import estimators
 from sdo_ray.policy_gradient.advantages import ADVANTAGES, advantages
+from sdo_ray.policy_gradient.averages import Decay, decay_at
 from sdo_ray.policy_gradient.cotangents import difference_cotangents, mixed, policy_cotangents, step_advantages
+from sdo_ray.policy_gradient.forward import awm_loss, forward_cotangents, nft_loss
 from sdo_ray.policy_gradient.gates import LEAST_GROUP, GroupStatistics, group_statistics, sign_agreement
 from sdo_ray.policy_gradient.losses import LOSSES, Drift, gaussian_kl, output_distance
 from sdo_ray.policy_gradient.off_policy import Outputs, anchor_cotangents, drifted_cotangents
-from sdo_ray.policy_gradient.plan import PolicyPlan
+from sdo_ray.policy_gradient.plan import Forward, PolicyPlan
 from sdo_ray.policy_gradient.registry import (
     available,
     check_policy_plan,
@@ -28,22 +30,28 @@ __all__ = [
     "LEAST_GROUP",
     "LOSSES",
     "STEP_WEIGHTS",
+    "Decay",
     "Drift",
+    "Forward",
     "GroupStatistics",
     "Outputs",
     "PolicyPlan",
     "advantages",
     "anchor_cotangents",
     "available",
+    "awm_loss",
     "check_policy_plan",
+    "decay_at",
     "difference_cotangents",
     "drifted_cotangents",
     "edge_advantages",
     "estimators",
+    "forward_cotangents",
     "gaussian_kl",
     "group_statistics",
     "make_policy_plan",
     "mixed",
+    "nft_loss",
     "output_distance",
     "policy_cotangents",
     "policy_estimator",

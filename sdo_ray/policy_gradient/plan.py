@@ -11,11 +11,46 @@ from typing import Literal
 from sdo_ray.backprop import BackpropPlan, PlanError, StepGradient
 from sdo_ray.backprop.transitions import KERNELS, Branching
 from sdo_ray.policy_gradient.advantages import ADVANTAGES
+from sdo_ray.policy_gradient.averages import Decay
 from sdo_ray.policy_gradient.losses import LOSSES
 from sdo_ray.policy_gradient.step_weights import STEP_WEIGHTS
 
 Baseline = Literal["seed", "prompt"]
 """What a sample is compared with: those of its own initial noise, or all of its prompt."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """How a forward-process method learns; see `sdo_ray.policy_gradient.forward`.
+
+    Attributes:
+        kind: which.
+        decay: of the average of the policies, see `averages`.
+        b: of NFT, above 0.
+        power: of AWM, above 0.
+        pull: weight of mean (o - o_avg)^2.
+
+    Raises:
+        PlanError: numbers out of range.
+    """
+
+    kind: Literal["nft", "awm"]
+    decay: Decay
+    b: float = 1.0
+    power: float = 0.25
+    pull: float = 0.0
+
+    def __post_init__(self) -> None:
+        for option, value in (("b", self.b), ("power", self.power)):
+            if not _is_number(value) or value <= 0:
+                raise PlanError(option, value, "a number above 0", f"raise {option}")
+        if not _is_number(self.pull) or self.pull < 0:
+            raise PlanError("pull", self.pull, "a number of at least 0", "raise pull")
+
+    @property
+    def samples_by_average(self) -> bool:
+        """Whether samples are the average's, and not the newest policy's."""
+        return self.kind == "nft"
 
 
 @dataclass(frozen=True)
@@ -45,6 +80,8 @@ class PolicyPlan:
         clip: where the loss stops; None is nowhere.
         kl: beta >= 0 of the divergence of each kept step from the base model's, see `losses.gaussian_kl`.
         output_kl: likewise of `losses.output_distance`.
+        forward: if given, samples are noised again to the levels of `kept` and learned from there, without noise in the
+            sampling and without probabilities.
 
     Raises:
         PlanError: a choice that there is not, or numbers out of range.
@@ -70,6 +107,7 @@ class PolicyPlan:
     clip: float | None = None
     kl: float = 0.0
     output_kl: float = 0.0
+    forward: Forward | None = None
 
     def __post_init__(self) -> None:
         _check_choice("kernel", self.kernel, KERNELS)
@@ -101,6 +139,9 @@ class PolicyPlan:
         for option, beta in (("kl", self.kl), ("output_kl", self.output_kl)):
             if not _is_number(beta) or beta < 0:
                 raise PlanError(option, beta, "a number of at least 0", "leave it out: it is 0 then")
+        if self.forward and (self.corrects or self.kl or self.weight != "one" or self.eta is not None):
+            legal = "no eta, weight, loss or kl, which are of noise in the sampling; output_kl is there"
+            raise PlanError("plan", self.name, legal, "leave them out, or use group")
         if self.differences and (self.corrects or self.is_anchored):
             legal = "loss: reinforce without kl or output_kl: differences of rewards are no probabilities"
             raise PlanError("plan", self.name, legal, "leave them out, or use group")
@@ -118,7 +159,7 @@ class PolicyPlan:
     @property
     def asks_others(self) -> bool:
         """Whether kept steps are made again with other weights than those that sampled."""
-        return self.corrects or self.is_anchored
+        return self.corrects or self.is_anchored or self.forward is not None
 
     @property
     def samples(self) -> int:
@@ -143,6 +184,8 @@ class PolicyPlan:
         rows = f"{self.samples} samples a prompt from {self.seeds} initial noises" + (
             f", parting {parts}" * bool(parts)
         )
+        if self.forward:
+            noise = "samples without noise between steps, noised again"
         return f"{self.name}: {noise}; learns from {', '.join(map(str, self.kept))}; {rows}"
 
 

@@ -9,9 +9,11 @@ compute_contribution  one after the other
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import torch
 
 from rewards.pulls import Memory
 from rewards.terms import Mixing, RewardTerm
@@ -21,6 +23,7 @@ from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.groups import Groups, group_objective, groups_of
+from sdo_ray.rollout.noised import noised_again
 from sdo_ray.rollout.objective import (
     NOTHING_KNOWN,
     ImageGradients,
@@ -29,7 +32,7 @@ from sdo_ray.rollout.objective import (
     backpropagate,
     reward_objective,
 )
-from sdo_ray.rollout.other_policies import Weights, other_outputs
+from sdo_ray.rollout.other_policies import OtherOutputs, Weights, other_outputs, weights_in_place
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
@@ -37,6 +40,8 @@ from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+NO_OTHERS: Mapping[str, Weights] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,8 @@ class SampledBatch:
     began: float
     """`time.monotonic()`; likewise the next."""
     sampled: float
+    seed: int
+    """The run's."""
     groups: Groups | None = None
     """How its samples are grouped; None: one sample a prompt."""
 
@@ -108,6 +115,8 @@ def sample_batch(
     groups = groups_of(pipeline, sampling, plan, draws, batch.update) if plan.is_policy_gradient else None
     if groups is not None:
         call, generators = sampling.pipeline_call(groups.each(batch.prompts)), groups.noise(seed, batch.rows)
+        if groups.plan.forward:  # learns elsewhere than where the samples' gradient arrives
+            differentiable = False
         steps, stochastic = groups.plan.backprop, groups.stochastic(seed, batch.rows, differentiable)
         if groups.plan.asks_others:
             kept_graph = "recompute"
@@ -124,7 +133,7 @@ def sample_batch(
         runner=runner,
         stochastic=stochastic,
     )
-    return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic(), groups)
+    return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic(), seed, groups)
 
 
 def learn_from(
@@ -137,7 +146,7 @@ def learn_from(
     mixing: Mixing,
     memory: Memory = NOTHING_KNOWN,
     version: int | None = None,
-    base: Weights | None = None,
+    others: Mapping[str, Weights] = NO_OTHERS,
 ) -> Contribution:
     """Phase B: take the mixed reward's gradient back to what is trained.
 
@@ -150,27 +159,27 @@ def learn_from(
         mixing: see `rewards.mix`.
         memory: of the updates before.
         version: of the policy in the pipeline, for a plan that corrects for a newer one; by default the batch's.
-        base: what is trained in the base model, for a plan that is anchored to it.
+        others: what is trained, by name: in the "base" model, for a plan that is anchored to it; in an "average" of the
+            policies, and the "newest" where the pipeline has another, for a forward-process method.
 
     Returns:
         The contribution. A sample with a reward or image gradient that is not finite is skipped; if a gradient further
         back is not finite, the whole batch is.
     """
     rewarded = time.monotonic()
-    batch, trajectory, here = waiting.batch, waiting.trajectory, waiting.backward == "sampler"
-    denoisers = find_denoisers(pipeline)
+    batch, here, denoisers = waiting.batch, waiting.backward == "sampler", find_denoisers(pipeline)
     parameters = trained_parameters(denoisers | find_text_encoders(pipeline))
-    told: dict[str, float] = {}
-    if waiting.groups is None:
-        objective = reward_objective(scores, gradients, terms, mixing, memory)
-    else:
-        others = None
-        if waiting.groups.plan.asks_others:
-            newer = version is not None and version != waiting.policy_version
-            base = base if waiting.groups.plan.is_anchored else None
-            others = other_outputs(trajectory, denoisers, newer=newer, base=base)
-        objective, told = group_objective(trajectory, waiting.groups, scores, gradients, terms, mixing, memory, others)
-    found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
+    with weights_in_place(denoisers, others.get("newest")):
+        trajectory, asked, told = waiting.trajectory, None, dict[str, float]()
+        if waiting.groups is None:
+            objective = reward_objective(scores, gradients, terms, mixing, memory)
+        else:
+            if waiting.groups.plan.asks_others:
+                trajectory, asked = _ask_others(waiting, waiting.groups, denoisers, version, others)
+            objective, told = group_objective(
+                trajectory, waiting.groups, scores, gradients, terms, mixing, memory, asked
+            )
+        found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
     gradient, calls = Gradient.none(), tuple[ShippedCall, ...]()
     if here:
         gradient = Gradient.of(found.parameters).cpu()
@@ -199,6 +208,27 @@ def learn_from(
     )
 
 
+def _ask_others(
+    waiting: SampledBatch,
+    groups: Groups,
+    denoisers: Mapping[str, torch.nn.Module],
+    version: int | None,
+    others: Mapping[str, Weights],
+) -> tuple[Trajectory, OtherOutputs]:
+    """The trajectory to take back, and what its kept steps are by other weights."""
+    plan, trajectory, noised = groups.plan, waiting.trajectory, None
+    wanted = [name for name, asked in (("base", plan.is_anchored), ("average", plan.forward is not None)) if asked]
+    if missing := [name for name in wanted if name not in others]:
+        got = f"plan {plan.name!r} with these options learns by the weights of the {' and the '.join(missing)}"
+        raise ValueError(f"{got}, which only `sdo align` has")
+    if plan.forward:
+        generators = groups.forward_noise(waiting.seed, waiting.batch.rows)
+        trajectory, noised = noised_again(trajectory, groups.levels, generators)
+    newer = noised is not None or (version is not None and version != waiting.policy_version)
+    weights = {name: others[name] for name in wanted}
+    return trajectory, other_outputs(trajectory, denoisers, newer=newer, weights=weights, noised=noised)
+
+
 def compute_contribution(
     pipeline: DiffusionPipeline,
     batch: PromptBatch,
@@ -214,8 +244,8 @@ def compute_contribution(
     backward: Backward = "sampler",
     kept_graph: KeptGraph = "retain",
     differentiable: bool = True,
-    base: Weights | None = None,
     runner: StepRunner | None = None,
+    others: Mapping[str, Weights] = NO_OTHERS,
 ) -> Contribution:
     """Both phases, with the rewards asked between them; see `sample_batch` and `learn_from`.
 
@@ -235,4 +265,4 @@ def compute_contribution(
         runner=runner,
     )
     scores, gradients = rewards(waiting.trajectory.seen, waiting.prompts, waiting.reward_seeds(seed))
-    return learn_from(pipeline, waiting, scores, gradients, terms=terms, mixing=mixing, memory=memory, base=base)
+    return learn_from(pipeline, waiting, scores, gradients, terms=terms, mixing=mixing, memory=memory, others=others)

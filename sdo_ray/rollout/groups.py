@@ -17,12 +17,13 @@ from rewards.mix import combine_scores, usable
 from rewards.pulls import Memory
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import solver_weights
-from sdo_ray.backprop.transitions import StochasticSteps, Transition, transitions
+from sdo_ray.backprop.transitions import LinearStep, StochasticSteps, Transition, step_levels, transitions
 from sdo_ray.policy_gradient import (
     PolicyPlan,
     anchor_cotangents,
     difference_cotangents,
     drifted_cotangents,
+    forward_cotangents,
     group_statistics,
     make_policy_plan,
     mixed,
@@ -56,6 +57,8 @@ class Groups:
     """Of steps 0 .. N-2."""
     solver: torch.Tensor
     """w_k = dz_N / do_k without noise, [N] float64."""
+    levels: Sequence[LinearStep] = ()
+    """Of all steps, for a forward-process method; it has no transitions."""
 
     def each(self, values: Sequence[str]) -> list[str]:
         """What belongs to a prompt, for each of its samples."""
@@ -76,7 +79,14 @@ class Groups:
         """
         steps = {k: self.transitions[k] for k in self.plan.stochastic}
         generators = self._generators(seed, rows, lambda sample: f"step {sample}")
-        return StochasticSteps(steps, generators, self.plan.branching, self.plan.mirrored, differentiable)
+        recorded = self.plan.kept if self.plan.forward else ()
+        return StochasticSteps(
+            steps, generators, self.plan.branching, self.plan.mirrored, differentiable, recorded=recorded
+        )
+
+    def forward_noise(self, seed: int, rows: Sequence[int]) -> list[torch.Generator]:
+        """Of samples that are noised again."""
+        return self._generators(seed, rows, lambda sample: f"forward {sample}")
 
     def reward_seeds(self, seed: int, rows: Sequence[int]) -> list[int]:
         """Each sample's seed of what a reward draws for it."""
@@ -109,6 +119,8 @@ def groups_of(
     scheduler = scheduler_of(pipeline, sampling)
     solver = solver_weights(scheduler, None)
     made = make_policy_plan(plan.name, solver.num_steps, generator=draws, update=update, **plan.options)
+    if made.forward:
+        return Groups(made, (), solver.w, step_levels(scheduler))
     return Groups(made, transitions(scheduler, made.kernel, made.eta), solver.w)
 
 
@@ -185,16 +197,28 @@ def _group_pulls(
     numbers: dict[str, float] = {}
     if plan.differences:
         found = difference_cotangents(plan, groups.solver, made.newest[0], told, weights)
+    elif plan.forward:
+        assert others is not None
+        assert others.noised is not None
+        found, numbers = forward_cotangents(
+            plan,
+            groups.levels,
+            others.noised,
+            made.newest[0],
+            step_advantages(plan, told, weights),
+            others.newest,
+            others.others["average"],
+            others.others.get("base"),
+        )
     elif plan.corrects:
         assert others is not None
         advantages = step_advantages(plan, told, weights)
         found, numbers = drifted_cotangents(plan, groups.transitions, made, advantages, others.newest, others.sampled)
     else:
         found = policy_cotangents(plan, groups.transitions, made, step_advantages(plan, told, weights))
-    if plan.is_anchored:
+    if plan.is_anchored and not plan.forward:
         assert others is not None
-        assert others.base is not None
-        anchors, distance = anchor_cotangents(plan, groups.transitions, made, others.newest, others.base)
+        anchors, distance = anchor_cotangents(plan, groups.transitions, made, others.newest, others.others["base"])
         found, numbers = {k: u + anchors[k] for k, u in found.items()}, numbers | distance
     return {kept.step: _as_output(found[kept.step].to(kept.o.device), kept.o) for kept in trajectory.outputs}, numbers
 

@@ -92,6 +92,8 @@ GROUP_NUMBERS = (
     "clipped",
     "masked",
     "kl",
+    "deviation",
+    "contrast",
 )
 """What `Contribution.groups` may have."""
 
@@ -126,7 +128,8 @@ class Contribution:
     """By `GROUP_NUMBERS`, of a batch in groups: `flat_share` of the groups whose rewards are all equal, `spread` of the
     others, samples `missing`, `sign_agreement` of halves; with gradients too, `gradient_norm`, `group_norm` and their
     `cosine`; with a loss that corrects, mean absolute `log_ratio` of the newest policy to the one that sampled, and the
-    share that is `clipped` or `masked`; with an anchor, `kl` from the base model."""
+    share that is `clipped` or `masked`; with an anchor, `kl` from the base model; of
+    forward-process methods, squared `deviation` from the average policy, and `contrast` of NFT's weights."""
     pulls: dict[str, Pull] = field(default_factory=dict)
     """Reward key -> how it pulls on the batch's images."""
     cosines: dict[str, float] = field(default_factory=dict)

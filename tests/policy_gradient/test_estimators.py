@@ -43,6 +43,10 @@ def test_published_numbers() -> None:
     assert (temp.samples, temp.seeds, temp.compared, temp.weight) == (24, 4, 6, "tempflow")
     mix = made("mix-grpo", 25)
     assert (mix.samples, len(mix.kept), mix.kernel, mix.advantage) == (12, 4, "sde", "mix")
+    nft, awm = made("nft"), made("awm", 14)
+    assert (nft.samples, len(nft.kept), nft.advantage, nft.output_kl) == (24, 9, "global-std", 1e-4)
+    assert (awm.samples, len(awm.kept), min(awm.kept) >= 1, max(awm.kept) <= 12) == (24, 6, True, True)
+    assert (awm.output_kl, awm.forward.power, awm.forward.pull, awm.forward.decay) == (1e-3, 0.25, 1.0, 0.3)
     tree = made("branch-grpo", 20)
     assert (tree.samples, len(tree.kept), tree.advantage) == (16, 19, "depth")
 
@@ -74,14 +78,15 @@ def test_pairs_learn_from_what_they_share() -> None:
 
 @pytest.mark.parametrize("name", available())
 def test_common_options_are_every_estimator_s(name: str) -> None:
-    weight = {} if name == "pair" else {"weight": "bare"}
-    plan = made(name, 12, kernel="ou", eta=0.5, share=0.2, **weight)
-    assert (plan.kernel, plan.eta, plan.weight, plan.share) == ("ou", 0.5, weight.get("weight", "one"), 0.2)
+    noisy = {} if name in ("nft", "awm") else {"kernel": "ou", "eta": 0.5}
+    weight = {} if name == "pair" or not noisy else {"weight": "bare"}
+    plan = made(name, 12, share=0.2, **noisy, **weight)
+    assert (plan.eta, plan.weight, plan.share) == (noisy.get("eta"), weight.get("weight", "one"), 0.2)
     assert "kernel" in policy_option_names(name)
     assert len(check_policy_plan(name, 12, {}, draws=3)) == 3
     assert str(max(plan.kept)) in plan.describe()
-    assert max(plan.stochastic) <= 10
-    assert set(plan.kept) <= set(plan.stochastic) or plan.differences
+    assert max(plan.stochastic, default=0) <= 10
+    assert set(plan.kept) <= set(plan.stochastic) or plan.differences or plan.forward
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -102,6 +107,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "clip of nothing": ("group", {"clip": 1e-4}, "which has no ratio; dppo, grpo, guard have one"),
     "negative kl": ("group", {"kl": -0.1}, "kl: got -0.1; legal: a number of at least 0"),
     "losses of pairs": ("pair", {"loss": "grpo"}, "differences of rewards are no probabilities"),
+    "noise of nft": ("nft", {"eta": 0.5}, "which are of noise in the sampling"),
+    "losses of awm": ("awm", {"loss": "grpo"}, "which are of noise in the sampling"),
+    "decay": ("nft", {"decay": "fast"}, "decay: got 'fast'; legal: slow, late, or a number"),
+    "sides": ("nft", {"b": 0}, "b: got 0; legal: a number above 0"),
+    "times": ("awm", {"times": 10}, "times: got 10"),
     "fraction": ("dance-grpo", {"fraction": 0.0}, "fraction: got 0.0"),
     "window": ("mix-grpo", {"window": 12}, "window: got 12"),
     "splits": ("branch-grpo", {"splits": [0, 9]}, r"splits: got \[0, 9\]; legal: steps in 0 .. 8"),

@@ -12,7 +12,7 @@ from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import surrogate
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
-from sdo_ray.models.parameters import set_parameters, trained_parameters
+from sdo_ray.models.parameters import set_parameters, trained_parameters, trained_values
 from sdo_ray.models.trained.lora import LoraSettings, attach, initial
 from sdo_ray.policy_gradient import available
 from sdo_ray.rollout.contribution import compute_contribution, learn_from, sample_batch
@@ -31,6 +31,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "branch-grpo": {"splits": [0, 2], "kernel": "ddim"},
     "tempflow": {"seeds": 2, "children": 2, "kernel": "ou"},
     "pair": {"pairs": 2},
+    "nft": {"samples": 3},
+    "awm": {"samples": 3, "times": 2},
 }
 GROUP = PlanSettings(name="group", options=OPTIONS["group"])
 
@@ -75,6 +77,8 @@ def contribution(
 ) -> Contribution:
     batch = PromptBatch(changes.pop("update", 0), tuple(rows), tuple("abcdefgh"[row] for row in rows))
     settings: dict[str, Any] = {"terms": BLACK, "differentiable": False, "mixing": Mixing(), "seed": 5}
+    own = trained_values(find_denoisers(pipeline))
+    settings["others"] = {name: {key: w.clone() for key, w in own.items()} for name in ("average", "base")}
     return compute_contribution(pipeline, batch, 0, sampling=SAMPLING, plan=plan, rewards=judge, **settings | changes)
 
 

@@ -64,16 +64,15 @@ def test_the_outputs_are_those_of_sampling_with_these_weights(pipeline: Any) -> 
     waiting = sampled(pipeline, {"loss": "grpo"})
     base = moved(pipeline, 0.6)
     with newer(pipeline):
-        others = other_outputs(waiting.trajectory, find_denoisers(pipeline), newer=True, base=base)
+        others = other_outputs(waiting.trajectory, find_denoisers(pipeline), newer=True, weights={"base": base})
         new = sampled(pipeline, {}).trajectory.outputs[0].o.detach()
     with weights_in_place(find_denoisers(pipeline), base):
         of_base = sampled(pipeline, {}).trajectory.outputs[0].o.detach()
     old = sampled(pipeline, {}).trajectory.outputs[0].o.detach()
     assert (new - old).abs().max() > 0.01
-    assert others.base is not None
     torch.testing.assert_close(others.sampled[0], old)
     torch.testing.assert_close(others.newest[0], new, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(others.base[0], of_base, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(others.others["base"][0], of_base, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dppo"])
@@ -119,12 +118,12 @@ def test_at_the_base_model_the_anchor_is_nothing_and_elsewhere_it_is_its_gradien
     at_base = trained_values(find_denoisers(pipeline))
     base = {name: w.clone() for name, w in at_base.items()}
     plain = learned(pipeline, sampled(pipeline, {}))
-    made = learned(pipeline, sampled(pipeline, {"kl": 50.0}), base=base)
+    made = learned(pipeline, sampled(pipeline, {"kl": 50.0}), others={"base": base})
     close(made, dict(plain.gradient))
     assert made.groups["kl"] == pytest.approx(0.0, abs=1e-9)
     with newer(pipeline):
         waiting = sampled(pipeline, {"kl": 50.0})
-        anchored = learned(pipeline, waiting, base=base)
+        anchored = learned(pipeline, waiting, others={"base": base})
         free = learned(pipeline, sampled(pipeline, {}))
         with weights_in_place(find_denoisers(pipeline), base):
             reference = sampled(pipeline, {}).trajectory.outputs[0].o.detach()

@@ -13,7 +13,7 @@ Every published kernel is the solver's own step with some predicted noise taken 
 
 from sdo_ray.backprop.transitions.branching import Branching
 from sdo_ray.backprop.transitions.kernels import KERNELS, Kernel
-from sdo_ray.backprop.transitions.linear_steps import LinearStep, linear_steps
+from sdo_ray.backprop.transitions.linear_steps import LinearStep, linear_steps, step_levels
 from sdo_ray.backprop.transitions.stochastic_steps import StochasticSteps
 from sdo_ray.backprop.transitions.transition import Transition, transitions
 
@@ -25,5 +25,6 @@ __all__ = [
     "StochasticSteps",
     "Transition",
     "linear_steps",
+    "step_levels",
     "transitions",
 ]

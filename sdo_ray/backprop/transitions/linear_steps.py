@@ -22,6 +22,7 @@ class LinearStep:
         clean_of_sample: d xhat / dz.
         clean_of_output: d xhat / do.
         weight: d step(z, o) / do, the output's own weight in its step.
+        input_scale: what the scheduler multiplies latents by for the denoiser.
     """
 
     alpha: float
@@ -29,6 +30,7 @@ class LinearStep:
     clean_of_sample: float
     clean_of_output: float
     weight: float
+    input_scale: float = 1.0
 
     @property
     def noise_of_sample(self) -> float:
@@ -69,12 +71,23 @@ def linear_steps(scheduler: Any) -> list[LinearStep]:
     return steps
 
 
+def step_levels(scheduler: Any) -> list[LinearStep]:
+    """The N steps of any scheduler whose steps are linear and have no noise of their own; see `linear_steps`.
+
+    Raises:
+        PlanError: they are not so.
+        TraceError: the scheduler does not tell its noise levels.
+    """
+    solver_weights(scheduler, None)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        return _read(copy.deepcopy(scheduler), scheduler)
+
+
 def _read(solver: Any, scheduler: Any) -> list[LinearStep]:
     steps, z = [], torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     one = torch.ones_like(z)
     for t in solver.timesteps:
-        if hasattr(solver, "scale_model_input"):
-            solver.scale_model_input(z, t)
+        scale = solver.scale_model_input(one, t).item() if hasattr(solver, "scale_model_input") else 1.0
         alpha, sigma = (float(x) for x in noise_level(solver, t))
         of_sample = posterior_mean(solver, torch.zeros_like(z), t, one).item()
         of_output = posterior_mean(solver, one, t, torch.zeros_like(z)).item()
@@ -85,7 +98,7 @@ def _read(solver: Any, scheduler: Any) -> list[LinearStep]:
         if z.item():
             raise _refused(scheduler, "its steps have noise of their own", "use its deterministic form, such as Euler")
         own = 0.0 if weight is None else weight.item()
-        steps.append(LinearStep(alpha, sigma, of_sample, of_output, own))
+        steps.append(LinearStep(alpha, sigma, of_sample, of_output, own, scale))
     return steps
 
 

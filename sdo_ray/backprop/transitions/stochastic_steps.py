@@ -23,6 +23,8 @@ class StochasticSteps:
         differentiable: whether later steps and the samples have a gradient with respect to the steps' outputs, for
             rewards that have one.
         noise: step -> eps, float32 on the CPU, [B, C, ...], of the steps that have been made.
+        recorded: steps whose latents are kept in `latents`.
+        latents: step -> z, before it, without a graph.
         newest: of one entry, the latents after the newest step, without a graph; z_N once the call has ended.
 
     Raises:
@@ -34,7 +36,9 @@ class StochasticSteps:
     branching: Branching = field(default_factory=Branching)
     mirrored: bool = False
     differentiable: bool = False
+    recorded: Sequence[int] = ()
     noise: dict[int, torch.Tensor] = field(default_factory=dict)
+    latents: dict[int, torch.Tensor] = field(default_factory=dict)
     newest: list[torch.Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,6 +54,8 @@ class StochasticSteps:
     def after(self, step: int, stepped: torch.Tensor, z: torch.Tensor, o: torch.Tensor) -> torch.Tensor:
         """The latents after `step`, which are `stepped` if it is not stochastic; see `Transition.mean`."""
         latents = stepped
+        if step in self.recorded:
+            self.latents[step] = z.detach().clone()
         if (transition := self.transitions.get(step)) is not None:
             self.noise[step] = self._draw(step, z.shape)
             mean = transition.mean(stepped, z, o)
