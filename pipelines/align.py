@@ -26,6 +26,7 @@ from pipelines.progress import Progress, StateLog
 from pipelines.run import tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.calls import companion_decay
 from sdo_ray.config.run import keep_reference
 from sdo_ray.driver.state import StateFile
 from sdo_ray.evaluation.closing import closing_evaluation
@@ -122,6 +123,7 @@ def _train(
         channel,
         run,
         settings.samples_per_prompt,
+        companion_decay(settings.plan, settings.sampling.num_inference_steps),
     )
 
     def stream(start: int) -> ray.data.Dataset:

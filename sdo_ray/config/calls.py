@@ -18,11 +18,11 @@ from sdo_ray.backprop import (
     option_names,
     solver_weights,
 )
-from sdo_ray.backprop.transitions import transitions
+from sdo_ray.backprop.transitions import step_levels, transitions
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.files import check_files
 from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
-from sdo_ray.policy_gradient import PolicyPlan, check_policy_plan, policy_option_names
+from sdo_ray.policy_gradient import Decay, PolicyPlan, check_policy_plan, policy_option_names
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import Problem, SettingsError, under
 
@@ -153,6 +153,14 @@ def asks_others(plan: PlanSettings, num_steps: int) -> bool:
     return plan.is_policy_gradient and check_policy_plan(plan.name, num_steps, plan.options, draws=1)[0].asks_others
 
 
+def companion_decay(plan: PlanSettings, num_steps: int) -> Decay | None:
+    """Of the average of the policies that samplers need beside the newest; None if they need none."""
+    if not plan.is_policy_gradient:
+        return None
+    forward = check_policy_plan(plan.name, num_steps, plan.options, draws=1)[0].forward
+    return None if forward is None else forward.decay
+
+
 def _policy_plans(plan: PlanSettings, sampling: SamplingSettings, scheduler: Any) -> list[PolicyPlan]:
     if scheduler is None:
         return check_policy_plan(plan.name, sampling.num_inference_steps, plan.options)
@@ -160,7 +168,10 @@ def _policy_plans(plan: PlanSettings, sampling: SamplingSettings, scheduler: Any
     shift = {"mu": scheduler.config.base_shift} if scheduler.config.get("use_dynamic_shifting", False) else {}
     scheduler.set_timesteps(sampling.num_inference_steps, **shift)
     plans = check_policy_plan(plan.name, solver_weights(scheduler, None).num_steps, plan.options)
-    transitions(scheduler, plans[0].kernel, plans[0].eta)
+    if plans[0].forward:
+        step_levels(scheduler)
+    else:
+        transitions(scheduler, plans[0].kernel, plans[0].eta)
     return plans
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sdo_ray.cheap_steps.settings import OURS
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_estimator, check_model, made_if_known
+from sdo_ray.config.calls import asks_others, check_estimator, check_model, made_if_known
 from sdo_ray.config.rewards import check_learned, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.fidelity.settings import FidelitySettings
@@ -84,6 +84,9 @@ def _check_plans(settings: FidelityRunSettings) -> None:
                 continue
             with problems.of():
                 check_estimator(plan, settings.sampling, setting, base, black_boxes=True)
+                if asks_others(plan, settings.sampling.num_inference_steps):
+                    got = f"{plan.name!r} with these options learns by other policies' weights, and here is only one"
+                    problems.add(Problem(setting, got, fix="leave loss, kl and output_kl out; nft and awm altogether"))
 
 
 def _check_cheap_steps(settings: FidelityRunSettings) -> None:

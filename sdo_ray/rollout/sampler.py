@@ -25,10 +25,11 @@ from sdo_ray.rollout.contribution import learn_from, sample_batch
 from sdo_ray.rollout.deadline import deadline
 from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.kept_graph import choose_kept_graph
+from sdo_ray.rollout.other_policies import Weights
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.preview import preview
-from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, load_tensors, memory_of
+from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, load_tensors, memory_of, parted
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
 from sdo_ray.rollout.watch import BatchFailed, Watch
 from sdo_ray.seeds import derive_seed
@@ -74,12 +75,13 @@ class Sampler:
         specs = reward_specs(reward_actors)
         self._differentiable = any(specs[key].differentiable for key in self._learned)
         self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
-        self._corrects, self._base = False, None
+        self._corrects, self._by_average, self._others = False, False, dict[str, Weights]()
         if config.plan.is_policy_gradient:
             plan = groups_of(self._pipeline, config.sampling, config.plan, torch.Generator()).plan
             self._corrects = plan.corrects
+            self._by_average = plan.forward is not None and plan.forward.samples_by_average
             if plan.is_anchored:
-                self._base = initial_policy(config.model, derive_seed(config.seed, "adapter", 0))
+                self._others["base"] = initial_policy(config.model, derive_seed(config.seed, "adapter", 0))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of `schedule` -> one row of `Contribution.to_arrow`.
@@ -140,7 +142,7 @@ class Sampler:
                     mixing=config.mix.mixing,
                     memory=self._memory,
                     version=self._version,
-                    base=self._base,
+                    others=self._others,
                 )
         finally:
             with self._free:
@@ -165,7 +167,12 @@ class Sampler:
             return
         version, weights = self._policies.newest(update, known=self._version)
         if weights is not None:
-            set_parameters(self._trained, load_tensors(weights))
+            newest, average = parted(load_tensors(weights))
+            if average is not None:
+                self._others["average"] = average
+            if self._by_average and average is not None:
+                self._others["newest"] = newest
+            set_parameters(self._trained, average if self._by_average and average is not None else newest)
             self._memory = memory_of(weights)
             self._version = version
 

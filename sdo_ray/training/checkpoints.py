@@ -3,6 +3,7 @@
 checkpoint/  optimizer/KEY.safetensors   the optimizer's state, parameter name -> tensor, for any number of trainers
              adapter.safetensors         the policy, parameter name -> float32
              average.safetensors         with `training.average`: the average of the policies, likewise
+             companion.safetensors       the average that samplers of some plans get beside the policy, likewise
              progress.json               {"update": u, "memory": {...}}: u updates are in the policy
              manifest.json               size and hash of all others
 
@@ -28,7 +29,8 @@ from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.training.manifest import MANIFEST, damage, exists
 from sdo_ray.training.records import UpdateReport, memory_after
 
-POLICY, AVERAGE, PROGRESS = "adapter.safetensors", "average.safetensors", "progress.json"
+POLICY, AVERAGE, COMPANION = "adapter.safetensors", "average.safetensors", "companion.safetensors"
+PROGRESS = "progress.json"
 OPTIMIZER, ENGINE = "optimizer", "engine"
 
 KEPT = 2
@@ -51,8 +53,8 @@ class Made:
 
 
 def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
-    """Room for `KEPT` checkpoints and one in the making, in float32: weights, their average, and two moments."""
-    return 4 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
+    """Room for `KEPT` checkpoints and one in the making, in float32: weights, two averages, and two moments."""
+    return 5 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
 
 
 def known(run_path: str, filesystem: Any = None) -> list[tuple[int, ray.train.Checkpoint]]:
@@ -133,8 +135,17 @@ def read_policy(checkpoint: ray.train.Checkpoint) -> dict[str, torch.Tensor]:
 
 def read_average(checkpoint: ray.train.Checkpoint) -> dict[str, torch.Tensor] | None:
     """The average of the policies; None without one."""
+    return _read_weights(checkpoint, AVERAGE)
+
+
+def read_companion(checkpoint: ray.train.Checkpoint) -> dict[str, torch.Tensor] | None:
+    """The average that the samplers get beside the policy; None without one."""
+    return _read_weights(checkpoint, COMPANION)
+
+
+def _read_weights(checkpoint: ray.train.Checkpoint, name: str) -> dict[str, torch.Tensor] | None:
     try:
-        return load_tensors(_read(checkpoint, AVERAGE))
+        return load_tensors(_read(checkpoint, name))
     except FileNotFoundError:
         return None
 

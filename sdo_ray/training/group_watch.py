@@ -18,6 +18,8 @@ LEAST_AGREEMENT = 0.6
 """Share of samples whose advantage has one sign by both halves of their group, below which there is a warning."""
 MOST_STOPPED = 0.5
 """Share of samples that a loss gives no gradient, above which there is a warning."""
+LEAST_CONTRAST = 0.05
+"""Standard deviation of NFT's weights, which are in 0 .. 1, below which there is a warning."""
 
 
 def in_words(groups: Mapping[str, float]) -> str:
@@ -70,7 +72,21 @@ class GroupWatch:
                     f"{stopped:.0%} of the samples get no gradient, as the policy has moved by `clip` since they were "
                     "made: raise it, or lower training.max_policy_lag or learning_rate"
                 )
+            self._watch_forward()
         return Continue()
+
+    def _watch_forward(self) -> None:
+        deviation, contrast = self._mean("deviation"), self._mean("contrast")
+        if contrast is not None and not deviation:
+            self._say(
+                "the two policies that NFT compares are one and the same, which leaves a regression weighted by "
+                "advantages: let the average forget more slowly (decay: 0.9)"
+            )
+        if contrast is not None and contrast < LEAST_CONTRAST:
+            self._say(
+                f"NFT weighs good and bad samples almost alike (deviation {contrast:.2g} of weights in 0 .. 1): "
+                "advantage: group has more contrast than global-std"
+            )
 
     def _mean(self, name: str) -> float | None:
         found = [numbers[name] for numbers in self._recent if name in numbers]

@@ -19,7 +19,7 @@ from ray.train import CheckpointUploadMode
 
 from rewards.pulls import Memory
 from sdo_ray.storage import RunDirectory
-from sdo_ray.training.checkpoints import AVERAGE, ENGINE, OPTIMIZER, POLICY, PROGRESS, SCORE, Made, parsed
+from sdo_ray.training.checkpoints import ENGINE, OPTIMIZER, POLICY, PROGRESS, SCORE, Made, parsed
 from sdo_ray.training.history import write_reports
 from sdo_ray.training.manifest import files_in, write_manifest
 from sdo_ray.training.optimizer_state import State, gather_state, load_state
@@ -37,8 +37,8 @@ class Content:
     memory: Memory
     """What is known of the rewards after them."""
     policy: Weights
-    average: Weights | None
-    """Of the policies, if there is one."""
+    averages: Mapping[str, Weights]
+    """File name -> of the policies, `AVERAGE` and `COMPANION`, where there are any."""
     state: State
     """Of the optimizer."""
 
@@ -46,8 +46,8 @@ class Content:
         """Write the files, and last their manifest."""
         (directory / OPTIMIZER).mkdir(parents=True)
         safetensors.torch.save_file(dict(self.policy), directory / POLICY)
-        if self.average is not None:
-            safetensors.torch.save_file(dict(self.average), directory / AVERAGE)
+        for name, average in self.averages.items():
+            safetensors.torch.save_file(dict(average), directory / name)
         for key, tensors in self.state.items():
             safetensors.torch.save_file(tensors, directory / OPTIMIZER / f"{key}.safetensors")
         progress = {"update": self.update, "manifest": True, "memory": self.memory.to_json()}
@@ -76,7 +76,7 @@ class Saver:
         reports: Sequence[UpdateReport],
         memory: Memory,
         policy: Weights,
-        average: Weights | None,
+        averages: Mapping[str, Weights],
     ) -> None:
         """Checkpoint a policy with `update` updates; to be called by all workers.
 
@@ -86,7 +86,7 @@ class Saver:
             reports: of those since the checkpoint before; the score is the mean over them.
             memory: what is known of the rewards.
             policy: the first worker's `policy_weights`.
-            average: the first worker's average of the policies, if there is one.
+            averages: the first worker's averages of the policies, by the names of their files.
         """
         with self._writing:  # its copies are gone by then
             state = gather_state(engine)
@@ -96,10 +96,9 @@ class Saver:
         if torch.distributed.get_rank() != 0:
             ray.train.report(metrics, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
             return
-        if average is not None:
-            average = {name: tensor.clone() for name, tensor in average.items()}
+        averages = {file: {name: w.clone() for name, w in average.items()} for file, average in averages.items()}
         content, reports, context = (
-            Content(update, memory, policy, average, state),
+            Content(update, memory, policy, averages, state),
             tuple(reports),
             ray.train.get_context(),
         )

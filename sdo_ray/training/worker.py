@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from ray.data.exceptions import UserCodeException
 
 from rewards.pulls import Memory
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.policy_gradient import Decay
 from sdo_ray.rollout.policy_store import Policies, Publisher
-from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors
+from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors, with_average
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
-from sdo_ray.training.checkpoints import read_average
+from sdo_ray.training.checkpoints import AVERAGE, COMPANION, read_average, read_companion
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.gathering import check_rows, gather_numbers
@@ -72,6 +73,8 @@ class WorkerConfig:
     """Where they are kept, with checkpoints."""
     samples_per_prompt: int = 1
     """More in groups."""
+    companion_decay: Decay | None = None
+    """Of an average of the policies that the samplers get beside the newest, for plans that learn by it."""
     damaged: frozenset[str] = frozenset()
     """Names of the checkpoints not to go on from, see `checkpoints.why_not`."""
     whole: ray.train.Checkpoint | None = None
@@ -96,20 +99,25 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     weights = load_tensors(worker.initial_policy)
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
-    training, start, memory, averaged = worker.training, 0, Memory(), None
+    training, start, memory, averaged, accompanied = worker.training, 0, Memory(), None, None
     saver, reports = Saver(worker.run), list[UpdateReport]()
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and Path(checkpoint.path).name in worker.damaged:
         checkpoint = worker.whole
     if checkpoint is not None:
         made = restore(engine, checkpoint)
-        start, memory, averaged = made.update, made.memory, read_average(checkpoint)
+        start, memory = made.update, made.memory
+        averaged, accompanied = read_average(checkpoint), read_companion(checkpoint)
     if torch.distributed.get_rank() == 0:
         forget_reports(worker.run, start)
         write_reports(worker.run, made.reports if checkpoint is not None else ())
     with Publisher(worker.policies) as publisher:
-        policy = _publish(publisher, start, engine, memory)
-        average = Average(averaged or policy, training.average) if training.average and policy else None
+        policy, averages = policy_weights(engine), dict[str, Average]()
+        if training.average and policy:
+            averages[AVERAGE] = Average(averaged or policy, training.average)
+        if worker.companion_decay is not None and policy:
+            averages[COMPANION] = Average(accompanied or policy, worker.companion_decay)
+        _publish(publisher, start, policy, averages, memory)
         for update in range(start, training.updates):
             began = time.monotonic()
             mine: list[Contribution] = []
@@ -128,14 +136,16 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
                 report = report.without_step()
             reports.append(report)
             memory = memory.after(report.pulls)
-            policy = _publish(publisher, update + 1, engine, memory)
-            if average is not None:
-                average.add(policy)
+            policy = policy_weights(engine)
+            for average in averages.values():
+                average.add(policy, update + 1)
+            _publish(publisher, update + 1, policy, averages, memory)
             done, every, ending = update + 1, training.checkpoint_every, _file(worker.channel, report, engine.device)
             if ending is RollBack:
                 return
             if done % every == 0 or done == training.updates or ending is not None:
-                saver.save(engine, done, reports, memory, policy, None if average is None else average.weights)
+                means = {file: average.weights for file, average in averages.items()}
+                saver.save(engine, done, reports, memory, policy, means)
                 reports.clear()
             if ending is not None:
                 return
@@ -200,12 +210,17 @@ def _next(arrived: Arrived, update: int) -> Contribution:
     return contribution
 
 
-def _publish(publisher: Publisher, version: int, engine: Any, memory: Memory) -> dict[str, torch.Tensor]:
-    """Publish the policy and what is known of the rewards, by one worker, and return the policy to that."""
-    weights = policy_weights(engine)
+def _publish(
+    publisher: Publisher,
+    version: int,
+    policy: Mapping[str, torch.Tensor],
+    averages: Mapping[str, Average],
+    memory: Memory,
+) -> None:
+    """Publish the policy, the average that goes with it and what is known of the rewards, by one worker."""
     if torch.distributed.get_rank() == 0:
-        publisher.publish(version, dump_tensors(weights, memory))
-    return weights
+        given = with_average(policy, averages[COMPANION].weights) if COMPANION in averages else policy
+        publisher.publish(version, dump_tensors(given, memory))
 
 
 ENDINGS: tuple[type[Stop] | type[RollBack] | None, ...] = (None, Stop, RollBack)

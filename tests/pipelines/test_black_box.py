@@ -19,12 +19,19 @@ from tests.support.ports import free_port
 from tests.support.runs import REPOSITORY, AlignProcess, final_adapter, tiny_settings
 
 
-def settings(directory: Path, base: Path, reward: dict[str, Any]) -> Path:
+PLANS: dict[str, dict[str, Any]] = {
+    "group": {"children": 4},
+    # The samplers have an average of the policies beside the newest, which is resumed with it.
+    "nft": {"samples": 4, "decay": 0.9},
+}
+
+
+def settings(directory: Path, base: Path, reward: dict[str, Any], plan: str = "group") -> Path:
     directory.mkdir()
     return tiny_settings(
         directory,
         base,
-        plan={"name": "group", "options": {"children": 4}},
+        plan={"name": plan, "options": PLANS[plan]},
         rewards={"terms": [reward]},
         samplers={"count": 1, "batch_size": 2},
         training={"updates": 4, "batch_size": 4},
@@ -38,9 +45,10 @@ def reports(settings: Path) -> list[UpdateReport]:
 
 
 @pytest.mark.slow
-def test_a_run_of_a_black_box_alone_resumes_to_the_bit(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_run_of_a_black_box_alone_resumes_to_the_bit(tiny_base: Path, tmp_path: Path, plan: str) -> None:
     jpeg = {"name": "jpeg_compressibility"}
-    whole, broken = (settings(tmp_path / name, tiny_base, jpeg) for name in ("whole", "broken"))
+    whole, broken = (settings(tmp_path / name, tiny_base, jpeg, plan) for name in ("whole", "broken"))
     with AlignProcess(str(whole)) as run:
         output = run.finish()
     assert "warning: samples are compared with 3 others" in output
@@ -58,6 +66,8 @@ def test_a_run_of_a_black_box_alone_resumes_to_the_bit(tiny_base: Path, tmp_path
         # 4 prompts an update with 4 samples each, none of them skipped
         assert (report.num_samples, report.num_skipped) == (16, 0)
         assert report.groups["flat_share"] < 1
+    if plan == "nft":
+        assert [report.groups["deviation"] > 0 for report in reports(whole)] == [False, True, True, True]
 
 
 @pytest.mark.slow

@@ -17,13 +17,14 @@ import torch
 from rewards.scoring import score_with_gradient
 from rewards.terms import Mixing
 from sdo_ray.blocks import _OnBlocks, packed
+from sdo_ray.models.parameters import trained_values
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout import sampler as sampler_module
 from sdo_ray.rollout.contribution import compute_contribution, learn_from
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, dump_tensors
+from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, dump_tensors, with_average
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.sampler import Sampler
 from sdo_ray.rollout.settings import LearningSamplerSettings, MixSettings, PlanSettings
@@ -288,3 +289,28 @@ def test_what_an_older_policy_sampled_is_learned_from_with_the_newest_where_the_
     assert (same.groups["log_ratio"], same.groups["clipped"]) == (0.0, 0.0)
     assert newer.groups["log_ratio"] > 0
     assert not torch.allclose(newer.gradient.vector, plain.gradient.vector, rtol=1e-2)
+
+
+def test_nft_s_samples_are_the_average_s_and_what_learns_is_the_newest_policy(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = {key: SimpleNamespace(differentiable=True) for key in ("ink", "redness")}
+    monkeypatch.setattr(sampler_module, "reward_specs", lambda actors: specs)
+    settings = replace(config(tiny_base), plan=PlanSettings(name="nft", options={"samples": 3}))
+    first = initial_policy(settings.model, 0)
+    average, newest = ({name: w + by for name, w in first.items()} for by in (0.05, 0.1))
+    images, made = [], []
+    copy = {name: w.clone() for name, w in average.items()}
+    for record in (with_average(newest, average), with_average(average, copy)):
+        rewards = Rewards()
+        nft, _ = sampler(settings, rewards)
+        policies: Any = SimpleNamespace(newest=lambda at_most, known, record=record: (at_most, dump_tensors(record)))
+        nft._policies = policies
+        [contribution] = Contribution.from_arrow(nft(blocks()[0]))
+        images.append(rewards.asked[0])
+        made.append(contribution)
+        held = trained_values(nft._trained)
+        assert all(torch.equal(held[name], average[name]) for name in held)
+    assert torch.equal(*images)
+    assert (made[0].groups["deviation"] > 0, made[1].groups["deviation"]) == (True, 0.0)
+    assert not torch.equal(made[0].gradient.vector, made[1].gradient.vector)

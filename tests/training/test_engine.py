@@ -131,7 +131,7 @@ def work(rank: int, directory: str, backward: str, model: ModelSettings, stages:
                 weights, state = policy_weights(engine), gather_state(engine)
                 assert bool(weights) == bool(state) == (place == 0)  # the first worker's alone
                 if rank == 0 and not update:
-                    Content(1, MEMORY, weights, None, state).write(checkpoint)
+                    Content(1, MEMORY, weights, {}, state).write(checkpoint)
                 elif rank == 0:
                     torch.save(weights, f"{directory}/{name}.pt")
                 engine.destroy()

@@ -24,6 +24,8 @@ GOOD = {"flat_share": 0.1, "sign_agreement": 0.9}
     [
         ({"children": 4}, GOOD, "warning: samples are compared with 3 others, and advantages are mostly noise below 7"),
         ({}, GOOD | {"flat_share": 0.9}, "warning: in 90% of the groups all rewards are equal, and teach nothing"),
+        ({}, GOOD | {"deviation": 0.0, "contrast": 0.2}, "warning: the two policies that NFT compares are one and"),
+        ({}, GOOD | {"deviation": 1e-9, "contrast": 0.01}, "warning: NFT weighs good and bad samples almost alike"),
         ({}, GOOD | {"clipped": 0.7}, "warning: 70% of the samples get no gradient, as the policy has moved"),
         ({}, GOOD | {"sign_agreement": 0.55}, "warning: whether a sample is better depends on which half of its group"),
     ],

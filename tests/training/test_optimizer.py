@@ -100,15 +100,20 @@ def test_schedules_that_cannot_be(schedule: dict, complaint: str) -> None:
 def test_an_average_of_constant_weights_is_the_weights_and_of_others_a_geometric_sum() -> None:
     first = {"a": torch.randn(3), "b": torch.randn(2, 2)}
     average = Average(first, 0.9)
-    for _ in range(10):
-        average.add(first)
+    for update in range(10):
+        average.add(first, update + 1)
     assert all(torch.equal(average.weights[name], first[name]) for name in first)
     policies = [torch.randn(3) for _ in range(4)]
     average = Average({"a": policies[0]}, 0.5)
-    for policy in policies[1:]:
-        average.add({"a": policy})
+    for update, policy in enumerate(policies[1:]):
+        average.add({"a": policy}, update + 1)
     expected = policies[0] / 8 + policies[1] / 8 + policies[2] / 4 + policies[3] / 2
     torch.testing.assert_close(average.weights["a"], expected)
     newest = Average({"a": policies[0]}, 0.0)
-    newest.add({"a": policies[1]})
+    newest.add({"a": policies[1]}, 1)
     assert torch.equal(newest.weights["a"], policies[1])
+    late = Average({"a": policies[0]}, "late")
+    late.add({"a": policies[1]}, 75)
+    assert torch.equal(late.weights["a"], policies[1])
+    late.add({"a": policies[2]}, 95)
+    torch.testing.assert_close(late.weights["a"], 0.15 * policies[1] + 0.85 * policies[2])

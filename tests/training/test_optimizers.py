@@ -71,7 +71,7 @@ def test_without_zero_it_is_the_optimizer_itself_also_from_a_checkpoint(name: st
         assert (expected[key] - WEIGHTS[key]).abs().max() > LR / 10
     first = engine_of(name, trainers)
     weights = stepped(first, steps[:2])
-    Content(2, Memory(), weights, None, gather_state(first)).write(tmp_path / "checkpoint")
+    Content(2, Memory(), weights, {}, gather_state(first)).write(tmp_path / "checkpoint")
     again = engine_of(name, trainers)
     restore(again, ray.train.Checkpoint.from_directory(str(tmp_path / "checkpoint")))
     resumed = stepped(again, steps[2:])
@@ -87,7 +87,7 @@ def test_offloading_to_the_cpu_changes_nothing_but_rounding(stage: int, tmp_path
     offloaded = TrainerSettings(zero_stage=stage, offload="cpu")
     first = engine_of("adamw", offloaded)
     weights = stepped(first, gradients()[:2])
-    Content(2, Memory(), weights, None, gather_state(first)).write(tmp_path / "checkpoint")
+    Content(2, Memory(), weights, {}, gather_state(first)).write(tmp_path / "checkpoint")
     again = engine_of("adamw", offloaded)
     restore(again, ray.train.Checkpoint.from_directory(str(tmp_path / "checkpoint")))
     there = stepped(again, gradients()[2:])

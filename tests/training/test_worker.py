@@ -17,10 +17,10 @@ from ray.train.torch import TorchTrainer
 from rewards.pulls import Memory, Pull
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
-from sdo_ray.rollout.records import Contribution, load_tensors, memory_of
+from sdo_ray.rollout.records import Contribution, load_tensors, memory_of, parted
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
-from sdo_ray.training.checkpoints import SCORE
+from sdo_ray.training.checkpoints import AVERAGE, COMPANION, SCORE
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.modules import Policy
@@ -134,23 +134,25 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
 
     def save(saver: Saver, *arguments: Any) -> None:
         write(saver, *arguments)
-        averages.append({name: tensor.clone() for name, tensor in arguments[-1].items()})
+        averages.append({name: tensor.clone() for name, tensor in arguments[-1][AVERAGE].items()})
 
     write = Saver.save
     monkeypatch.setattr(Saver, "save", save)
-    config = worker_config(policies, channel, updates=4, every=4, average=0.5)
+    config = replace(worker_config(policies, channel, updates=4, every=4, average=0.5), companion_decay="slow")
     run(config, stream_of([1.0] * 4)(0))
     whole = version(policies, 4)
     reports = [report for update in range(2) if (report := channel.next_report(update - 1, 5.0)) is not None]
 
     def resumed(given: dict[str, WorkerConfig]) -> None:
         engine = make_engine(Policy(WEIGHTS), config.training, config.trainers, PER_UPDATE)
-        average = Average(WEIGHTS, 0.5)
+        average, companion = Average(WEIGHTS, 0.5), Average(WEIGHTS, "slow")
         for update in range(2):
             terms = engine.module.terms(contribution(update, part) for part in range(PER_UPDATE))
             make_step(engine, terms, 2 * PER_UPDATE, config.training.learning_rate)
-            average.add(policy_weights(engine))
-        content = Content(2, memory_after(reports), policy_weights(engine), average.weights, gather_state(engine))
+            for mean in (average, companion):
+                mean.add(policy_weights(engine), update + 1)
+        means = {AVERAGE: average.weights, COMPANION: companion.weights}
+        content = Content(2, memory_after(reports), policy_weights(engine), means, gather_state(engine))
         content.write(tmp_path)
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(tmp_path)))
         train_worker(given)
@@ -161,8 +163,15 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
         again.newest(1)
     assert all(torch.equal(version(again, 4)[name], whole[name]) for name in whole)
     unbroken, broken = averages
-    assert all(torch.equal(unbroken[name], broken[name]) for name in whole)
+    assert all(torch.equal(unbroken[name], broken[name]) for name in WEIGHTS)
     assert not torch.equal(unbroken["a"], whole["a"])
+    # And the average that the samplers get beside the policy: 0.004 of the one before, after four updates.
+    newest, beside = parted(whole)
+    _, earlier = parted(version(policies, 3))
+    assert beside is not None
+    assert earlier is not None
+    torch.testing.assert_close(beside["a"], 0.996 * newest["a"] + 0.004 * earlier["a"])
+    assert not torch.equal(beside["a"], newest["a"])
     assert memory_of(weights(again, 4)) == memory_of(weights(policies, 4)) != Memory()
 
 
