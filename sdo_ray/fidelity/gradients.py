@@ -19,7 +19,8 @@ import torch
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import BackpropPlan, StepGradient, StepRunner
 from sdo_ray.backprop.saved import saved_activations
-from sdo_ray.rollout.groups import Groups, group_objective
+from sdo_ray.rollout.group_objective import group_objective
+from sdo_ray.rollout.groups import Groups
 from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample

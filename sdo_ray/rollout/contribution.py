@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from rewards.pulls import Memory
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import StepRunner
@@ -22,8 +20,8 @@ from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
-from sdo_ray.rollout.groups import Groups, group_objective, groups_of
-from sdo_ray.rollout.noised import noised_again
+from sdo_ray.rollout.group_objective import ask_others, group_objective
+from sdo_ray.rollout.groups import Groups, groups_of
 from sdo_ray.rollout.objective import (
     NOTHING_KNOWN,
     ImageGradients,
@@ -32,7 +30,7 @@ from sdo_ray.rollout.objective import (
     backpropagate,
     reward_objective,
 )
-from sdo_ray.rollout.other_policies import OtherOutputs, Weights, other_outputs, weights_in_place
+from sdo_ray.rollout.other_policies import Weights, weights_in_place
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
@@ -175,7 +173,11 @@ def learn_from(
             objective = reward_objective(scores, gradients, terms, mixing, memory)
         else:
             if waiting.groups.plan.asks_others:
-                trajectory, asked = _ask_others(waiting, waiting.groups, denoisers, version, others)
+                newer = version is not None and version != waiting.policy_version
+                noise_again = waiting.groups.forward_noise(waiting.seed, batch.rows)
+                trajectory, asked = ask_others(
+                    trajectory, waiting.groups, denoisers, others, newer=newer, noise=noise_again
+                )
             objective, told = group_objective(
                 trajectory, waiting.groups, scores, gradients, terms, mixing, memory, asked
             )
@@ -206,27 +208,6 @@ def learn_from(
         calls=calls,
         groups=told,
     )
-
-
-def _ask_others(
-    waiting: SampledBatch,
-    groups: Groups,
-    denoisers: Mapping[str, torch.nn.Module],
-    version: int | None,
-    others: Mapping[str, Weights],
-) -> tuple[Trajectory, OtherOutputs]:
-    """The trajectory to take back, and what its kept steps are by other weights."""
-    plan, trajectory, noised = groups.plan, waiting.trajectory, None
-    wanted = [name for name, asked in (("base", plan.is_anchored), ("average", plan.forward is not None)) if asked]
-    if missing := [name for name in wanted if name not in others]:
-        got = f"plan {plan.name!r} with these options learns by the weights of the {' and the '.join(missing)}"
-        raise ValueError(f"{got}, which only `sdo align` has")
-    if plan.forward:
-        generators = groups.forward_noise(waiting.seed, waiting.batch.rows)
-        trajectory, noised = noised_again(trajectory, groups.levels, generators)
-    newer = noised is not None or (version is not None and version != waiting.policy_version)
-    weights = {name: others[name] for name in wanted}
-    return trajectory, other_outputs(trajectory, denoisers, newer=newer, weights=weights, noised=noised)
 
 
 def compute_contribution(

@@ -6,41 +6,16 @@ prompt has the noise that its row has without groups.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from rewards.mix import combine_scores, usable
-from rewards.pulls import Memory
-from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import solver_weights
 from sdo_ray.backprop.transitions import LinearStep, StochasticSteps, Transition, step_levels, transitions
-from sdo_ray.policy_gradient import (
-    PolicyPlan,
-    anchor_cotangents,
-    difference_cotangents,
-    drifted_cotangents,
-    forward_cotangents,
-    group_statistics,
-    make_policy_plan,
-    mixed,
-    policy_cotangents,
-    sign_agreement,
-    step_advantages,
-)
-from sdo_ray.rollout.objective import (
-    NOTHING_KNOWN,
-    Cotangents,
-    ImageGradients,
-    Objective,
-    Scores,
-    image_gradient,
-)
-from sdo_ray.rollout.other_policies import OtherOutputs
-from sdo_ray.rollout.sampling import Trajectory, scheduler_of
+from sdo_ray.policy_gradient import PolicyPlan, make_policy_plan
+from sdo_ray.rollout.sampling import scheduler_of
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed
 
@@ -122,137 +97,3 @@ def groups_of(
     if made.forward:
         return Groups(made, (), solver.w, step_levels(scheduler))
     return Groups(made, transitions(scheduler, made.kernel, made.eta), solver.w)
-
-
-def group_objective(
-    trajectory: Trajectory,
-    groups: Groups,
-    scores: Scores,
-    gradients: ImageGradients,
-    terms: Sequence[RewardTerm],
-    mixing: Mixing,
-    memory: Memory = NOTHING_KNOWN,
-    others: OtherOutputs | None = None,
-) -> tuple[Objective, dict[str, float]]:
-    """What a batch in groups learns from: cotangents at its kept outputs alone.
-
-    A reward that has a gradient, in a trajectory that passes it on, teaches by it, taken back to the kept outputs; all
-    others by their groups. Where there are both, they are balanced over the batch: of the norm at each kept step,
-    `plan.share` is of those without a gradient.
-
-    Args:
-        trajectory: sampled with the groups' stochastic steps; if it passes gradients on, its graph from the samples to
-            the kept outputs is freed.
-        groups: of the batch.
-        scores: of every sample.
-        gradients: likewise.
-        terms: weights, caps and targets.
-        mixing: see `rewards.mix`.
-        memory: of the updates before.
-        others: what other weights make of the kept steps, for a plan that asks for it.
-
-    Returns:
-        The objective; a sample without one of the scores or gradients is not valid, and has no part in its group. And
-        numbers for the report, see `Contribution.groups`.
-
-    Raises:
-        ValueError: no term has a weight, or one that has is missing.
-    """
-    assert trajectory.stochastic is not None
-    passes_on = trajectory.stochastic.differentiable
-    pulling = [term for term in terms if term.weight and passes_on and gradients.get(term.key) is not None]
-    told = [term for term in terms if term.weight and term not in pulling]
-    valid = usable(scores, {term.key: gradients[term.key] for term in pulling}, terms)
-    score = torch.where(valid, combine_scores(scores, terms), torch.nan)
-    pulled = image_gradient(scores, gradients, pulling, valid, mixing, memory) if pulling else None
-    by_reward = {} if pulled is None else _reward_pulls(trajectory, pulled.v)
-    by_group, drift = _group_pulls(trajectory, groups, scores, told, valid, others) if told else ({}, {})
-    together, parts = _balanced(by_reward, by_group, groups.plan.share)
-    numbers = (_numbers(groups.plan, scores, told, valid) if told else {}) | drift | parts
-    cotangents = Cotangents(None, [(kept, together[kept.step]) for kept in trajectory.outputs])
-    if pulled is None:
-        return Objective(score, valid, cotangents), numbers
-    return Objective(score, valid, cotangents, pulled.pulls, pulled.cosines), numbers
-
-
-def _reward_pulls(trajectory: Trajectory, v: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Kept step -> dR/do_k, taken back from the samples."""
-    x, outputs = trajectory.samples, [kept.o for kept in trajectory.outputs]
-    found = torch.autograd.grad(x, outputs, v.to(x.device, x.dtype))
-    return {kept.step: g.float() for kept, g in zip(trajectory.outputs, found, strict=True)}
-
-
-def _group_pulls(
-    trajectory: Trajectory,
-    groups: Groups,
-    scores: Scores,
-    terms: Sequence[RewardTerm],
-    valid: torch.Tensor,
-    others: OtherOutputs | None,
-) -> tuple[dict[int, torch.Tensor], dict[str, float]]:
-    """Kept step -> u_k of rewards without a gradient, and of the base model; and numbers for the report."""
-    made, plan = trajectory.stochastic, groups.plan
-    assert made is not None
-    told, weights = _told(scores, terms, valid), [term.weight for term in terms]
-    numbers: dict[str, float] = {}
-    if plan.differences:
-        found = difference_cotangents(plan, groups.solver, made.newest[0], told, weights)
-    elif plan.forward:
-        assert others is not None
-        assert others.noised is not None
-        found, numbers = forward_cotangents(
-            plan,
-            groups.levels,
-            others.noised,
-            made.newest[0],
-            step_advantages(plan, told, weights),
-            others.newest,
-            others.others["average"],
-            others.others.get("base"),
-        )
-    elif plan.corrects:
-        assert others is not None
-        advantages = step_advantages(plan, told, weights)
-        found, numbers = drifted_cotangents(plan, groups.transitions, made, advantages, others.newest, others.sampled)
-    else:
-        found = policy_cotangents(plan, groups.transitions, made, step_advantages(plan, told, weights))
-    if plan.is_anchored and not plan.forward:
-        assert others is not None
-        anchors, distance = anchor_cotangents(plan, groups.transitions, made, others.newest, others.others["base"])
-        found, numbers = {k: u + anchors[k] for k, u in found.items()}, numbers | distance
-    return {kept.step: _as_output(found[kept.step].to(kept.o.device), kept.o) for kept in trajectory.outputs}, numbers
-
-
-def _told(scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor) -> list[torch.Tensor]:
-    """Each term's scores, capped; NaN where not valid."""
-    return [torch.where(valid, combine_scores(scores, [term]) / term.weight, torch.nan) for term in terms]
-
-
-def _as_output(u: torch.Tensor, o: torch.Tensor) -> torch.Tensor:
-    """Zeros for what an output says besides its mean, a learned variance."""
-    return torch.cat([u, u.new_zeros(len(u), o.shape[1] - u.shape[1], *u.shape[2:])], 1) if u.shape != o.shape else u
-
-
-def _balanced(
-    by_reward: Mapping[int, torch.Tensor], by_group: Mapping[int, torch.Tensor], share: float
-) -> tuple[dict[int, torch.Tensor], dict[str, float]]:
-    """(1 - share) g + share |g|/|u| u, and the norms and cosine of g and u, over all kept steps; one where alone."""
-    if not by_reward or not by_group:
-        return dict(by_reward or by_group), {}
-    g, u = (torch.cat([pulls[k].double().flatten() for k in by_reward]) for pulls in (by_reward, by_group))
-    g_norm, u_norm = g.norm().item(), u.norm().item()
-    parts = {"gradient_norm": g_norm, "group_norm": u_norm}
-    if not g_norm or not u_norm:
-        return {k: by_reward[k] + by_group[k] for k in by_reward}, parts
-    parts["cosine"] = (g @ u).item() / (g_norm * u_norm)
-    scale = share * g_norm / u_norm
-    return {k: (1 - share) * by_reward[k] + scale * by_group[k] for k in by_reward}, parts
-
-
-def _numbers(plan: PolicyPlan, scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor) -> dict[str, float]:
-    rewards = mixed(_told(scores, terms, valid), [term.weight for term in terms])
-    groups = torch.arange(len(rewards)) // plan.compared
-    found = group_statistics(rewards, groups)
-    numbers = {"flat_share": found.flat_share, "spread": found.spread, "missing": float(found.missing)}
-    agreement = sign_agreement(rewards, groups)
-    return numbers if math.isnan(agreement) else numbers | {"sign_agreement": agreement}

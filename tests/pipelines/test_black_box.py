@@ -18,7 +18,6 @@ from sdo_ray.training.standing import progress
 from tests.support.ports import free_port
 from tests.support.runs import REPOSITORY, AlignProcess, final_adapter, tiny_settings
 
-
 PLANS: dict[str, dict[str, Any]] = {
     "group": {"children": 4},
     # The samplers have an average of the policies beside the newest, which is resumed with it.

@@ -96,6 +96,10 @@ def test_numbers_image_and_metrics(tiny_base: Path, tmp_path: Path, monkeypatch:
     ("sections", "said"),
     [
         ({"fidelity": {"plans": [{"name": "full"}]}}, "fidelity.plans.0: `full` is what the others are compared with"),
+        (
+            {"fidelity": {"plans": [{"name": "group", "options": {"kl": 0.1}}]}},
+            "fidelity.plans.0: 'group' with these options learns by other policies' weights",
+        ),
         ({"fidelity": {"plans": [{"name": "refl"}, {"name": "refl"}]}}, "fidelity.plans.1: 'refl' with these options"),
         ({"fidelity": {"plans": [{"name": "sdo", "options": {"K": 9}}]}}, "fidelity.plans.0.options.K: got 9"),
         ({"fidelity": {"plans": [{"name": "sdoo"}]}}, "fidelity.plans.0.name: got 'sdoo'"),
