@@ -33,19 +33,17 @@ class Lesson:
     plans: tuple[str, ...]
 
 
+FILES = ("jpeg_compressibility", "heldout_alignment")
+STYLE = ("preference", "heldout_preference")
+
 LESSONS: Mapping[str, Lesson] = {
-    "small files": Lesson({"jpeg_compressibility": 1.0}, (), ("jpeg_compressibility", "heldout_alignment"), ("group",)),
-    "small files, aligned": Lesson(
-        {"jpeg_compressibility": 1.0, "alignment": 1.0}, (), ("jpeg_compressibility", "heldout_alignment"), ("group",)
-    ),
-    "style": Lesson(
-        {"preference": 1.0},
-        ("preference",),
-        ("preference", "heldout_preference"),
-        ("sdo", "group", "flow-grpo", "dance-grpo"),
-    ),
+    "alignment": Lesson({"alignment": 1.0}, (), FILES, ("group",)),
+    "small files": Lesson({"jpeg_compressibility": 1.0}, (), FILES, ("group", "flow-grpo", "dance-grpo")),
+    "small files, aligned": Lesson({"jpeg_compressibility": 1.0, "alignment": 1.0}, (), FILES, ("group",)),
+    "style": Lesson({"preference": 1.0}, ("preference",), STYLE, ("sdo", "group", "flow-grpo", "dance-grpo")),
 }
-"""`jpeg_compressibility` has no gradient. That of `preference` is for `sdo` alone: what it is worth."""
+"""`jpeg_compressibility` has no gradient; `alignment` alone, by its gradient, is what the mix is compared with.
+That of `preference` is for `sdo` alone: what it is worth."""
 
 
 def learning(
