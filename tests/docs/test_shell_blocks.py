@@ -6,6 +6,7 @@ gives a cluster ports of its own.
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipelines.commands import COMMANDS as COMMANDS_OF_SDO
+from sdo_ray.config.loading import load_settings
 from tests.docs.blocks import APART, PAGES, REPOSITORY, blocks_of, why_apart
 from tests.support.ports import free_port
 
@@ -35,7 +38,7 @@ SMALL = {
     "training.updates: 1, training.batch_size: 2, evaluation.num_prompts: 2}' --set 'evaluate.set="
     "{sampling.num_inference_steps: 2, samplers.count: 1, prompts.num_prompts: 2, reference.num_images: 8}' "
     "--set 'promote.set={promotion.rules: [heldout_preference > -100]}'",
-    "fidelity": f"{SMALL_SAMPLING} --set fidelity.batches=1 --set fidelity.draws=1 --set samplers.batch_size=1 "
+    "fidelity": f"{SMALL_SAMPLING} --set fidelity.batches=2 --set fidelity.draws=2 --set samplers.batch_size=1 "
     "--set 'fidelity.plans=[{name: sdo}]'",
     "optimize": f"{SMALL_SAMPLING} --set optimization.iterations=1 --set rows.given.0.prompt=sun "
     "--set samplers.batch_size=8",
@@ -59,6 +62,17 @@ def test_every_block_is_run_or_says_why_not() -> None:
     used = {key for key in APART for block in BLOCKS if key[0] == block.page and block.text.startswith(key[1])}
     assert APART.keys() - used == set()
     assert {page for page, blocks in RUN.items() if blocks} >= {"README.md", "first-run.md", "promote.md", "cycle.md"}
+
+
+CONFIGS = {"align": "emoji", "optimize": "optimize_text"}
+
+
+@pytest.mark.parametrize("command", [name for name in SMALL if COMMANDS_OF_SDO[name].settings])
+def test_what_makes_runs_small_is_legal(command: str) -> None:
+    config = REPOSITORY / f"pipelines/configs/{CONFIGS.get(command, f'{command}_emoji')}.yaml"
+    words = shlex.split(SMALL[command])
+    load_settings(COMMANDS_OF_SDO[command].settings_class(), config, words[1::2])
+    assert set(words[::2]) == {"--set"}
 
 
 @pytest.fixture
