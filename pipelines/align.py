@@ -91,7 +91,9 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
             publisher.publish(policy.version, dump_tensors(policy.weights))
             evaluators = rewards | start_reward_actors(settings.evaluation.evaluators, made=modality)
             trained = PolicyModel(settings.model, policies, policy.version)
-            comparison = closing_evaluation(settings.evaluation, run, trained, made, evaluators)
+            comparison = closing_evaluation(
+                settings.evaluation, run, trained, made, evaluators, settings.prompts.inputs
+            )
         learned_from = reward_provenance(rewards)
         outcome = hand_out(
             run, tracked, settings.model, policy.weights, comparison, made, settings.tracking, learned_from
@@ -112,6 +114,7 @@ def _train(
     """Updates from the newest checkpoint, or the first, to the last, or until an observer decides otherwise."""
     training, channel, ending = settings.training, Channel.start(), None
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
+    config, inputs = settings.sampler_config(), settings.inputs()
     worker = WorkerConfig(
         settings.model,
         training,
@@ -129,7 +132,8 @@ def _train(
     def stream(start: int) -> ray.data.Dataset:
         return contribution_stream(
             prompts,
-            settings.sampler_config(),
+            config,
+            inputs=inputs,
             start=start,
             stop=training.updates,
             batch_size=training.batch_size,

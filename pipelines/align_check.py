@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pipelines.run import check_run, known_outcome
-from sdo_ray.config.align import AlignSettings, check_align, prompts_of, said_of_prompts
+from sdo_ray.config.align import AlignSettings, check_align, said_of_prompts, texts_of
 from sdo_ray.config.inputs import Inputs
 from sdo_ray.config.run import model_of, open_run
 from sdo_ray.dry_batch.batch import check_by_dry_batch
@@ -47,7 +47,7 @@ def check(settings: AlignSettings) -> Ready | Outcome:
     read = settings.model_copy(update={"model": model_of(settings.model, run)})
     with under("model"):
         initial = initial_policy(read.model, derive_seed(settings.run.seed, "adapter", 0))
-    inputs = Inputs(prompts_of(settings))
+    inputs = Inputs(texts_of(settings))
     inputs.check(run)
     updates = settings.training.updates
     with under("training"):

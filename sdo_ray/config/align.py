@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+
 from pydantic import Field
 
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import asks_others, check_estimator, check_model, made_if_known, samples_per_prompt
+from sdo_ray.config.calls import OURS, asks_others, check_estimator, check_model, made_if_known, samples_per_prompt
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
+from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.reference import parse
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.tokens import tokenizers_of, what_is_cut
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
+from sdo_ray.prompts.inputs import Row, read_inputs
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.settings import (
+    InputSettings,
     LearningSamplerSettings,
     MixSettings,
     PlanSettings,
-    PromptSettings,
     SamplingSettings,
 )
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
@@ -33,7 +38,7 @@ class AlignSettings(Settings):
 
     run: RunSettings
     model: ModelSettings
-    prompts: PromptSettings
+    prompts: InputSettings
     sampling: LearnedSamplingSettings = Field(default_factory=LearnedSamplingSettings)
     plan: PlanSettings = Field(default_factory=PlanSettings)
     rewards: MixSettings
@@ -56,11 +61,37 @@ class AlignSettings(Settings):
     @property
     def shown_sampling(self) -> SamplingSettings:
         """How the images of the comparison are made, and those of what is handed out."""
-        return (
-            self.sampling
-            if self.evaluation.cheap_steps
-            else self.sampling.model_copy(update={"cache": None, "fast_copy": None})
-        )
+        called = self.called_sampling
+        return called if self.evaluation.cheap_steps else called.model_copy(update={"cache": None, "fast_copy": None})
+
+    @property
+    def called_sampling(self) -> LearnedSamplingSettings:
+        """How the pipeline is called, with an example of what it is given besides prompts."""
+        return self.sampling.with_example(inputs[0]) if (inputs := self.inputs()) else self.sampling
+
+    def inputs(self) -> list[Row]:
+        """What the pipeline is given besides each prompt to learn on; empty if no more.
+
+        Raises:
+            SettingsError: see `read_inputs`.
+        """
+        prompts = self.prompts
+        return read_inputs(prompts.train, prompts.column, prompts.inputs, batch_size=self.samplers.batch_size)
+
+    def preview_inputs(self) -> tuple[Row, ...]:
+        """Likewise of the preview's prompts: those of the first row with that prompt.
+
+        Raises:
+            SettingsError: no row has one.
+        """
+        if not self.prompts.inputs:
+            return ()
+        prompts = read_prompts(self.prompts.train, self.prompts.column)
+        if absent := [text for text in self.tracking.preview_prompts if text not in prompts]:
+            got = f"{absent[0]!r} is no prompt of {self.prompts.train!r}, so there are no inputs for it"
+            raise SettingsError(Problem("tracking.preview_prompts", got, fix="take prompts of that file"))
+        inputs = self.inputs()
+        return tuple(inputs[prompts.index(text)] for text in self.tracking.preview_prompts)
 
     def demands(self) -> list[Demand]:
         """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""
@@ -86,13 +117,14 @@ class AlignSettings(Settings):
         return SamplerConfig(
             seed=self.run.seed,
             model=self.model,
-            sampling=self.sampling,
+            sampling=self.called_sampling,
             plan=self.plan,
             mix=self.rewards,
             samplers=self.samplers,
             backward=self.training.backward,
             max_policy_lag=self.training.max_policy_lag,
             preview_prompts=tuple(self.tracking.preview_prompts),
+            preview_inputs=self.preview_inputs(),
             preview_rows=frozenset(
                 update * self.training.batch_size for update in updates if self.tracking.preview_prompts
             ),
@@ -106,7 +138,15 @@ def check_align(settings: AlignSettings) -> None:
         SettingsError: with one line a problem.
     """
     with Problems() as problems:
-        parts = (_check_model, _check_registered, _check_plan, _check_backward, _check_rewards, _check_prompts)
+        parts = (
+            _check_model,
+            _check_registered,
+            _check_plan,
+            _check_backward,
+            _check_rewards,
+            _check_prompts,
+            _check_inputs,
+        )
         for check_part in (*parts, _check_batches):
             with problems.of():
                 check_part(settings)
@@ -127,6 +167,12 @@ def said_of_prompts(settings: AlignSettings) -> list[str]:
     with under("model"):
         tokenizers = tokenizers_of(settings.model.reference)
     return [f"{setting}: {said}" for setting, prompts in given.items() if (said := what_is_cut(tokenizers, prompts))]
+
+
+def texts_of(settings: AlignSettings) -> dict[str, list[str]]:
+    """What a run is bound to: the prompts, and what else the pipeline is given with those to learn on."""
+    inputs = [json.dumps(dict(row)) for row in settings.inputs()]
+    return prompts_of(settings) | ({"prompts.inputs": inputs} if inputs else {})
 
 
 def prompts_of(settings: AlignSettings) -> dict[str, list[str]]:
@@ -257,6 +303,26 @@ def _rows_of(samplers: LearningSamplerSettings) -> str:
     """Rows of a contribution, in the settings' words."""
     times = f" x samplers.accumulate = {samplers.accumulate}" if samplers.accumulate > 1 else ""
     return f"samplers.batch_size = {samplers.batch_size}{times}"
+
+
+def _check_inputs(settings: AlignSettings) -> None:
+    given, asked = settings.prompts, settings.evaluation
+    with Problems() as problems:
+        base = _readable_base(settings)
+        taken = set() if base is None else inspect.signature(pipeline_class(base).__call__).parameters
+        for argument in given.inputs:
+            if base is not None and argument not in taken:
+                problems.add(Problem("prompts.inputs", f"the pipeline takes no {argument!r}", fix="name one it takes"))
+            if argument in OURS or argument in settings.sampling.options:
+                problems.add(Problem("prompts.inputs", f"{argument!r} is given anyway", fix="give it once"))
+        with problems.of("prompts.train"):
+            settings.inputs()
+        with problems.of("evaluation.prompts"):
+            size = settings.samplers.batch_size
+            read_inputs(asked.prompts, asked.column, given.inputs, batch_size=size)
+        if not problems:
+            with problems.of():
+                settings.preview_inputs()
 
 
 def _check_batches(settings: AlignSettings) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 
@@ -39,6 +40,7 @@ TIMEOUT = 600.0
 """Seconds for each part of it."""
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def check_by_dry_batch(settings: AlignSettings) -> None:
@@ -93,19 +95,20 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
     with under("model"):
         pipeline = load_model(model)
     trained, weights = attach_working_copy(pipeline.components, model), initial_policy(model, seed=0)
-    prompts = read_prompts(settings.prompts.train, settings.prompts.column)
+    prompts, inputs = read_prompts(settings.prompts.train, settings.prompts.column), settings.inputs()
+    sampling = settings.called_sampling
     device = "cuda" if settings.samplers.num_gpus else "cpu"  # where the run's samplers are; here all is on the CPU
     if model.checkpoints_blocks(device):
         checkpoint_blocks(pipeline.components.values())
     say("sampling")
-    runner = runner_of(pipeline, settings.sampling)
-    check_call(pipeline, settings.sampling, _some(prompts, settings.samplers.batch_size))
+    runner = runner_of(pipeline, sampling)
+    check_call(pipeline, sampling, _some(prompts, settings.samplers.batch_size))
     rewards = DryRewards(settings, say)
 
     def contribution(how: LearnedSamplingSettings) -> Contribution:
         return compute_contribution(
             pipeline,
-            PromptBatch(0, (0, 1), _some(prompts, 2)),
+            PromptBatch(0, (0, 1), _some(prompts, 2), _some(inputs, 2) if inputs else ()),
             0,
             seed=settings.run.seed,
             sampling=how,
@@ -119,7 +122,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
             others={"base": weights, "average": weights},
         )
 
-    small = tiny(pipeline, settings.sampling, settings.plan, model.reference)
+    small = tiny(pipeline, sampling, settings.plan, model.reference)
     try:
         made = contribution(small)
     except SettingsError:
@@ -139,7 +142,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
         raise SettingsError(problem("training", "a trainer's step of a first tiny batch failed", error)) from None
 
 
-def _some(prompts: Sequence[str], count: int) -> tuple[str, ...]:
+def _some(prompts: Sequence[T], count: int) -> tuple[T, ...]:
     """`count` prompts, repeated where there are fewer."""
     return tuple(prompts[i % len(prompts)] for i in range(count))
 

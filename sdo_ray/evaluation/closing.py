@@ -19,6 +19,7 @@ def closing_evaluation(
     policy: PolicyModel,
     config: ImageConfig,
     evaluators: Mapping[str, Any],
+    inputs: Mapping[str, str],
 ) -> Evaluation:
     """Images of both models for the same held-out prompts and noise, with every score.
 
@@ -28,8 +29,9 @@ def closing_evaluation(
         policy: what the run hands out.
         config: how images are made.
         evaluators: reward actors by key, those that were learned from too.
+        inputs: argument of the pipeline's call -> column; may be empty.
     """
-    heldout = read_heldout(settings.prompts, settings.column)
+    heldout = read_heldout(settings.prompts, settings.column, inputs=inputs)
     questions = draw_questions(heldout, settings.num_prompts, config.seed)
     base = WholeModel(policy.model.reference, policy.model.dtype, policy.model.dtypes)
     models: dict[str, ModelSource] = {BASE: base, CANDIDATE: policy}

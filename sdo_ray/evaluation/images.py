@@ -21,6 +21,7 @@ from sdo_ray.evaluation.result import FILES
 from sdo_ray.media.files import to_file
 from sdo_ray.media.modality import modality_of, sampling_rate
 from sdo_ray.media.picture import picture, to_png
+from sdo_ray.prompts.inputs import COLUMN, Row, from_column
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw
@@ -72,7 +73,13 @@ class ImageMaker:
         pipeline = self._become(columns["role"][0])
         start = time.perf_counter()
         images = draw_images(
-            pipeline, self._config.sampling, self._config.seed, columns["prompt"], columns["index"], self._runner
+            pipeline,
+            self._config.sampling,
+            self._config.seed,
+            columns["prompt"],
+            columns["index"],
+            self._runner,
+            from_column(columns.get(COLUMN, ())),
         )
         seconds = (time.perf_counter() - start) / len(images)
         vectors = None if self._features is None else self._features.extract.remote(images.numpy())
@@ -105,6 +112,7 @@ def draw_images(
     prompts: Sequence[str],
     indices: Sequence[int],
     runner: StepRunner | None = None,
+    inputs: Sequence[Row] = (),
 ) -> torch.Tensor:
     """Samples, float32 on the CPU; (seed, index) fixes a sample's noise.
 
@@ -115,9 +123,10 @@ def draw_images(
         prompts: one a sample.
         indices: likewise.
         runner: how the denoiser's steps are made; by default exactly.
+        inputs: of each prompt; may be empty.
     """
     generators = [generator(seed, "evaluation noise", index) for index in indices]
-    return draw(pipeline, sampling.pipeline_call(prompts), generators, runner).float().cpu()
+    return draw(pipeline, sampling.pipeline_call(prompts, inputs), generators, runner).float().cpu()
 
 
 def _files(pipeline: DiffusionPipeline, samples: torch.Tensor) -> dict[str, list[bytes]]:
@@ -133,7 +142,8 @@ def _files(pipeline: DiffusionPipeline, samples: torch.Tensor) -> dict[str, list
 def image_blocks(
     roles: Iterable[str], questions: pa.Table, size: int, done: Collection[tuple[str, int]] = ()
 ) -> list[pa.Table]:
-    """The work as blocks of at most `size` rows, one model's after another's: `role`, `index` int64, `prompt`.
+    """The work as blocks of at most `size` rows, one model's after another's: `role`, `index` int64, `prompt`,
+    and what else the questions give the pipeline.
 
     Args:
         roles: the models.
@@ -151,6 +161,7 @@ def image_blocks(
                 "index": pa.array([row["index"] for row in part], pa.int64()),
                 "prompt": [row["prompt"] for row in part],
             }
+            columns |= {COLUMN: [row[COLUMN] for row in part]} if COLUMN in questions.column_names else {}
             blocks.append(pa.table(columns))
     return blocks
 

@@ -62,7 +62,7 @@ def _parquet(path: str, columns: Collection[str]) -> tuple[list[str], pa.Table]:
 
 def _delimited(path: str, columns: Collection[str], delimiter: str) -> tuple[list[str], pa.Table]:
     table = pyarrow.csv.read_csv(
-        _open(path),
+        open_file(path),
         # One thread, so that errors name the row.
         read_options=pyarrow.csv.ReadOptions(use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
@@ -125,12 +125,12 @@ def _kind(value: Any) -> str:
 
 def _text(path: str) -> str:
     """The whole file, lines ended by one newline whatever system wrote them."""
-    with _open(path) as stream:
+    with open_file(path) as stream:
         text: str = stream.read().decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _open(path: str) -> pa.NativeFile:
-    """A stream of the file, decompressed if its name says so."""
+def open_file(path: str) -> pa.NativeFile:
+    """A stream of a file or URI, decompressed if its name says so."""
     filesystem, inner = pyarrow.fs.FileSystem.from_uri(path) if "://" in path else (pyarrow.fs.LocalFileSystem(), path)
     return filesystem.open_input_stream(inner)

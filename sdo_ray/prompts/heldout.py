@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from sdo_ray.prompts.clean import identity, normalise
+from sdo_ray.prompts.inputs import COLUMN, as_column, read_inputs
 from sdo_ray.prompts.read import read_texts
 from sdo_ray.settings import Problem, SettingsError
 
 
-def read_heldout(path: str, column: str, category: str | None = None, *, category_needed: bool = False) -> pa.Table:
-    """All prompts of a file with their categories: `prompt`, `category` (null where there is none).
+def read_heldout(
+    path: str,
+    column: str,
+    category: str | None = None,
+    *,
+    category_needed: bool = False,
+    inputs: Mapping[str, str] | None = None,
+    batch_size: int = 1,
+) -> pa.Table:
+    """All prompts of a file with their categories: `prompt`, `category` (null where there is none), and `inputs`, see
+    `sdo_ray.prompts.inputs`, where any are asked for.
 
     Args:
         path: see `read_columns`.
         column: the prompts'.
         category: the categories'.
         category_needed: whether that one must be there.
+        inputs: argument of the pipeline's call -> column; none: there are none.
+        batch_size: samples made at once.
 
     Raises:
         SettingsError: see `read_texts`; of the path.
@@ -29,7 +41,9 @@ def read_heldout(path: str, column: str, category: str | None = None, *, categor
         path, [column], labels=labels if category_needed else [], optional=[] if category_needed else labels
     )
     categories = pa.nulls(len(texts), pa.string()) if category is None else texts[category]
-    return pa.table({"prompt": texts[column], "category": categories})
+    table = pa.table({"prompt": texts[column], "category": categories})
+    rows = read_inputs(path, column, inputs or {}, batch_size=batch_size)
+    return table.append_column(COLUMN, as_column(rows)) if rows else table
 
 
 def draw_questions(prompts: pa.Table, count: int, seed: int, *, images_per_prompt: int = 1) -> pa.Table:

@@ -112,14 +112,15 @@ def sample_batch(
     draws = generator(seed, "plan", batch.rows[0])
     groups = groups_of(pipeline, sampling, plan, draws, batch.update) if plan.is_policy_gradient else None
     if groups is not None:
-        call, generators = sampling.pipeline_call(groups.each(batch.prompts)), groups.noise(seed, batch.rows)
+        call = sampling.pipeline_call(groups.each(batch.prompts), groups.each(batch.inputs))
+        generators = groups.noise(seed, batch.rows)
         if groups.plan.forward:  # learns elsewhere than where the samples' gradient arrives
             differentiable = False
         steps, stochastic = groups.plan.backprop, groups.stochastic(seed, batch.rows, differentiable)
         if groups.plan.asks_others:
             kept_graph = "recompute"
     else:
-        call, generators = sampling.pipeline_call(batch.prompts), noise(seed, batch.rows)
+        call, generators = sampling.pipeline_call(batch.prompts, batch.inputs), noise(seed, batch.rows)
         steps, stochastic = plan_of(pipeline, sampling, plan, draws), None
     trajectory = sample(
         pipeline,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, eq=False)
 class Groups:
     """How one batch is sampled in groups, and learned from."""
@@ -35,7 +38,7 @@ class Groups:
     levels: Sequence[LinearStep] = ()
     """Of all steps, for a forward-process method; it has no transitions."""
 
-    def each(self, values: Sequence[str]) -> list[str]:
+    def each(self, values: Sequence[T]) -> list[T]:
         """What belongs to a prompt, for each of its samples."""
         return [value for value in values for _ in range(self.plan.samples)]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sdo_ray.backprop import StepRunner
 from sdo_ray.media.modality import modality_of
 from sdo_ray.media.picture import picture, to_png
+from sdo_ray.prompts.inputs import Row
 from sdo_ray.rollout.contact_sheet import grid
 from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import SamplingSettings
@@ -24,6 +25,7 @@ def preview(
     seed: int,
     batch_size: int,
     runner: StepRunner | None = None,
+    inputs: Sequence[Row] = (),
 ) -> bytes:
     """A PNG; prompt i has the noise of the run's seed and i.
 
@@ -34,10 +36,12 @@ def preview(
         seed: the run's.
         batch_size: samples made at once, at most.
         runner: how the denoiser's steps are made; by default exactly.
+        inputs: of each prompt; may be empty.
     """
     pictures, modality = [], modality_of(type(pipeline))
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
         generators = [generator(seed, "preview", start + i) for i in range(len(part))]
-        pictures += [picture(x, modality) for x in draw(pipeline, sampling.pipeline_call(part), generators, runner)]
+        call = sampling.pipeline_call(part, inputs[start : start + batch_size])
+        pictures += [picture(x, modality) for x in draw(pipeline, call, generators, runner)]
     return to_png(grid(pictures))

@@ -14,6 +14,7 @@ import torch
 
 from rewards.pulls import Memory, Pull
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.prompts.inputs import COLUMN, Row, from_column
 from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
@@ -37,6 +38,8 @@ class SamplerConfig:
     """Updates that a sampling policy may be behind."""
     preview_prompts: tuple[str, ...]
     """Prompts of the preview grid."""
+    preview_inputs: tuple[Row, ...]
+    """Of each, see `PromptBatch`."""
     preview_rows: frozenset[int]
     """First rows of the batches whose sampler also makes the preview grid."""
 
@@ -51,11 +54,13 @@ class PromptBatch:
     """Row numbers in the run; with the run's seed they fix noise and kept steps."""
     prompts: tuple[str, ...]
     """One prompt a row."""
+    inputs: tuple[Row, ...] = ()
+    """What else the pipeline is given, of each row; empty if it is given no more."""
 
     def parts(self, size: int) -> list[PromptBatch]:
         """Its rows in order, `size` at a time."""
         cuts = [slice(start, start + size) for start in range(0, len(self.rows), size)]
-        return [replace(self, rows=self.rows[cut], prompts=self.prompts[cut]) for cut in cuts]
+        return [replace(self, rows=self.rows[cut], prompts=self.prompts[cut], inputs=self.inputs[cut]) for cut in cuts]
 
     def __str__(self) -> str:
         """For messages, which count updates from 1."""
@@ -65,7 +70,8 @@ class PromptBatch:
     def from_arrow(cls, table: pa.Table) -> PromptBatch:
         """Read a table written by `prompts.schedule`."""
         [row] = table.to_pylist()
-        return cls(row["update"], tuple(row["rows"]), tuple(row["prompts"]))
+        inputs = tuple(from_column(row.get(COLUMN, ())))
+        return cls(row["update"], tuple(row["rows"]), tuple(row["prompts"]), inputs)
 
 
 @dataclass(frozen=True)

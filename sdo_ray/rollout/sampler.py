@@ -104,6 +104,7 @@ class Sampler:
                         config.seed,
                         config.samplers.batch_size,
                         self._runner,
+                        config.preview_inputs,
                     )
                 contribution = replace(contribution, preview=sheet)
         return contribution.to_arrow(config.samplers.gradient_dtype)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from rewards.frames import Combine as FramesCombined
 from rewards.frames import Frames, Take
@@ -17,6 +17,7 @@ from rewards.spec import RewardSpec
 from rewards.terms import Combine, Mixing, RewardTerm, Smoothing, check_gradient, check_mixing, check_weight
 from sdo_ray import policy_gradient
 from sdo_ray.cheap_steps.settings import CheapStepsSettings
+from sdo_ray.prompts.inputs import Row, call_arguments
 from sdo_ray.settings import MAY_CHANGE, PathsAmong, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
@@ -44,6 +45,17 @@ class PromptSettings(Settings):
     column: str = Field("prompt", description="The column that holds the prompts.")
 
 
+class InputSettings(PromptSettings):
+    """Where prompts come from, and what else the pipeline is given with them."""
+
+    inputs: dict[str, str] = Field(
+        default_factory=dict,
+        description="Arguments of the pipeline's call and the columns that they come from, here and among the held-out "
+        "prompts: `{image: source, mask_image: mask}`. Columns of files (images; sounds as WAV), whose relative paths "
+        "start where the prompts' file is, of numbers, or of texts.",
+    )
+
+
 class SamplingSettings(CheapStepsSettings):
     """How the pipeline is called."""
 
@@ -59,8 +71,21 @@ class SamplingSettings(CheapStepsSettings):
         "overlapping tiles, which takes the least memory and shows faintly where they meet.",
     )
 
-    def pipeline_call(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Keyword arguments for the pipeline to draw one image a prompt."""
+    _example: Row = PrivateAttr(default_factory=dict)
+
+    def with_example(self, row: Row) -> Self:
+        """The same for a pipeline that is given inputs with each prompt, such as these."""
+        made = self.model_copy()
+        made._example = row
+        return made
+
+    def pipeline_call(self, prompts: Sequence[str], inputs: Sequence[Row] = ()) -> dict[str, Any]:
+        """Keyword arguments for the pipeline to draw one image a prompt.
+
+        Args:
+            prompts: B prompts.
+            inputs: of each; none: the example's, of a pipeline that takes some.
+        """
         # diffusers wants as many negative prompts as prompts; one in the settings is for all images.
         options = {
             name: [value] * len(prompts) if name.startswith("negative_prompt") and isinstance(value, str) else value
@@ -71,6 +96,7 @@ class SamplingSettings(CheapStepsSettings):
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             **options,
+            **call_arguments(inputs or ([self._example] * len(prompts) if self._example else [])),
         }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray.data
 
+from sdo_ray.prompts.inputs import Row
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.paced_schedule import PacedSchedule
 from sdo_ray.rollout.policy_store import Policies
@@ -24,6 +25,7 @@ def contribution_stream(
     prompts: Sequence[str],
     config: SamplerConfig,
     *,
+    inputs: Sequence[Row] = (),
     start: int,
     stop: int,
     batch_size: int,
@@ -40,6 +42,7 @@ def contribution_stream(
     Args:
         prompts: the prompts to learn on.
         config: of the samplers.
+        inputs: of each prompt; may be empty.
         start: first update.
         stop: the update after the last.
         batch_size: rows of an update.
@@ -53,6 +56,7 @@ def contribution_stream(
     blocks = partial(
         schedule,
         list(prompts),
+        inputs=inputs,
         seed=config.seed,
         batch_size=batch_size,
         sampler_batch_size=config.samplers.rows_per_contribution,

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.backprop.matrix.assemble import image
 from tests.rewards.tiny.clap import save_clap
 from tests.support.runs import REPOSITORY, AlignProcess, tiny_settings
 from tests.support.samples import saved
@@ -58,6 +59,28 @@ def audio(directory: Path) -> Path:
     )
 
 
+def inpainting(directory: Path) -> Path:
+    """A StableDiffusionInpaint in miniature; each prompt has an image and a mask beside the file."""
+    settings = tiny_settings(
+        directory,
+        saved("StableDiffusionInpaint", directory / "base"),
+        **SMALL,
+        prompts={"train": "train.csv", "inputs": {"image": "source", "mask_image": "mask", "strength": "how_much"}},
+        sampling={"num_inference_steps": 4, "options": {"height": 32, "width": 32}},
+        rewards={"terms": [{"name": "tests.support.ink:Ink"}]},
+        evaluation=EVALUATION | {"prompts": "heldout.csv"},
+    )
+    for file, prompts in (("train.csv", "abcdefg"), ("heldout.csv", "hijklmn")):
+        (directory / "images").mkdir(exist_ok=True)
+        rows = ["prompt,source,mask,how_much"]
+        for number, prompt in enumerate(prompts):
+            image(number).save(directory / f"images/{prompt}.png")
+            image(number + 50).convert("L").save(directory / f"images/{prompt}-mask.png")
+            rows.append(f"{prompt},images/{prompt}.png,images/{prompt}-mask.png,1.0")
+        (directory / file).write_text("\n".join(rows))
+    return settings
+
+
 def own(directory: Path) -> Path:
     """The trajectories of the docs, with code beside the settings file."""
     shutil.copy(REPOSITORY / "docs/examples/trajectories.py", directory)
@@ -83,7 +106,7 @@ def trained(directory: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [video, audio, own], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [video, audio, inpainting, own], ids=lambda model: model.__name__)
 def test_learns_and_resumes_to_the_bit(model: Any, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

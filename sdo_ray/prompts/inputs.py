@@ -1,0 +1,148 @@
+"""What else a row of prompts gives the pipeline's call: images, sounds, numbers and texts of other columns.
+
+A row's inputs are small: texts and numbers, a file by its path. `call_arguments` makes of them what a pipeline takes,
+where it is called; so every node has to read the files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import wave
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from sdo_ray.prompts.formats import open_file
+from sdo_ray.prompts.read import read_texts
+from sdo_ray.settings import Problem, SettingsError
+
+Row = Mapping[str, str | float]
+"""Argument of the call -> its value: a number, a text, or the path or URI of a file."""
+
+IMAGES, SOUNDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}, {".wav"}
+"""What names of files end in."""
+
+COLUMN = "inputs"
+"""Of tables, where a row's inputs are JSON."""
+
+
+def read_inputs(path: str, column: str, inputs: Mapping[str, str], *, batch_size: int = 1) -> list[Row]:
+    """The inputs of every prompt that `read_prompts` returns, in its order.
+
+    A column whose values all are numbers is one of numbers; where all end like files of images, or of sounds, it is of
+    files, whose relative paths start where the prompts' file is; any other is of texts.
+
+    Args:
+        path: the prompts' file, see `read_columns`.
+        column: the prompts'.
+        inputs: argument of the call -> column.
+        batch_size: samples made at once.
+
+    Raises:
+        SettingsError: see `read_texts`; a column has files and others; a file cannot be read; what a call takes once
+            differs, or images differ in size, and several samples are made at once. Its problems are of the path.
+    """
+    if not inputs:
+        return []
+    table = read_texts(path, list(dict.fromkeys([column, *inputs.values()])))
+    columns = {argument: _values(path, name, table[name].to_pylist()) for argument, name in inputs.items()}
+    for argument, values in columns.items():
+        _check(path, inputs[argument], values, batch_size)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def call_arguments(rows: Sequence[Row]) -> dict[str, Any]:
+    """What the pipeline is given for a batch: lists of images or texts, sounds [B, C, T], the number that all have.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    return {argument: _argument([row[argument] for row in rows]) for argument in (rows[0] if rows else ())}
+
+
+def as_column(rows: Sequence[Row]) -> pa.Array:
+    """Rows as a column of a table; `from_column` reads it."""
+    return pa.array([json.dumps(dict(row)) for row in rows], pa.string())
+
+
+def from_column(texts: Sequence[str]) -> list[Row]:
+    """The inverse of `as_column`."""
+    return [json.loads(text) for text in texts]
+
+
+def _values(path: str, column: str, texts: Sequence[str]) -> list[str] | list[float]:
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        pass
+    are = {_suffix(text) in IMAGES | SOUNDS for text in texts}
+    if are == {True, False}:
+        odd = next(text for text in texts if _suffix(text) not in IMAGES | SOUNDS)
+        legal = f"files of images end in {', '.join(sorted(IMAGES))}, of sounds in {', '.join(SOUNDS)}"
+        raise SettingsError(Problem("", f"{path!r}: column {column!r} has files and {odd!r}", legal))
+    return [_beside(path, text) for text in texts] if are == {True} else list(texts)
+
+
+def _check(path: str, column: str, values: Sequence[str | float], batch_size: int) -> None:
+    """Numbers are one a call; images of a call have one size. Files are opened, and images not read to the end."""
+    sizes: set[Any] = set()
+    if all(isinstance(value, float) for value in values):
+        sizes = set(values)
+    elif _suffix(str(values[0])) in IMAGES:
+        sizes = {_image(str(file)).size for file in dict.fromkeys(values)}
+    elif _suffix(str(values[0])) in SOUNDS:
+        sizes = {_sound(str(file)).shape for file in dict.fromkeys(values)}
+    if len(sizes) > 1 and batch_size > 1:
+        got = f"{path!r}: column {column!r} has {len(sizes)} numbers or sizes, such as {next(iter(sizes))}"
+        raise SettingsError(Problem("", f"{got}, and a call takes one", fix="choose samplers.batch_size: 1"))
+
+
+def _argument(values: Sequence[str | float]) -> Any:
+    if isinstance(values[0], float | int):
+        return values[0]
+    if _suffix(values[0]) in IMAGES:
+        return [_image(str(file)).convert("RGB") for file in values]
+    if _suffix(values[0]) in SOUNDS:
+        return torch.stack([_sound(str(file)) for file in values])
+    return list(values)
+
+
+def _image(path: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(open_file(path).read()))
+    except (OSError, UnidentifiedImageError) as error:
+        raise SettingsError(_unreadable(path, error)) from None
+
+
+def _sound(path: str) -> torch.Tensor:
+    """[C, T] in [-1, 1] of a WAV of 16 bits."""
+    try:
+        with wave.open(io.BytesIO(open_file(path).read())) as file:
+            if file.getsampwidth() != 2:
+                raise OSError(f"it has {8 * file.getsampwidth()} bits; it takes 16")
+            heard = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels())
+    except (OSError, wave.Error, EOFError) as error:
+        raise SettingsError(_unreadable(path, error)) from None
+    return torch.from_numpy(heard.T / 32768.0).float()
+
+
+def _unreadable(path: str, error: Exception) -> Problem:
+    return Problem("", f"{path!r} cannot be read: {' '.join(str(error).split())}", fix="correct the path, or the file")
+
+
+def _suffix(value: str | float) -> str:
+    return PurePosixPath(str(value).partition("?")[0]).suffix.lower()
+
+
+def _beside(path: str, file: str) -> str:
+    """A relative path starts where the prompts' file is, or in their directory."""
+    if "://" in file or file.startswith(("/", "~")):
+        return file if "://" in file else str(Path(file).expanduser())
+    folder = path if "." not in PurePosixPath(path).name else path.rpartition("/")[0]
+    return f"{folder or '.'}/{file}"
