@@ -28,6 +28,7 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.calls import companion_decay
 from sdo_ray.config.run import keep_reference
+from sdo_ray.driver.lock import AlreadyRunning, holder
 from sdo_ray.driver.state import StateFile
 from sdo_ray.evaluation.closing import closing_evaluation
 from sdo_ray.evaluation.images import ImageConfig
@@ -35,6 +36,7 @@ from sdo_ray.evaluation.models import PolicyModel
 from sdo_ray.evaluation.outcome import Outcome, write_outcome
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.media.modality import made_by
+from sdo_ray.promotion.held_out import HeldOutRules, check_held_out_rules
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.handing_out import hand_out
 from sdo_ray.rollout.policy_store import Policies, Publisher
@@ -45,6 +47,7 @@ from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.rollout.watch import Watch
 from sdo_ray.run_page import PAGE, RunPage
 from sdo_ray.storage import RunDirectory
+from sdo_ray.training.budget import Budget
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
 from sdo_ray.training.fitting import check_fits
@@ -66,16 +69,21 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
 
     Raises:
         SettingsError: before anything starts, if it cannot work.
+        AlreadyRunning: another driver works on the run.
     """
     given, ready = settings, check(settings)
     if isinstance(ready, Outcome):
         return ready
     run, settings, updates = ready.run, ready.settings, settings.training.updates
+    if (other := holder(run)) is not None:
+        raise AlreadyRunning.by(other, run)
     print(f"{run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     weights = sum(tensor.numel() for tensor in ready.initial.values())
     check_fits(settings.model, weights, settings.training, settings.trainers)
     modality = made_by(settings.model.reference)
     rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient, modality)
+    evaluators = settings.evaluation.evaluators
+    watched = start_reward_actors(evaluators, made=modality) if settings.evaluation.watch.every else {}
     policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
     with tracked_run(given, run, ready.uri) as tracked:
         keep_reference(run, settings.model.reference)
@@ -83,17 +91,15 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         with UpdateLog(tracked) as log:
             log.catch_up(progress(run)[1])
             if not has_ended(run, updates):
-                _train(settings, run, ready.initial, policies, rewards, watch, [log, *observers])
+                _train(settings, run, ready.initial, policies, rewards, watched, watch, [log, *observers])
         policy = final_policy(run, ready.initial)
         print(f"version {policy.version}: {policy.why}\ncomparing it with the base on held-out prompts", flush=True)
         made = ImageConfig(settings.run.seed, settings.shown_sampling, settings.samplers)
         with Publisher(policies) as publisher:
             publisher.publish(policy.version, dump_tensors(policy.weights))
-            evaluators = rewards | start_reward_actors(settings.evaluation.evaluators, made=modality)
+            scorers = rewards | (watched or start_reward_actors(evaluators, made=modality))
             trained = PolicyModel(settings.model, policies, policy.version)
-            comparison = closing_evaluation(
-                settings.evaluation, run, trained, made, evaluators, settings.prompts.inputs
-            )
+            comparison = closing_evaluation(settings.evaluation, run, trained, made, scorers, settings.prompts.inputs)
         learned_from = reward_provenance(rewards)
         outcome = hand_out(
             run, tracked, settings.model, policy.weights, comparison, made, settings.tracking, learned_from
@@ -108,6 +114,7 @@ def _train(
     initial: dict[str, torch.Tensor],
     policies: Policies,
     rewards: dict[str, RewardHandle],
+    watched: dict[str, RewardHandle],
     watch: Watch,
     observers: Sequence[Observer],
 ) -> None:
@@ -132,7 +139,7 @@ def _train(
     def stream(start: int) -> ray.data.Dataset:
         return contribution_stream(
             prompts,
-            config,
+            replace(config, held_out=settings.held_out(watched)),
             inputs=inputs,
             start=start,
             stop=training.updates,
@@ -148,7 +155,7 @@ def _train(
         f"{len(prompts)} prompts; update {made + 1} of {training.updates} comes next; {run.place(PAGE)} shows all",
         flush=True,
     )
-    look = look_at([*pools(rewards), watch.actor])
+    look = look_at([*pools(rewards | watched), watch.actor])
     with (
         RunGauges(run.name, training.updates) as gauges,
         Heartbeat(look) as heartbeat,
@@ -157,7 +164,12 @@ def _train(
     ):
         health = Health(training.max_idle_updates, training.max_skipped_share)
         shown: list[Observer] = [Progress(training.updates, move), StateLog(training.updates, StateFile(run, "align"))]
-        everyone: list[Observer] = [*observers, gauges, *shown, page, health, heartbeat]
+        rules = check_held_out_rules(settings.evaluation.watch.rules, watched)
+        bounds: list[Observer] = [
+            HeldOutRules(rules, policies, run),
+            Budget(training.max_hours, training.max_samples, reports),
+        ]
+        everyone: list[Observer] = [*observers, gauges, *shown, page, *bounds, health, heartbeat]
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
         for report in train(worker, stream):

@@ -83,6 +83,16 @@ class RunDirectory:
             fix = f"restore it, or delete it and run the same command again; lost with it: {lost}"
             raise SettingsError(Problem("run.storage", got, fix=fix)) from None
 
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+            data: bytes = stream.read()
+        return data
+
     def write(self, name: str, data: bytes) -> str:
         """Write a file, which is there whole or not at all whatever is killed meanwhile; returns its full name."""
         return self._write(name, (data,))

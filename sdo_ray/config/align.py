@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
@@ -16,11 +18,12 @@ from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.reference import parse
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.tokens import tokenizers_of, what_is_cut
+from sdo_ray.promotion.held_out import check_held_out_rules
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.prompts.inputs import Row, read_inputs
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.records import SamplerConfig
+from sdo_ray.rollout.records import HeldOut, SamplerConfig
 from sdo_ray.rollout.settings import (
     InputSettings,
     LearningSamplerSettings,
@@ -94,21 +97,26 @@ class AlignSettings(Settings):
         return tuple(inputs[prompts.index(text)] for text in self.tracking.preview_prompts)
 
     def demands(self) -> list[Demand]:
-        """What runs at the same time; evaluators start when the trainers are gone, so the larger of the two counts."""
+        """What runs at the same time.
+
+        Evaluators start when the trainers are gone, so that the larger of the two counts, unless they look during
+        training.
+        """
         rewards = [
             Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
         ]
         evaluators = [Demand(f"evaluator {j.key}", j.count, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
         samplers = self.samplers
         trainers = [Demand("trainers", self.trainers.count, self.trainers.num_cpus, self.trainers.num_gpus)]
+        larger = max(
+            trainers,
+            evaluators,
+            key=lambda part: (sum(d.count * d.num_gpus for d in part), sum(d.count * d.num_cpus for d in part)),
+        )
         return [
             Demand("samplers", samplers.count, samplers.num_cpus, samplers.num_gpus, samplers.at_least),
             *rewards,
-            *max(
-                trainers,
-                evaluators,
-                key=lambda part: (sum(d.count * d.num_gpus for d in part), sum(d.count * d.num_cpus for d in part)),
-            ),
+            *(trainers + evaluators if self.evaluation.watch.every else larger),
         ]
 
     def sampler_config(self) -> SamplerConfig:
@@ -128,6 +136,24 @@ class AlignSettings(Settings):
             preview_rows=frozenset(
                 update * self.training.batch_size for update in updates if self.tracking.preview_prompts
             ),
+        )
+
+    def held_out(self, evaluators: Mapping[str, Any]) -> HeldOut | None:
+        """What samplers look at during training; None: nothing.
+
+        Args:
+            evaluators: their actors by key.
+        """
+        evaluation, watch = self.evaluation, self.evaluation.watch
+        if not watch.every:
+            return None
+        heldout = read_heldout(evaluation.prompts, evaluation.column)
+        asked = draw_questions(heldout, evaluation.num_prompts, self.run.seed).to_pylist()[: watch.num_prompts]
+        return HeldOut(
+            prompts=tuple(row["prompt"] for row in asked),
+            indices=tuple(row["index"] for row in asked),
+            rows=frozenset(u * self.training.batch_size for u in range(0, self.training.updates, watch.every)),
+            evaluators=evaluators,
         )
 
 
@@ -271,6 +297,11 @@ def _check_rewards(settings: AlignSettings) -> None:
                 check_learned(terms, settings.plan.is_policy_gradient)
         with problems.of("evaluation.evaluators"):
             check_names(evaluators)
+        if settings.evaluation.watch.every and settings.prompts.inputs:
+            got = f"got {settings.evaluation.watch.every}, but looks have prompts alone, and prompts.inputs names more"
+            problems.add(Problem("evaluation.watch.every", got, fix="set 0"))
+        with problems.of("evaluation.watch.rules"):
+            check_held_out_rules(settings.evaluation.watch.rules, [evaluator.key for evaluator in evaluators])
         for term in terms:
             if term.weight and term.name in named:
                 problems.add(

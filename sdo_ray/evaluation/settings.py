@@ -11,6 +11,29 @@ from sdo_ray.rollout.settings import RewardActorSettings
 from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 
+class WatchSettings(Settings):
+    """Looks at the policy while it is trained, on held-out prompts, by the evaluators."""
+
+    every: int = Field(
+        0,
+        ge=0,
+        description="Updates between two looks, the first of which is at the base; 0 does not look. A sampler makes "
+        "the images between two batches.",
+    )
+    num_prompts: int = Field(8, ge=1, description="How many of the held-out prompts, with the noise of the comparison.")
+    rules: list[str] = Field(
+        default_factory=list,
+        description="Rules, as of `sdo promote`, such as `alignment >= 0.95 * base`. The first look by which one does "
+        "not hold ends training, and the newest version that passed a look is handed out.",
+    )
+
+    @model_validator(mode="after")
+    def _rules_are_looked_at(self) -> Self:
+        if self.rules and not self.every:
+            raise ValueError("rules are given and every is 0, so nothing would be looked at; give every")
+        return self
+
+
 class EvaluationSettings(Settings):
     """Base and aligned model on the same held-out prompts and noise."""
 
@@ -23,6 +46,16 @@ class EvaluationSettings(Settings):
     evaluators: list[RewardActorSettings] = Field(
         min_length=1, description="The evaluators: rewards that training does not see."
     )
+    watch: WatchSettings = Field(default_factory=WatchSettings, description="Looks during training.")
+
+    @model_validator(mode="after")
+    def _watches_some_of_them(self) -> Self:
+        if self.watch.every and self.watch.num_prompts > self.num_prompts:
+            raise ValueError(
+                f"watch.num_prompts is {self.watch.num_prompts}, of num_prompts = {self.num_prompts}; use at most that"
+            )
+        return self
+
     cheap_steps: bool = Field(
         False,
         description="Whether `sampling.cache` and `fast_copy` are for the comparison too, and for what is registered, "

@@ -23,6 +23,19 @@ from sdo_ray.rollout.wire import pack, unpack
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What samplers look at besides, and when."""
+
+    prompts: tuple[str, ...]
+    indices: tuple[int, ...]
+    """With the run's seed they fix the noise, that of the comparison at the run's end."""
+    rows: frozenset[int]
+    """First rows of the batches whose sampler also looks."""
+    evaluators: Mapping[str, Any]
+    """Reward actors by key, see `sdo_ray.rollout.reward_pool`."""
+
+
+@dataclass(frozen=True)
 class SamplerConfig:
     """What a sampler needs to know."""
 
@@ -42,6 +55,18 @@ class SamplerConfig:
     """Of each, see `PromptBatch`."""
     preview_rows: frozenset[int]
     """First rows of the batches whose sampler also makes the preview grid."""
+    held_out: HeldOut | None = None
+    """What samplers look at besides."""
+
+
+@dataclass(frozen=True)
+class HeldOutMeans:
+    """How one version of the policy does on the run's held-out prompts."""
+
+    version: int
+    """Updates in it; version 0 is the base."""
+    means: dict[str, float]
+    """Key of an evaluator -> its mean score."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +169,8 @@ class Contribution:
     """Why the batch, or one of those that were added up, was skipped as a whole; None if it was not."""
     num_splits: int = 0
     """How often the batch, or a part of it, was made in halves for want of memory."""
+    held_out: HeldOutMeans | None = None
+    """What the batch's sampler was to look at besides."""
     preview: bytes | None = None
     """A PNG with the run's preview prompts under `policy_version`, from the batch that was asked for it."""
 
@@ -167,10 +194,11 @@ class Contribution:
         Args:
             dtype: what the gradient travels as.
         """
-        large = ("gradient", "calls", "preview", "seconds", "pulls")
+        large = ("gradient", "calls", "preview", "seconds", "pulls", "held_out")
         header = {name: value for name, value in vars(self).items() if name not in large}
         header |= {"seconds": asdict(self.seconds), "dtype": dtype, "shapes": self.gradient.shapes}
         header["pulls"] = {key: asdict(pull) for key, pull in self.pulls.items()}
+        header["held_out"] = None if self.held_out is None else asdict(self.held_out)
         parts = {"gradient": self.gradient.vector.to(getattr(torch, dtype))}
         if self.calls:
             parts["calls"] = _from_bytes(dump_calls(self.calls))
@@ -188,6 +216,7 @@ class Contribution:
         dtype, shapes = getattr(torch, header.pop("dtype")), header.pop("shapes")
         header["seconds"] = Seconds(**header["seconds"])
         header["pulls"] = {key: Pull(**pull) for key, pull in header["pulls"].items()}
+        header["held_out"] = HeldOutMeans(**header["held_out"]) if header.get("held_out") else None
         header["step_norms"] = {int(step): norm for step, norm in header["step_norms"].items()}
         return cls(
             **header,

@@ -24,12 +24,22 @@ from sdo_ray.rollout.attempts import Attempts, merged
 from sdo_ray.rollout.contribution import learn_from, sample_batch
 from sdo_ray.rollout.deadline import deadline
 from sdo_ray.rollout.groups import groups_of
+from sdo_ray.rollout.held_out import held_out_scores
 from sdo_ray.rollout.kept_graph import choose_kept_graph
 from sdo_ray.rollout.other_policies import Weights
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.preview import preview
-from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, load_tensors, memory_of, parted
+from sdo_ray.rollout.records import (
+    Contribution,
+    HeldOut,
+    HeldOutMeans,
+    PromptBatch,
+    SamplerConfig,
+    load_tensors,
+    memory_of,
+    parted,
+)
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
 from sdo_ray.rollout.watch import BatchFailed, Watch
 from sdo_ray.seeds import derive_seed
@@ -107,7 +117,17 @@ class Sampler:
                         config.preview_inputs,
                     )
                 contribution = replace(contribution, preview=sheet)
+            if (held_out := config.held_out) is not None and batch.rows[0] in held_out.rows:
+                contribution = replace(contribution, held_out=self._look(held_out, batch))
         return contribution.to_arrow(config.samplers.gradient_dtype)
+
+    def _look(self, held_out: HeldOut, batch: PromptBatch) -> HeldOutMeans:
+        config = self._config
+        with self._computing(batch):
+            means = held_out_scores(
+                self._pipeline, config.sampling, held_out, config.seed, config.samplers.batch_size, self._runner
+            )
+            return HeldOutMeans(self._version, means)
 
     def _make(self, batch: PromptBatch) -> Contribution:
         config = self._config

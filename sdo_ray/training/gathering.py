@@ -1,7 +1,7 @@
 """What every worker must know of an update: the numbers of all contributions, and that none is missing.
 
 Numbers travel between workers as one tensor of a size that all of them know beforehand; objects are pickled only where
-a batch failed, for its cause.
+a batch failed, for its cause, or its sampler looked at held-out prompts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import torch.distributed
 
 from rewards.pulls import Pull
-from sdo_ray.rollout.records import GROUP_NUMBERS, Contribution, Seconds
+from sdo_ray.rollout.records import GROUP_NUMBERS, Contribution, HeldOutMeans, Seconds
 
 _COUNTS = ("update", "policy_version", "first_row", "num_samples", "num_skipped", "num_splits")
 _SECONDS = ("sampling", "rewarding", "backward")
@@ -42,11 +42,11 @@ def gather_numbers(
     tables = [torch.empty_like(table) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(tables, table)
     everyone = [_contribution(row, rewards, samples) for part in tables for row in part.tolist()]
-    if any(contribution.failure is not None for contribution in everyone):
-        causes: list[Any] = [None] * len(tables)
-        torch.distributed.all_gather_object(causes, {c.first_row: c.failure for c in mine})
-        known = {row: cause for part in causes for row, cause in part.items()}
-        everyone = [replace(contribution, failure=known[contribution.first_row]) for contribution in everyone]
+    if any(c.failure is not None or c.held_out is not None for c in everyone):
+        rare: list[Any] = [None] * len(tables)
+        torch.distributed.all_gather_object(rare, {c.first_row: (c.failure, c.held_out) for c in mine})
+        known = {row: values for part in rare for row, values in part.items()}
+        everyone = [replace(c, failure=known[c.first_row][0], held_out=known[c.first_row][1]) for c in everyone]
     return sorted(everyone, key=lambda contribution: contribution.first_row)
 
 
@@ -80,7 +80,9 @@ def _some(rows: Sequence[int]) -> str:
 
 def _row(contribution: Contribution, rewards: Sequence[str], samples: int, steps: int) -> list[float]:
     """A contribution as numbers; what it has fewer of is filled up with NaN."""
-    numbers = [float(getattr(contribution, name)) for name in _COUNTS] + [float(contribution.failure is not None)]
+    numbers = [float(getattr(contribution, name)) for name in _COUNTS] + [
+        float(x is not None) for x in (contribution.failure, contribution.held_out)
+    ]
     numbers += [getattr(contribution.seconds, name) for name in _SECONDS]
     numbers += [contribution.groups.get(name, math.nan) for name in GROUP_NUMBERS]
     numbers += _filled(contribution.mixed, samples)
@@ -104,7 +106,7 @@ def _filled(values: Sequence[float | None], length: int) -> list[float]:
 
 def _contribution(numbers: list[float], rewards: Sequence[str], samples: int) -> Contribution:
     """The inverse of `_row`."""
-    (*counts, failed), numbers = map(int, numbers[: len(_COUNTS) + 1]), numbers[len(_COUNTS) + 1 :]
+    (*counts, failed, looked), numbers = map(int, numbers[: len(_COUNTS) + 2]), numbers[len(_COUNTS) + 2 :]
     seconds, numbers = Seconds(*numbers[: len(_SECONDS)]), numbers[len(_SECONDS) :]
     told, numbers = numbers[: len(GROUP_NUMBERS)], numbers[len(GROUP_NUMBERS) :]
     mixed, numbers = numbers[:samples], numbers[samples:]
@@ -134,4 +136,5 @@ def _contribution(numbers: list[float], rewards: Sequence[str], samples: int) ->
         cosines={pair: cosine for pair, cosine in cosines.items() if not math.isnan(cosine)},
         failure="" if failed else None,
         num_splits=num_splits,
+        held_out=HeldOutMeans(0, {}) if looked else None,
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rewards.pulls import Memory, Pull, added
-from sdo_ray.rollout.records import Contribution, means
+from sdo_ray.rollout.records import Contribution, HeldOutMeans, means
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class UpdateReport:
     """Why whole batches were skipped, one cause a batch; empty for samples that were not finite."""
     num_splits: int = 0
     """How often a sampler batch, or a part of one, was made in halves for want of memory."""
+    held_out: HeldOutMeans | None = None
+    """How a version did on held-out prompts, where one was looked at."""
     preview: bytes | None = None
     """PNG of the preview prompts under the policy that sampled this update, where one was due."""
 
@@ -78,6 +80,8 @@ class UpdateReport:
         norms = {int(step): norm for step, norm in data["step_norms"].items()}
         pulls = {key: Pull(**pull) for key, pull in data.get("pulls", {}).items()}
         data |= {"reward": Spread(**data["reward"]), "scores": spreads, "step_norms": norms, "pulls": pulls}
+        if data.get("held_out"):
+            data["held_out"] = HeldOutMeans(**data["held_out"])
         return cls(**data | {"failures": tuple(data.get("failures", ()))})
 
 
@@ -115,6 +119,7 @@ def summarize(
         pulls=added(c.pulls for c in contributions),
         cosines=means(c.cosines for c in contributions),
         num_splits=sum(c.num_splits for c in contributions),
+        held_out=next((c.held_out for c in contributions if c.held_out is not None), None),
         failures=tuple(c.failure for c in contributions if c.failure is not None),
     )
 

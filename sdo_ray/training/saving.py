@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import statistics
 import tempfile
@@ -19,11 +20,15 @@ from ray.train import CheckpointUploadMode
 
 from rewards.pulls import Memory
 from sdo_ray.storage import RunDirectory
+from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import ENGINE, OPTIMIZER, POLICY, PROGRESS, SCORE, Made, parsed
 from sdo_ray.training.history import write_reports
 from sdo_ray.training.manifest import files_in, write_manifest
 from sdo_ray.training.optimizer_state import State, gather_state, load_state
 from sdo_ray.training.records import UpdateReport
+
+LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""What is wrong with storage that is full or may not be written to."""
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -63,10 +68,12 @@ class Saver:
 
     Args:
         run: keeps the reports of updates.
+        channel: ends the run if the storage is full or cannot be written, as it would be again.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, channel: Channel) -> None:
         self._run = run
+        self._channel = channel
         self._writing = threading.Lock()
 
     def save(
@@ -105,9 +112,14 @@ class Saver:
 
         def write(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
             with self._writing:
-                write_reports(self._run, reports)
-                content.write(Path(checkpoint.path))
-                return context.get_storage().persist_current_checkpoint(checkpoint, name)
+                try:
+                    write_reports(self._run, reports)
+                    content.write(Path(checkpoint.path))
+                    return context.get_storage().persist_current_checkpoint(checkpoint, name)
+                except OSError as error:
+                    if error.errno in LASTING:
+                        self._channel.give_up(f"the checkpoint of update {update} cannot be written: {error}")
+                    raise
 
         ray.train.report(
             metrics,

@@ -82,6 +82,12 @@ class TrainingSettings(Settings):
     """The policy updates."""
 
     updates: Annotated[int, MAY_CHANGE] = Field(100, ge=1, description="Policy updates in the run.")
+    max_hours: Annotated[float | None, MAY_CHANGE] = Field(
+        None, gt=0, description="Training ends, with the policy it has, once its updates took so many hours."
+    )
+    max_samples: Annotated[int | None, MAY_CHANGE] = Field(
+        None, ge=1, description="Training ends, with the policy it has, once so many samples are made."
+    )
     batch_size: int = Field(32, ge=1, description="Samples an update learns from, over all samplers.")
     learning_rate: float = Field(3e-4, gt=0, description="Step size, the highest of the schedule.")
     optimizer: OptimizerName = Field(

@@ -9,6 +9,7 @@ from typing import Any
 import ray.train
 import torch
 
+from sdo_ray.rollout.records import load_tensors
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
@@ -18,6 +19,9 @@ from sdo_ray.training.records import UpdateReport
 
 TRAIN = "train"
 """The subdirectory of a run that Ray Train keeps its checkpoints in."""
+
+GOOD, GOOD_VERSION = "good.safetensors", "good.json"
+"""The newest policy that passed its rules, where there are any, and the updates in it."""
 
 ENDING = "ending.json"
 """There if training ended before all updates were made: `version`, what the run hands out, and `reason`."""
@@ -89,10 +93,12 @@ def is_extended(run: RunDirectory, updates: int, asked: int | None) -> bool:
 def end_training(run: RunDirectory, decision: Stop | RollBack) -> None:
     """Write down that training ended early, and with which version; called once the trainers are gone.
 
-    After a roll-back, that is of the versions kept the newest with at most so many updates, or version 0.
+    After a roll-back, that is of the versions kept the newest with at most so many updates, or version 0; the last that
+    `keep_good` kept is one of them.
     """
     reachable = decision.version if isinstance(decision, RollBack) else sys.maxsize
-    version = max((version for version in _kept(run) if version <= reachable), default=0)
+    good = [good_version(run)] if isinstance(decision, RollBack) else []
+    version = max((version for version in (*_kept(run), *good) if version <= reachable), default=0)
     run.write_json(ENDING, {"version": version, "reason": decision.reason})
 
 
@@ -108,8 +114,29 @@ def final_policy(run: RunDirectory, initial: dict[str, torch.Tensor]) -> FinalPo
         version, why = max(versions), "all updates were made"
     else:
         version, why = ending["version"], ending["reason"]
-    weights = checkpoints.read_policy(versions[version]) if version else initial
+    if version in versions:
+        weights = checkpoints.read_policy(versions[version])
+    else:
+        weights = load_tensors(run.read(GOOD)) if version else initial
     return FinalPolicy(version, weights, why)
+
+
+def keep_good(run: RunDirectory, version: int, weights: bytes) -> None:
+    """Keep a policy that nothing speaks against, in place of the one before, to be rolled back to.
+
+    Args:
+        run: its directory.
+        version: updates in it.
+        weights: as of `dump_tensors`.
+    """
+    run.write(GOOD, weights)
+    run.write_json(GOOD_VERSION, {"version": version})
+
+
+def good_version(run: RunDirectory) -> int:
+    """Updates in the policy that `keep_good` kept last; 0 without one."""
+    known = run.read_json(GOOD_VERSION, lost="the version to roll back to; an earlier checkpoint is taken")
+    return known["version"] if known else 0
 
 
 def _ending(run: RunDirectory) -> Any:

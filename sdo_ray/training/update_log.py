@@ -91,5 +91,7 @@ def numbers(report: UpdateReport) -> dict[str, float]:
     metrics |= {f"reward_gradient_norm/{name}": pull.norm for name, pull in report.pulls.items()}
     metrics |= {f"reward_cosine/{pair}": cosine for pair, cosine in report.cosines.items()}
     metrics |= {f"step_gradient_norm/{step:03d}": norm for step, norm in report.step_norms.items()}
+    if report.held_out is not None:
+        metrics |= {f"held_out/{name}": mean for name, mean in report.held_out.means.items()}
     metrics |= {f"seconds/{part}": value for part, value in report.seconds.items()}
     return {key: value for key, value in metrics.items() if value is not None}

@@ -99,7 +99,7 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
     training, start, memory, averaged, accompanied = worker.training, 0, Memory(), None, None
-    saver, reports = Saver(worker.run), list[UpdateReport]()
+    saver, reports = Saver(worker.run, worker.channel), list[UpdateReport]()
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and Path(checkpoint.path).name in worker.damaged:
         checkpoint = worker.whole

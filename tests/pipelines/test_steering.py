@@ -104,3 +104,34 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_base: Path, tmp_path
     }
     best = max(means, key=lambda v: means[v])
     assert versions == sorted({best, max(versions)})
+
+
+@pytest.mark.slow
+def test_a_run_that_hacks_its_reward_is_stopped_and_rolled_back(tiny_base: Path, tmp_path: Path, capfd) -> None:
+    """Brightness alone, at a high rate, bleaches the images; an evaluator that training does not see finds it."""
+    settings = load_settings(
+        AlignSettings,
+        tiny_settings(
+            tmp_path,
+            tiny_base,
+            rewards={"terms": [{"name": "tests.support.ink:Light", "weight": 1.0}]},
+            training={"updates": 60, "learning_rate": 0.03, "checkpoint_every": 25},
+            evaluation={
+                "evaluators": [{"name": "tests.support.ink:Ink", "label": "ink"}],
+                "watch": {"every": 2, "num_prompts": 4, "rules": ["ink >= 0.95 * base"]},
+            },
+            tracking={"preview_prompts": []},
+        ),
+    )
+    outcome = align(settings)
+    said = capfd.readouterr().out
+    policy = final_policy(run_of(settings), {})
+    assert "breaks the rule on held-out prompts ink >= 0.95 * base" in policy.why
+    assert 0 < policy.version < 60
+    assert f"version {policy.version}: {policy.why}" in said
+    [before] = [line for line in said.splitlines() if f"under version {policy.version}:" in line]
+    mean, base = (float(number.rstrip(")")) for number in before.split()[-3::2])
+    assert 0.95 * base <= mean < base
+    # What was handed out passes by the closing comparison too, on these very prompts and noises.
+    assert "ink" in str(outcome)
+

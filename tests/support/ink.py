@@ -23,6 +23,16 @@ class Ink:
         return 1 - images.mean(dim=(1, 2, 3))
 
 
+class Light:
+    """How bright the images are, in [0, 1]: what learns from it alone loses all ink."""
+
+    differentiable = True
+    weights_hash = "no weights"
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return images.mean(dim=(1, 2, 3))
+
+
 class Redness:
     """How much red there is more than green and blue."""
 

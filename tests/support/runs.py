@@ -1,6 +1,7 @@
 """A small alignment run on a tiny model, and the real command as a subprocess."""
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -70,6 +71,8 @@ class AlignProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Who runs tests in the background of a shell has Ctrl-C switched off.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.output: list[str] = []
 
@@ -101,6 +104,14 @@ class AlignProcess:
                 process.kill()
                 return process.pid
         raise AssertionError(f"no process is called {title!r}; there are {[p.cmdline()[:1] for p in self._marked()]}")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the driver alone a signal."""
+        self._process.send_signal(number)
+
+    def running(self) -> list[str]:
+        """What is left of the driver and its cluster, by the starts of their command lines."""
+        return [" ".join(process.cmdline())[:80] for process in self._marked() if process.status() != "zombie"]
 
     def kill_everything(self) -> None:
         """SIGKILL the driver and its whole cluster, as when a machine goes down."""

@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 
 from rewards.pulls import Pull
-from sdo_ray.rollout.records import Contribution, Seconds
+from sdo_ray.rollout.records import Contribution, HeldOutMeans, Seconds
 from sdo_ray.training.gathering import check_rows, gather_numbers
 from tests.support.contributions import contribution
 
@@ -28,6 +28,7 @@ def test_numbers_come_as_they_are_in_the_order_of_rows(group_of_one: None) -> No
     skipped = Contribution(
         7, 5, 4, 0, 2, {"b": [None, -1e300]}, [], {}, Seconds(0.1, 0.2, 0.3), failure="lost", num_splits=3
     )
+    skipped = replace(skipped, held_out=HeldOutMeans(5, {"c": 0.25}))
     whole = Contribution(
         7,
         6,
@@ -47,7 +48,7 @@ def test_numbers_come_as_they_are_in_the_order_of_rows(group_of_one: None) -> No
     assert [math.isnan(score) for score in second.scores["a"]] == [True, True]
     assert math.isnan(second.scores["b"][0])
     assert second.scores["b"][1] == -1e300
-    assert (second.failure, second.num_splits) == ("lost", 3)
+    assert (second.failure, second.num_splits, second.held_out) == ("lost", 3, HeldOutMeans(5, {"c": 0.25}))
     assert second.pulls == second.cosines == {}
     assert (second.num_skipped, second.step_norms, second.seconds) == (2, {}, skipped.seconds)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sdo_ray.rollout.records import Contribution, Seconds
+from sdo_ray.rollout.records import Contribution, HeldOutMeans, Seconds
 from sdo_ray.training.records import Spread, UpdateReport, summarize
 
 
@@ -46,9 +46,10 @@ def test_a_summary_is_over_samples_and_batches() -> None:
         seconds=Seconds(3.0, 4.0, 5.0),
         failure="OSError: no answer",
         num_splits=2,
+        held_out=HeldOutMeans(3, {"b": 0.5}),
     )
     report = summarize([contribution(), late], gradient_norm=0.5, waiting=6.0, seconds=9.0)
-    assert (report.update, report.num_splits) == (4, 2)
+    assert (report.update, report.num_splits, report.held_out) == (4, 2, HeldOutMeans(3, {"b": 0.5}))
     assert report.reward.mean == pytest.approx(3.0)
     assert report.reward.std == pytest.approx(math.sqrt(8 / 3))
     assert report.scores["a"].mean == pytest.approx(3.0)

@@ -1,0 +1,108 @@
+"""What docs/operations.md says of failures, really caused in runs of the command."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sdo_ray.exit_codes import ExitCode
+from tests.support.runs import AlignProcess, tiny_settings
+
+pytestmark = pytest.mark.slow
+
+LONG = 120.0
+"""Seconds that the processes of a run that ends may take to go."""
+
+
+def slow_settings(directory: Path, base: Path, storage: Path | None = None) -> str:
+    """Six updates, of a second or more each; checkpoints after each second one."""
+    ink = {"name": "tests.support.ink:Ink", "weight": 1.0, "options": {"seconds": 0.3}}
+    path = tiny_settings(
+        directory,
+        base,
+        run={"storage": str(storage or directory / "runs")},
+        rewards={"terms": [ink]},
+        trainers={"count": 1},
+        tracking={"preview_prompts": []},
+    )
+    return str(path)
+
+
+def nothing_is_left(process: AlignProcess) -> bool:
+    until = time.monotonic() + LONG
+    while process.running() and time.monotonic() < until:
+        time.sleep(0.5)
+    return not process.running()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_driver_that_is_told_to_end_leaves_nothing_running(
+    tiny_base: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = slow_settings(tmp_path, tiny_base)
+    with AlignProcess(settings) as process:
+        process.until("update 3/")
+        if number == signal.SIGTERM:
+            with AlignProcess(settings) as second:
+                assert "is being worked on by process" in second.finish(ExitCode.BUSY)
+        process.send_signal(number)
+        began = time.monotonic()
+        said = process.finish(ExitCode.INTERRUPTED)
+        assert time.monotonic() - began < LONG
+        assert "The same command goes on" in said or "same command" in said
+        assert nothing_is_left(process)
+    if number == signal.SIGINT:
+        with AlignProcess(settings) as again:
+            again.until("7 prompts; update 3 of 6 comes next")
+            again.finish()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk takes the right to mount one")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "full", "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 12))
+        except OSError:
+            pass
+
+
+@pytest.mark.parametrize(("fault", "cause"), [("full", "No space left on device"), ("read-only", "Read-only")])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_by_its_cause(
+    tiny_base: Path, tmp_path: Path, disk: Path, fault: str, cause: str
+) -> None:
+    settings = slow_settings(tmp_path, tiny_base, disk / "runs")
+    with AlignProcess(settings) as process:
+        process.until("update 3/")
+        if fault == "full":
+            fill(disk)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        said = process.finish(ExitCode.STOPPED)
+        assert cause in said
+        assert "update 6/" not in said.partition("stopped")[0] or "checkpoint" in said
+        assert nothing_is_left(process)
+    if fault == "full":
+        os.remove(disk / "full")
+    else:
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    with AlignProcess(settings) as again:  # once mended, the same command goes on
+        again.until("7 prompts; update 3 of 6 comes next")
+        assert "update 6/6" in again.finish()
