@@ -12,6 +12,7 @@ from sdo_ray.config.inputs import Inputs
 from sdo_ray.config.run import model_of, open_run
 from sdo_ray.dry_batch.batch import check_by_dry_batch
 from sdo_ray.evaluation.outcome import Outcome, read_outcome
+from sdo_ray.models.bound import bound_layers
 from sdo_ray.models.load import checks_of
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.seeds import derive_seed
@@ -60,6 +61,7 @@ def check(settings: AlignSettings) -> Ready | Outcome:
     uri = check_run(settings, run, checkpoint_bytes(initial))
     if not progress(run)[0]:
         check_by_dry_batch(read)
+    print(f"{run.name}: trains {bound_layers(initial)}", flush=True)
     for said in said_of_prompts(read):
         print(f"{run.name}: {said}", flush=True)
     if checks := checks_of(read.model.base):

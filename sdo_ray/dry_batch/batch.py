@@ -131,6 +131,9 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
         if not rewards.asked:
             raise blamed(error, small, contribution) from None
         raise SettingsError(problem("model", "the backward pass of a first tiny batch failed", error)) from None
+    if rewards.flat and model.reference == settings.model.reference:
+        got = "its gradient is exactly 0 on all images of a first tiny batch, so it would teach nothing"
+        raise SettingsError(*(Problem(place, got, fix=f"change it, {OFF}") for place in rewards.flat))
     if not made.num_samples and model.reference == settings.model.reference:  # random weights may have made anything
         raise SettingsError(_nothing_counts(made))
     say("training")

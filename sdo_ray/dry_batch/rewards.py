@@ -31,6 +31,8 @@ class DryRewards:
 
     def __init__(self, settings: AlignSettings, say: Callable[[str], None]) -> None:
         self.asked = False
+        self.flat = list[str]()
+        """The settings of rewards that are learned from, and whose gradient was 0 on all images."""
         self._terms, self._evaluators = settings.rewards.terms, settings.evaluation.evaluators
         options = settings.sampling.options
         self._size = [side for name in ("height", "width") if isinstance(side := options.get(name), int)]
@@ -40,11 +42,13 @@ class DryRewards:
         self, images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int] = ()
     ) -> tuple[Scores, ImageGradients]:
         """See `RewardFunction`; images of the run's size, where its settings say it, are made of what is given."""
-        self.asked = True
+        self.asked, self.flat = True, []
         scores, gradients = {}, {}
         for number, term in enumerate(self._terms):
             self._say(place := f"rewards.terms.{number}")
             scores[term.key], gradients[term.key] = self._ask(place, term, images, prompts, term.weight != 0, seeds)
+            if (gradient := gradients[term.key]) is not None and not gradient.any():
+                self.flat.append(place)
         for number, evaluator in enumerate(self._evaluators):
             self._say(place := f"evaluation.evaluators.{number}")
             self._ask(place, evaluator, images, prompts, False, seeds)

@@ -9,7 +9,7 @@ from typing import Any
 import ray.train
 import torch
 
-from sdo_ray.rollout.records import load_tensors
+from sdo_ray.rollout.records import load_tensors, parted
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
@@ -117,7 +117,7 @@ def final_policy(run: RunDirectory, initial: dict[str, torch.Tensor]) -> FinalPo
     if version in versions:
         weights = checkpoints.read_policy(versions[version])
     else:
-        weights = load_tensors(run.read(GOOD)) if version else initial
+        weights = parted(load_tensors(run.read(GOOD)))[0] if version else initial
     return FinalPolicy(version, weights, why)
 
 

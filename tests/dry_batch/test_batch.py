@@ -72,6 +72,8 @@ class Wrong:
                 return scores.detach()
             case "half":
                 return torch.nn.Linear(3, 1).half()(images.mean((2, 3))).mean(1)
+            case "flat":
+                return 0 * scores
             case "not finite":
                 return scores / 0
             case "exit":
@@ -121,6 +123,7 @@ def test_video_for_a_reward_of_images(attempt: Try, bases: Callable[[str], Path]
         ("dict", "one score per image; it returned a dict"),
         ("no graph", "its scores carry no graph back to the images"),
         ("half", "RuntimeError: "),
+        ("flat", "rewards.terms.1: its gradient is exactly 0 on all images of a first tiny batch"),
         ("not finite", "Wrong' gives scores that are not finite, such as inf"),
     ],
 )

@@ -118,7 +118,7 @@ def test_a_run_that_hacks_its_reward_is_stopped_and_rolled_back(tiny_base: Path,
             training={"updates": 60, "learning_rate": 0.03, "checkpoint_every": 25},
             evaluation={
                 "evaluators": [{"name": "tests.support.ink:Ink", "label": "ink"}],
-                "watch": {"every": 2, "num_prompts": 4, "rules": ["ink >= 0.95 * base"]},
+                "watch": {"every": 2, "num_prompts": 4, "rules": ["ink >= 0.99 * base"]},
             },
             tracking={"preview_prompts": []},
         ),
@@ -126,12 +126,11 @@ def test_a_run_that_hacks_its_reward_is_stopped_and_rolled_back(tiny_base: Path,
     outcome = align(settings)
     said = capfd.readouterr().out
     policy = final_policy(run_of(settings), {})
-    assert "breaks the rule on held-out prompts ink >= 0.95 * base" in policy.why
+    assert "breaks the rule on held-out prompts ink >= 0.99 * base" in policy.why
     assert 0 < policy.version < 60
     assert f"version {policy.version}: {policy.why}" in said
     [before] = [line for line in said.splitlines() if f"under version {policy.version}:" in line]
     mean, base = (float(number.rstrip(")")) for number in before.split()[-3::2])
-    assert 0.95 * base <= mean < base
+    assert 0.99 * base <= mean < base
     # What was handed out passes by the closing comparison too, on these very prompts and noises.
     assert "ink" in str(outcome)
-

@@ -83,4 +83,4 @@ def test_a_damaged_list_of_checkpoints_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_room_is_asked_for_those_kept_and_the_next() -> None:
-    assert checkpoint_bytes({"a": torch.zeros(10)}) == 10 * 4 * 4 * (KEPT + 1)
+    assert checkpoint_bytes({"a": torch.zeros(10)}) == 10 * 4 * 5 * (KEPT + 1)
