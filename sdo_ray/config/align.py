@@ -20,7 +20,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.tokens import tokenizers_of, what_is_cut
 from sdo_ray.promotion.held_out import check_held_out_rules
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
-from sdo_ray.prompts.inputs import Row, read_inputs
+from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import HeldOut, SamplerConfig
@@ -147,11 +147,12 @@ class AlignSettings(Settings):
         evaluation, watch = self.evaluation, self.evaluation.watch
         if not watch.every:
             return None
-        heldout = read_heldout(evaluation.prompts, evaluation.column)
+        heldout = read_heldout(evaluation.prompts, evaluation.column, inputs=self.prompts.inputs)
         asked = draw_questions(heldout, evaluation.num_prompts, self.run.seed).to_pylist()[: watch.num_prompts]
         return HeldOut(
             prompts=tuple(row["prompt"] for row in asked),
             indices=tuple(row["index"] for row in asked),
+            inputs=tuple(from_column([row[COLUMN] for row in asked])) if self.prompts.inputs else (),
             rows=frozenset(u * self.training.batch_size for u in range(0, self.training.updates, watch.every)),
             evaluators=evaluators,
         )

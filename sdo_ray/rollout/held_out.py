@@ -41,7 +41,12 @@ def held_out_scores(
         prompts = held_out.prompts[start : start + batch_size]
         indices = held_out.indices[start : start + batch_size]
         generators = [generator(seed, "evaluation noise", index) for index in indices]
-        images = draw(pipeline, sampling.pipeline_call(prompts), generators, runner=runner)
+        images = draw(
+            pipeline,
+            sampling.pipeline_call(prompts, held_out.inputs[start : start + batch_size]),
+            generators,
+            runner=runner,
+        )
         scores, _ = evaluators(images.float().cpu(), prompts)
         for key, values in scores.items():
             found[key] += [value for value in values.tolist() if math.isfinite(value)]

@@ -33,6 +33,8 @@ class HeldOut:
     """First rows of the batches whose sampler also looks."""
     evaluators: Mapping[str, Any]
     """Reward actors by key, see `sdo_ray.rollout.reward_pool`."""
+    inputs: tuple[Row, ...] = ()
+    """What else the pipeline is given, of each prompt; empty if it is given no more."""
 
 
 @dataclass(frozen=True)

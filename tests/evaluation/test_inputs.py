@@ -9,6 +9,7 @@ import torch
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.evaluation.images import draw_images, image_blocks
+from sdo_ray.evaluation.settings import WatchSettings
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.prompts.inputs import COLUMN, from_column
 from sdo_ray.rollout.preview import preview
@@ -39,6 +40,12 @@ def test_they_reach_the_pipeline(settings: AlignSettings) -> None:
     assert len(config.preview_inputs) == len(config.preview_prompts) == 1
     seen = [preview(pipeline, config.sampling, ["a"], 3, 1, inputs=[row]) for row in rows]
     assert seen[0] != seen[1]
+    watching = settings.model_copy(
+        update={"evaluation": settings.evaluation.model_copy(update={"watch": WatchSettings(every=1, num_prompts=2)})}
+    )
+    looked_at = watching.held_out({})
+    assert looked_at is not None
+    assert [Path(str(row["image"])).stem for row in looked_at.inputs] == list(looked_at.prompts)
 
 
 @pytest.mark.parametrize(
