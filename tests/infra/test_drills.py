@@ -39,6 +39,12 @@ def nothing_is_left(process: AlignProcess) -> bool:
     return not process.running()
 
 
+def goes_on(process: AlignProcess) -> None:
+    """From one of the checkpoints that there may be by the third update."""
+    process.until("7 prompts; update ")
+    assert any(f"update {update} of 6 comes next" in process.output[-1] for update in (3, 5))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_driver_that_is_told_to_end_leaves_nothing_running(
     tiny_base: Path, tmp_path: Path, number: signal.Signals
@@ -53,11 +59,11 @@ def test_a_driver_that_is_told_to_end_leaves_nothing_running(
         began = time.monotonic()
         said = process.finish(ExitCode.INTERRUPTED)
         assert time.monotonic() - began < LONG
-        assert "The same command goes on" in said or "same command" in said
+        assert "the same command" in said
         assert nothing_is_left(process)
     if number == signal.SIGINT:
         with AlignProcess(settings) as again:
-            again.until("7 prompts; update 3 of 6 comes next")
+            goes_on(again)
             again.finish()
 
 
@@ -97,12 +103,11 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_by_its_cause(
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         said = process.finish(ExitCode.STOPPED)
         assert cause in said
-        assert "update 6/" not in said.partition("stopped")[0] or "checkpoint" in said
         assert nothing_is_left(process)
     if fault == "full":
         os.remove(disk / "full")
     else:
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     with AlignProcess(settings) as again:  # once mended, the same command goes on
-        again.until("7 prompts; update 3 of 6 comes next")
+        goes_on(again)
         assert "update 6/6" in again.finish()
