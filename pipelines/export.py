@@ -161,7 +161,8 @@ def _drawer(run: RunDirectory, settings: AlignSettings) -> Draw:
         prompt = pq.read_table(f"{run.path}/{HELD_OUT}", columns=["prompt"], filesystem=run.filesystem)["prompt"][
             0
         ].as_py()
-    return lambda pipeline: draw_images(pipeline, settings.sampling, settings.run.seed, [prompt], [0])
+    sampling = settings.called_sampling
+    return lambda pipeline: draw_images(pipeline, sampling, settings.run.seed, [prompt], [0])
 
 
 def _parser() -> argparse.ArgumentParser:
