@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_what_makes_runs_small_is_legal(command: str) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, installed: Path) -> Path:
+def home(tmp_path: Path, installed: Path) -> Iterator[Path]:
     """A clean home in which somebody has copied the settings files, with programs in front of those of the wheel."""
     shims, work = tmp_path / "shims", tmp_path / "home"
     shims.mkdir()
@@ -96,7 +97,10 @@ esac
 [ "$1" = submit ] && small+=(--python {installed}/python)
 exec {installed}/sdo "$@" "${{small[@]}}"
 """
-    cluster = f"--port={free_port()} --dashboard-port={free_port()} --temp-dir={tmp_path}/ray --num-cpus=6"
+    # Sockets have short names; and all ports are its own, as in `ray_cluster`.
+    temporary = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    cluster = f"--port={free_port()} --dashboard-port={free_port()} --temp-dir={temporary.name} --num-cpus=6"
+    cluster += f" --dashboard-agent-listen-port={free_port()} --metrics-export-port={free_port()}"
     ray = (
         f'#!/bin/bash\n[ "$1" = start ] && set -- "$@" {cluster}\nexec {installed}/python -m ray.scripts.scripts "$@"\n'
     )
@@ -107,7 +111,8 @@ exec {installed}/sdo "$@" "${{small[@]}}"
         (shims / name).chmod(0o755)
     (work / ".venv").mkdir()
     (work / ".venv/bin").symlink_to(shims)
-    return work
+    yield work
+    temporary.cleanup()
 
 
 @pytest.fixture
