@@ -55,6 +55,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "taylor, every 3": {"cache": {"name": "taylor", "every": 3}},
     "taylor, every 2, bfloat16 copy": {"cache": {"name": "taylor", "every": 2}, "fast_copy": "bfloat16"},
     "taylor, every 3, bfloat16 copy": {"cache": {"name": "taylor", "every": 3}, "fast_copy": "bfloat16"},
+    "taylor, every 4, bfloat16 copy": {"cache": {"name": "taylor", "every": 4}, "fast_copy": "bfloat16"},
     "taylor, every 2, none at the end, bfloat16 copy": {
         "cache": {"name": "taylor", "every": 2, "last": 0},
         "fast_copy": "bfloat16",

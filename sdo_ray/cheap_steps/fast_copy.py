@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sdo_ray.backprop.caches import hooks_of
 from sdo_ray.backprop.patches import attention_processors
 from sdo_ray.backprop.repeated import check_can_be_repeated
 from sdo_ray.backprop.tensors import map_floating, with_type
@@ -123,7 +124,10 @@ def _is_adapted(module: torch.nn.Module) -> bool:
 
 
 def _check_has_no_hooks(name: str, denoiser: torch.nn.Module) -> None:
+    hooked = {id(module): type(hook).__name__ for module, hook in hooks_of(denoiser)}
     for path, module in denoiser.named_modules():
-        if found := [kind for kind in ("forward", "_hf_hook", "_diffusers_hook") if kind in vars(module)]:
-            got = f"the {name} has {found[0]!r} on its module {path or 'itself'!r}: offloading, a cache or another hook"
+        found = [hooked.get(id(module)), *(kind for kind in ("forward", "_hf_hook") if kind in vars(module))]
+        if any(found):
+            kind = next(filter(None, found))
+            got = f"the {name} has {kind!r} on its module {path or 'itself'!r}: offloading, a cache or another hook"
             raise SettingsError(Problem("", got, "a copy would share it", "leave the copy out, or the hook"))

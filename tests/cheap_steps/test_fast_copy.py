@@ -15,6 +15,7 @@ from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.models.trained import diffit, full
 from sdo_ray.models.trained.diffit import DiffFitSettings
 from sdo_ray.settings import SettingsError
+from tests.backprop.test_caches import CACHES, made
 from tests.backprop.tiny import (
     assert_same,
     denoiser_of,
@@ -130,6 +131,12 @@ def test_hooks_that_a_copy_would_share_are_refused() -> None:
     pipe.unet.mid_block.forward = pipe.unet.mid_block.forward
     with pytest.raises(SettingsError, match="fast_copy: the unet has 'forward' on its module 'mid_block'"):
         choose_runner(pipe, None, CopySettings(), N)
+    flux, sampled, _ = made(CACHES["FirstBlock, Flux"])
+    flux(**sampled())  # leaves a registry in its denoiser, without hooks
+    assert choose_runner(flux, None, CopySettings(), N) is not None
+    flux.transformer.enable_cache(CACHES["FirstBlock, Flux"].config(flux))
+    with pytest.raises(SettingsError, match="fast_copy: the transformer has 'FBCHeadBlockHook'"):
+        choose_runner(flux, None, CopySettings(), N)
     with pytest.raises(SettingsError, match="a cache in the denoiser itself, with `fast_copy`"):
         choose_runner(pipe, CacheSettings(name="pab"), CopySettings(), N)
 
