@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     monkeypatch.setattr(lease_module, "RENEWED", 0.1)
-    monkeypatch.setattr(lease_module, "LASTS", 1.5)
+    monkeypatch.setattr(lease_module, "LASTS", 4.0)
     run = RunDirectory(f"local://{tmp_path}", "run")
     assert not run.is_local
     return run
@@ -69,7 +69,7 @@ def test_a_dead_drivers_ticket_is_removed(run: RunDirectory) -> None:
     run.write_json(f"{TICKETS}/dead.json", {"driver": "process 7 on gone"})
     began = time.monotonic()
     with driver_lock(run):
-        assert time.monotonic() - began >= 1.5
+        assert time.monotonic() - began >= 4.0
         assert [path.name for path in tickets(run)] != ["dead.json"]
         assert len(tickets(run)) == 1
 
@@ -92,7 +92,8 @@ def test_whoever_was_taken_for_dead_is_interrupted(run: RunDirectory) -> None:
         work()
 
 
-def test_of_many_at_once_never_two(run: RunDirectory) -> None:
+def test_of_many_at_once_never_two(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "LASTS", 300.0)  # on a busy machine a living one may be late
     inside, most, served, lock = 0, 0, 0, threading.Lock()
 
     def work() -> None:
