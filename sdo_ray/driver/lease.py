@@ -19,6 +19,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 
 TICKETS = "drivers"
@@ -130,7 +131,10 @@ class _Tickets:
         self.run.write_json(f"{TICKETS}/{name}", {"driver": who})
 
     def read(self, name: str) -> str | None:
-        known: Any = self.run.read_json(f"{TICKETS}/{name}")
+        try:
+            known: Any = self.run.read_json(f"{TICKETS}/{name}")
+        except SettingsError:  # where a file is seen before it is whole
+            return "another driver"
         return None if known is None else known["driver"]
 
     def all(self) -> dict[str, float]:

@@ -65,6 +65,11 @@ def test_a_second_driver_is_refused_by_name(run: RunDirectory) -> None:
     assert holder(run) is None
 
 
+def test_a_ticket_that_is_just_being_written_is_somebodys(run: RunDirectory) -> None:
+    run.write(f"{TICKETS}/new.json", b"")
+    assert holder(run) == "another driver"
+
+
 def test_a_dead_drivers_ticket_is_removed(run: RunDirectory) -> None:
     run.write_json(f"{TICKETS}/dead.json", {"driver": "process 7 on gone"})
     began = time.monotonic()
