@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 from pipelines.commands import COMMANDS
 from sdo_ray.exit_codes import ExitCode
+from sdo_ray.interrupts import end_as_by_ctrl_c
 from sdo_ray.own_packages import find_modules_beside
 from sdo_ray.secrets import read_secret_files, redact, take_credentials_from_tracking_uri
 from sdo_ray.settings import SettingsError
@@ -95,6 +97,8 @@ def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:
     Returns:
         The work's exit code, or the one of the error that ended it, said on standard error.
     """
+    before = signal.getsignal(signal.SIGTERM)
+    end_as_by_ctrl_c()
     try:
         return work()
     except SettingsError as error:
@@ -102,11 +106,6 @@ def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:
         return ExitCode.BAD_INPUT
     except KeyboardInterrupt:
         _say(f"\nsdo {name} was interrupted. {COMMANDS[name].kept}")
-        return ExitCode.INTERRUPTED
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:  # which Ray turns into this
-            raise
-        _say(f"\nsdo {name} was told to end. {COMMANDS[name].kept}")
         return ExitCode.INTERRUPTED
     except Exception as error:
         code, how = _ends(error)
@@ -120,6 +119,8 @@ def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:
         # A command that never needed Ray does not wait for its import now.
         if (ray := sys.modules.get("ray")) is not None:
             ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def cause(error: BaseException) -> str:

@@ -14,6 +14,7 @@ import ray
 import ray.data
 from ray.autoscaler.sdk import request_resources
 
+from sdo_ray.interrupts import end_as_by_ctrl_c
 from sdo_ray.own_packages import WORKER_SETUP
 from sdo_ray.secrets import redact
 from sdo_ray.settings import Problem, Problems, SettingsError
@@ -80,6 +81,7 @@ def connect(demands: list[Demand], wait: float = 0.0) -> str:
                 logging_level=logging.ERROR,
                 runtime_env=everywhere,
             )
+        end_as_by_ctrl_c()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

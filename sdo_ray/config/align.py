@@ -24,13 +24,8 @@ from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import HeldOut, SamplerConfig
-from sdo_ray.rollout.settings import (
-    InputSettings,
-    LearningSamplerSettings,
-    MixSettings,
-    PlanSettings,
-    SamplingSettings,
-)
+from sdo_ray.rollout.reward_settings import MixSettings
+from sdo_ray.rollout.settings import InputSettings, LearningSamplerSettings, PlanSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings

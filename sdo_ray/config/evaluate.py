@@ -22,7 +22,8 @@ from sdo_ray.evaluation.settings import (
     ReportSettings,
 )
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
-from sdo_ray.rollout.settings import RewardActorSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings
+from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import ExperimentSettings
 

@@ -13,7 +13,8 @@ from sdo_ray.fidelity.settings import FidelitySettings
 from sdo_ray.fidelity.worker import GradientConfig
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.read import read_prompts
-from sdo_ray.rollout.settings import MixSettings, PromptSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.reward_settings import MixSettings
+from sdo_ray.rollout.settings import PromptSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import ExperimentSettings
 

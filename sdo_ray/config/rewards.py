@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rewards.modality import Modality
 from rewards.registry import RewardError, available, spec_of
 from rewards.terms import check_terms
-from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
 
 

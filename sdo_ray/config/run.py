@@ -31,12 +31,12 @@ class RunSettings(Settings):
         "runs",
         description="Directory, or URI that all nodes write such as `s3://bucket/path`, for checkpoints and results.",
     )
+    seed: int = Field(0, ge=0, description="Fixes prompt order, noise, kept steps and the initial adapter.")
     wait_for_nodes: Annotated[float, MAY_CHANGE] = Field(
         0.0,
         ge=0,
         description="Seconds that a cluster that grows may take to have room for the run; it is asked to at once.",
     )
-    seed: int = Field(0, ge=0, description="Fixes prompt order, noise, kept steps and the initial adapter.")
 
 
 class JobSettings(Protocol):

@@ -12,7 +12,7 @@ from rewards.service import RewardActor
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.dry_batch.problems import problem
 from sdo_ray.rollout.objective import ImageGradients, Scores
-from sdo_ray.rollout.settings import RewardActorSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import SettingsError
 
 

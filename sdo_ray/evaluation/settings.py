@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from sdo_ray.evaluation.feature_registry import path_options
-from sdo_ray.rollout.settings import RewardActorSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 

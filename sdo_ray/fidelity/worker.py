@@ -21,8 +21,9 @@ from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient
+from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.sampling import plan_of
-from sdo_ray.rollout.settings import MixSettings, PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rewards.terms import check_mixing
-from sdo_ray.rollout.settings import CombinationSettings, RewardSettings
+from sdo_ray.rollout.reward_settings import CombinationSettings, RewardSettings
 from sdo_ray.settings import Settings, SettingsPath
 
 

@@ -10,7 +10,7 @@ from sdo_ray.rollout.attempts import one_line
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_client import Answer
-from sdo_ray.rollout.settings import RewardSettings
+from sdo_ray.rollout.reward_settings import RewardSettings
 
 
 class Answers:

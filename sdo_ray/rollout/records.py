@@ -18,7 +18,8 @@ from sdo_ray.prompts.inputs import COLUMN, Row, from_column
 from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.settings import Backward, GradientType, LearningSamplerSettings, MixSettings, PlanSettings
+from sdo_ray.rollout.reward_settings import MixSettings
+from sdo_ray.rollout.settings import Backward, GradientType, LearningSamplerSettings, PlanSettings
 from sdo_ray.rollout.wire import pack, unpack
 
 

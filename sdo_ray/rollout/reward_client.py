@@ -20,7 +20,7 @@ from rewards.spec import RewardSpec
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, start_pool
-from sdo_ray.rollout.settings import RewardActorSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import Problem, Problems
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from rewards.spec import RewardSpec
 from sdo_ray.cluster import cause_of
 from sdo_ray.rollout.replica import Call, Limits, Replica, ReplicaLost
 from sdo_ray.rollout.replicas import Replicas
-from sdo_ray.rollout.settings import RewardActorSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings
 
 
 @dataclass(frozen=True)

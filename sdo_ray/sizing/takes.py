@@ -55,18 +55,30 @@ def takes(part: torch.nn.Module, call: Callable[[], Any]) -> Takes:
         part: whose weights are there anyway.
         call: of `part`, whose inputs are on the meta device.
     """
-    with Alive() as alive, torch.no_grad(), _operations() as counted:
+    # Bytes and operations apart: to count these, torch takes some operations to pieces, which makes more of those.
+    with torch.no_grad(), fused_attention(), Alive() as alive:
         call()
-        passing, forward = alive.most, counted()
+        passing = alive.most
+    with torch.no_grad(), _operations() as counted:
+        call()
+        forward = counted()
     with fused_attention(), saved_activations(part) as saved:
         call()
         size = saved.bytes
         saved.clear()
-    with Alive() as alive, _operations() as counted:
-        outputs = [x for x in floating(call()) if x.requires_grad]
-        if outputs:
-            torch.autograd.backward(outputs, [torch.empty_like(x) for x in outputs])
-        return Takes(passing, size, alive.most, forward, counted())
+    with fused_attention(), Alive() as alive:
+        _learn(call)
+        held = alive.most
+    with _operations() as counted:
+        _learn(call)
+        return Takes(passing, size, held, forward, counted())
+
+
+def _learn(call: Callable[[], Any]) -> None:
+    """A call and its backward pass."""
+    outputs = [x for x in floating(call()) if x.requires_grad]
+    if outputs:
+        torch.autograd.backward(outputs, [torch.empty_like(x) for x in outputs])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from rewards.registry import RewardError, check
 from sdo_ray.config.rewards import check_rewards
-from sdo_ray.rollout.settings import RewardActorSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import SettingsError
 
 GOOD = {"name": "jpeg_compressibility"}

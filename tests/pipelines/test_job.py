@@ -93,7 +93,7 @@ def test_stopped_by_an_error(run: Run, tmp_path: Path, does: str, cause: str) ->
             ["", "sdo tiny lost the cluster, which does not answer any more: no route", KEPT],
         ),
         ("interrupt", ExitCode.INTERRUPTED, ["", f"sdo tiny was interrupted. {KEPT}"]),
-        ("told to end", ExitCode.INTERRUPTED, ["", f"sdo tiny was told to end. {KEPT}"]),
+        ("told to end", ExitCode.INTERRUPTED, ["", f"sdo tiny was interrupted. {KEPT}"]),
     ],
 )
 def test_other_ends(run: Run, tmp_path: Path, does: str, code: ExitCode, lines: list[str]) -> None:
@@ -104,7 +104,7 @@ def test_other_ends(run: Run, tmp_path: Path, does: str, code: ExitCode, lines: 
 def test_bad_settings_come_before_the_driver(run: Run) -> None:
     code, said, _ = run("nothing", "--set", "run.nam=x", "--set", "more=1")
     assert code == 2
-    assert "  - run.nam: unknown setting; there are name, storage, seed; did you mean 'name'?" in said
+    assert "  - run.nam: unknown setting; there are name, storage, seed, wait_for_nodes; did you mean 'name'?" in said
     assert "  - more: got 1 (int)" in said
 
 

@@ -13,7 +13,7 @@ import torch
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs, start_reward_actors
-from sdo_ray.rollout.settings import RewardActorSettings, RewardSettings
+from sdo_ray.rollout.reward_settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import SettingsError
 from tests.support.runs import tiny_settings
 

@@ -12,7 +12,7 @@ import torch
 from rewards.scoring import RewardMistake
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_client import RewardClient, start_reward_actors
-from sdo_ray.rollout.settings import RewardSettings
+from sdo_ray.rollout.reward_settings import RewardSettings
 from sdo_ray.settings import SettingsError
 
 ILL = "tests.support.ill_rewards:Ill"

@@ -26,8 +26,9 @@ from sdo_ray.rollout.contribution import compute_contribution, learn_from
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, dump_tensors, with_average
 from sdo_ray.rollout.replica import RewardFailed
+from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.sampler import Sampler
-from sdo_ray.rollout.settings import LearningSamplerSettings, MixSettings, PlanSettings
+from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
 from sdo_ray.rollout.watch import BatchFailed
 from sdo_ray.settings import SettingsError
 from tests.support.ink import Ink, Redness
@@ -99,6 +100,7 @@ def config(base: Path, **ink: Any) -> SamplerConfig:
         backward="sampler",
         max_policy_lag=0,
         preview_prompts=(),
+        preview_inputs=(),
         preview_rows=frozenset(),
     )
 
