@@ -165,6 +165,7 @@ def test_a_run_that_kept_a_relative_path_is_resumed_from_where_it_was_started(
 EXEMPT = {
     "run.storage": "results, which lie where the command is run",
     "evaluation.storage": "results of another run, as `run.storage`",
+    "prompts.inputs": "names of columns; paths in them start at the prompts' file",
     "output": "results, as `run.storage`",
     "model.base": "a hub id as well, which looks like a relative path",
     "models.base.model": "a hub id as well, or a run in `run.storage`",
