@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 SAMPLING = SamplingSettings(num_inference_steps=4, guidance_scale=2.0)
 CALL = SAMPLING.pipeline_call(["a", "b"])
 OWN_CALLS = {
+    "sdo_ray/sizing/sizes.py": "a call whose networks give zeros, for what it takes",
     "sdo_ray/rollout/sampling.py": "this is the place",
     "sdo_ray/backprop/sample.py": "its `differentiable_sample` is what the place calls",
     "sdo_ray/backprop/leaving.py": "leaves the call before the first step",
