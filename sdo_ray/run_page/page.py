@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import Self
 
 from pyarrow import fs
@@ -44,7 +44,7 @@ class RunPage:
             self._previews[report.update + 1] = report.preview
             self._keep(f"{PREVIEWS}/{report.update + 1:06d}.png", report.preview)
         self._notes += [(report.update + 1, f"a batch was skipped: {cause}") for cause in sorted(set(report.failures))]
-        if report.preview is not None or time.monotonic() - self._written >= EVERY:
+        if report.preview is not None or monotonic() - self._written >= EVERY:
             self.write()
         return Continue()
 
@@ -56,7 +56,7 @@ class RunPage:
         """Write the page as it is now."""
         reports = [self._reports[update] for update in sorted(self._reports)]
         self._keep(PAGE, render(self._run.name, self._updates, reports, self._previews, self._notes).encode())
-        self._written = time.monotonic()
+        self._written = monotonic()
 
     def __enter__(self) -> Self:
         self.write()

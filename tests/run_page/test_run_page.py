@@ -62,7 +62,7 @@ def test_how_it_ended_is_there_without_secrets(run: RunDirectory) -> None:
 
 def test_it_is_not_written_at_every_update(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 10.0, 59.0, 60.0, 60.0, 61.0])
-    monkeypatch.setattr(page_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(page_module, "monotonic", lambda: next(clock))
     page = RunPage(run, 10, [])
     page.write()
     seen = []
