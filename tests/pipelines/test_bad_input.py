@@ -54,7 +54,10 @@ def refuse(settings: Path, tmp_path: Path, capsys, monkeypatch) -> Refuse:
 
 
 CASES = {
-    "unknown setting": (["sampling.num_steps=3"], "sampling.num_steps: unknown setting; there are cache, fast_copy, num_inference_steps"),
+    "unknown setting": (
+        ["sampling.num_steps=3"],
+        "sampling.num_steps: unknown setting; there are cache, fast_copy, num_inference_steps",
+    ),
     "did you mean": (["training.lerning_rate=1"], "did you mean 'learning_rate'?"),
     "unknown setting in a list": (["rewards.terms.1.wieght=3"], "rewards.terms.1.wieght: unknown setting"),
     "unknown section": (["smapling.options={}"], "smapling: unknown setting; there are run, model, prompts"),

@@ -136,7 +136,7 @@ def test_an_image_with_nan_has_no_score_and_leaves_the_others_theirs(name, make)
 @every
 def test_wrong_inputs_are_refused(name, make):
     reward, images, prompts = make(name), images_of(name), list(CASES[name].prompts)
-    with pytest.raises(ValueError, match="s must be|judges"):
+    with pytest.raises(ValueError, match=r"s must be|judges"):
         score(reward, images[0], prompts)
     with pytest.raises(ValueError, match="needs its own prompt"):
         score(reward, images, prompts[:1])
