@@ -285,6 +285,7 @@ def test_a_whole_denoiser_is_trained_on_the_trainers(tiny_base: Path, tmp_path: 
         assert torch.equal(parameter, trained[f"unet.{name}"]), name
 
 
+@pytest.mark.slow
 def test_a_broken_reward_ends_the_run_with_its_cause(tiny_base: Path, tmp_path: Path) -> None:
     terms, untried = {"terms": [{"name": "tests.support.ink:Broken"}]}, {"dry_batch": False}
     path = tiny_settings(tmp_path, tiny_base, rewards=terms, trainers={"count": 1}, training=untried)

@@ -126,6 +126,7 @@ def become(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.slow
 def test_users_with_rights_of_their_own(
     authenticated: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
