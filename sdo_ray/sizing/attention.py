@@ -21,7 +21,9 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, done: Operations, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        o, sums = q.new_empty(*q.shape[:-1], v.shape[-1]), q.new_empty(q.shape[:-1], dtype=torch.float32)
+        # In the queries' layout, so that heads become columns again without a copy.
+        o = torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty(*q.shape[:-1], v.shape[-1])
+        sums = q.new_empty(q.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(q, k, v, o, sums)
         # Two products, of queries with keys and of shares with values; a multiplication and an addition each.
         ctx.done, ctx.made = done, 2 * k.shape[-2] * (q.numel() + o.numel())

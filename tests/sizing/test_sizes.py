@@ -18,7 +18,7 @@ from tests.backprop.matrix.cases import CASES
 
 QUICK = ["StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "AuraFlow"]
 SLOW = ["Flux", "QwenImage", "Wan", "LTX", "HunyuanVideo", "Sana", "StableDiffusionPAG", "LatentConsistencyModel"]
-MODEL = ModelSettings.model_validate({"base": "tiny", "lora": {"rank": 2, "targets": ["to_q"]}})
+MODEL = ModelSettings.model_validate({"base": "tiny", "lora": {"rank": 2, "targets": ["to_q", "to_out.0"]}})
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
