@@ -133,22 +133,23 @@ def check_room(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) 
 def _grow(demands: Sequence[Demand], wait: float) -> None:
     """Ask the cluster's autoscaler for what is needed, and wait for it."""
     ends, asked = time.monotonic() + wait, False
-    while time.monotonic() < ends:
-        try:
-            check_room(demands, _nodes())
-        except SettingsError:
-            if not asked:
-                actors = [demand for demand in demands for _ in range(demand.needed)]
-                request_resources(bundles=[{"CPU": actor.num_cpus, "GPU": actor.num_gpus} for actor in actors])
-                cpus, gpus = _total(demands)
-                needed = _said({"CPU": cpus, "GPU": gpus})
-                print(f"waiting up to {wait:g} s for the cluster to have {needed}", flush=True)
-                asked = True
-            time.sleep(min(POLL, max(0.0, ends - time.monotonic())))
-        else:
-            break
-    if asked:  # from here on actors say what they need
-        request_resources(bundles=[])
+    try:
+        while time.monotonic() < ends:
+            try:
+                check_room(demands, _nodes())
+                return
+            except SettingsError:
+                if not asked:
+                    actors = [demand for demand in demands for _ in range(demand.needed)]
+                    request_resources(bundles=[{"CPU": actor.num_cpus, "GPU": actor.num_gpus} for actor in actors])
+                    cpus, gpus = _total(demands)
+                    needed = _said({"CPU": cpus, "GPU": gpus})
+                    print(f"waiting up to {wait:g} s for the cluster to have {needed}", flush=True)
+                    asked = True
+                time.sleep(min(POLL, max(0.0, ends - time.monotonic())))
+    finally:
+        if asked:  # from here on actors say what they need; a request outlives whoever made it
+            request_resources(bundles=[])
 
 
 def _nodes() -> list[dict[str, float]]:
