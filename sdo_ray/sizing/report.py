@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sdo_ray.backprop import TraceError
 from sdo_ray.config.align import AlignSettings
-from sdo_ray.dry_batch.calls import stand_in
+from sdo_ray.dry_batch.calls import check_call, stand_in
 from sdo_ray.models.load import ZOO, load_pipeline, resolve
 from sdo_ray.models.precision import component_types
 from sdo_ray.models.settings import ModelSettings
@@ -49,6 +48,7 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
         SettingsError: the model cannot be read, or not called without values.
     """
     with _stand_in(settings.model.reference) as pipeline:
+        check_call(pipeline, settings.sampling, ["a"])
         sizes = _both(pipeline, settings.model, settings.sampling)
     samplers = settings.samplers
     blocks = settings.model.checkpoints_blocks("cuda" if samplers.num_gpus else "cpu")
@@ -126,7 +126,7 @@ def _sizes(pipeline: DiffusionPipeline, model: ModelSettings, sampling: Sampling
         torch.nn.Module.to(parts[name], kind)  # diffusers' own warns of what is no matter here
     try:
         return sizes_of(pipeline, parts, model, sampling, blocks=blocks)
-    except (RuntimeError, NotImplementedError, TypeError, IndexError, TraceError) as error:
+    except Exception as error:  # whatever a network trips over that looks at values
         got = f"{base!r} cannot be called without values: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise SettingsError(Problem("base", got, fix="measure a short run instead")) from None
 
