@@ -12,6 +12,7 @@ from sdo_ray.models.load import ZOO, component_class, load_index, pipeline_class
 from sdo_ray.models.own import is_own
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import parse
+from sdo_ray.models.skeletons import built, configuration
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.zoo.text import text_encoder_directory
 
@@ -90,10 +91,10 @@ def denoiser_skeletons(base: str) -> dict[str, torch.nn.Module]:
     """
     from accelerate import init_empty_weights
 
-    location, options, found = resolve(base), parse(base).of_configurations, {}
-    for name, model_class in _denoiser_types(base).items():
+    found = {}
+    for name, kind in _denoiser_types(base).items():
         with init_empty_weights(), reading(base):
-            found[name] = model_class.from_config(model_class.load_config(location, subfolder=name, **options))
+            found[name] = built(kind, configuration(kind, base, name))
         found[name].requires_grad_(False)
     return found
 
