@@ -16,72 +16,16 @@ output and the sums, as fused kernels do. From these, for one image:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from benchmarks.models import MODELS, load_model
-from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.denoisers import find_denoisers
-from sdo_ray.sizing.alive import Alive
+from sdo_ray.sizing.takes import takes
 
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Held:
-    """Bytes of one part's backward pass, weights apart."""
-
-    saved: int
-    """By autograd, in the forward pass."""
-    alive: int
-    """At once, from the forward pass to the end of the backward pass."""
-
-
-class _Fused(torch.autograd.Function):
-    """Attention by what a fused kernel keeps for its backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        o, sums = torch.empty_like(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(q, k, v, o, sums)
-        return o
-
-    @staticmethod
-    def backward(ctx: Any, _: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        q, k, v, _o, _sums = ctx.saved_tensors
-        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-@contextmanager
-def fused_attention() -> Iterator[None]:
-    """Within the block attention is `_Fused`."""
-    before = torch.nn.functional.scaled_dot_product_attention
-
-    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        output: torch.Tensor = _Fused.apply(q, k, v)
-        return output
-
-    torch.nn.functional.scaled_dot_product_attention = attention  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.nn.functional.scaled_dot_product_attention = before
-
-
-def held_by(part: torch.nn.Module, call: Callable[[], torch.Tensor]) -> Held:
-    """What one call of `part`, and its backward pass, hold."""
-    with saved_activations(part) as saved:
-        call()
-        size = saved.bytes
-        saved.clear()
-    with Alive() as alive:
-        output = call()
-        output.backward(torch.empty_like(output))
-    return Held(size, alive.most)
 
 
 def parts_of(name: str, dtype: str, decoder: str) -> dict[str, tuple[torch.nn.Module, Callable[[], torch.Tensor]]]:
@@ -135,11 +79,10 @@ def main() -> None:
             for what, (part, call) in parts_of(name, given.dtype, given.decoder).items():
                 if blocks:
                     part.enable_gradient_checkpointing()  # type: ignore[operator]
-                with fused_attention():
-                    found[what] = held_by(part, call)
-            cells = [f"{held.saved / GIB:.2f} ({held.alive / GIB:.2f})" for held in found.values()]
-            saved = [held.saved for held in found.values()]
-            again = f"{max(saved) / GIB:.2f} ({max(held.alive for held in found.values()) / GIB:.2f})"
+                found[what] = takes(part, call)
+            cells = [f"{part.saved / GIB:.2f} ({part.held / GIB:.2f})" for part in found.values()]
+            saved = [part.saved for part in found.values()]
+            again = f"{max(saved) / GIB:.2f} ({max(part.held for part in found.values()) / GIB:.2f})"
             row = [name, "checkpointed" if blocks else "", *cells, f"{sum(saved) / GIB:.2f}", again]
             print("| " + " | ".join(row) + " |", flush=True)
 

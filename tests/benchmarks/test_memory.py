@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from benchmarks import memory
-from benchmarks.activations import GIB, fused_attention, parts_of
+from benchmarks.activations import GIB, parts_of
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.sizing.alive import Alive
+from sdo_ray.sizing.attention import fused_attention
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
