@@ -153,8 +153,8 @@ def _drawer(run: RunDirectory, settings: AlignSettings) -> Draw:
     """Draws the first image of the run's comparison, or one of any prompt where that is gone."""
     import pyarrow.parquet as pq
 
-    from sdo_ray.evaluation.images import draw_images
     from sdo_ray.evaluation.outcome import IMAGES as HELD_OUT
+    from sdo_ray.rollout.sampling import draw_images
 
     prompt = "a photograph"
     if run.has(HELD_OUT):

@@ -21,12 +21,11 @@ from sdo_ray.evaluation.result import FILES
 from sdo_ray.media.files import to_file
 from sdo_ray.media.modality import modality_of, sampling_rate
 from sdo_ray.media.picture import picture, to_png
-from sdo_ray.prompts.inputs import COLUMN, Row, from_column
+from sdo_ray.prompts.inputs import COLUMN, from_column
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.reward_client import RewardClient
-from sdo_ray.rollout.sampling import draw
+from sdo_ray.rollout.sampling import draw_images
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
-from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -103,30 +102,6 @@ class ImageMaker:
             self._pipeline = pipeline
             self._role = role
         return self._pipeline
-
-
-def draw_images(
-    pipeline: DiffusionPipeline,
-    sampling: SamplingSettings,
-    seed: int,
-    prompts: Sequence[str],
-    indices: Sequence[int],
-    runner: StepRunner | None = None,
-    inputs: Sequence[Row] = (),
-) -> torch.Tensor:
-    """Samples, float32 on the CPU; (seed, index) fixes a sample's noise.
-
-    Args:
-        pipeline: on any device.
-        sampling: how to call it.
-        seed: the run's.
-        prompts: one a sample.
-        indices: likewise.
-        runner: how the denoiser's steps are made; by default exactly.
-        inputs: of each prompt; may be empty.
-    """
-    generators = [generator(seed, "evaluation noise", index) for index in indices]
-    return draw(pipeline, sampling.pipeline_call(prompts, inputs), generators, runner).float().cpu()
 
 
 def _files(pipeline: DiffusionPipeline, samples: torch.Tensor) -> dict[str, list[bytes]]:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from sdo_ray.backprop.steps import StepRunner
 from sdo_ray.rollout.records import HeldOut
 from sdo_ray.rollout.reward_client import RewardClient
-from sdo_ray.rollout.sampling import draw
+from sdo_ray.rollout.sampling import draw_images
 from sdo_ray.rollout.settings import SamplingSettings
-from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -38,16 +37,10 @@ def held_out_scores(
     evaluators = RewardClient(held_out.evaluators, learned=())
     found: dict[str, list[float]] = {key: [] for key in held_out.evaluators}
     for start in range(0, len(held_out.prompts), batch_size):
-        prompts = held_out.prompts[start : start + batch_size]
-        indices = held_out.indices[start : start + batch_size]
-        generators = [generator(seed, "evaluation noise", index) for index in indices]
-        images = draw(
-            pipeline,
-            sampling.pipeline_call(prompts, held_out.inputs[start : start + batch_size]),
-            generators,
-            runner=runner,
-        )
-        scores, _ = evaluators(images.float().cpu(), prompts)
+        part = slice(start, start + batch_size)
+        prompts = held_out.prompts[part]
+        images = draw_images(pipeline, sampling, seed, prompts, held_out.indices[part], runner, held_out.inputs[part])
+        scores, _ = evaluators(images, prompts)
         for key, values in scores.items():
             found[key] += [value for value in values.tolist() if math.isfinite(value)]
     return {key: statistics.fmean(values) for key, values in found.items() if values}

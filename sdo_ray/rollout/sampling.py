@@ -34,6 +34,7 @@ from sdo_ray.backprop.sample import stacked
 from sdo_ray.backprop.transitions import StochasticSteps
 from sdo_ray.media.modality import modality_of
 from sdo_ray.models.precision import own_precision
+from sdo_ray.prompts.inputs import Row
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 
@@ -181,6 +182,30 @@ def draw(
     if samples is None:
         raise TypeError(f"{type(pipeline).__name__} returns {type(made).__name__}, not samples of one shape")
     return _shaped(pipeline, samples)
+
+
+def draw_images(
+    pipeline: DiffusionPipeline,
+    sampling: SamplingSettings,
+    seed: int,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+    runner: StepRunner | None = None,
+    inputs: Sequence[Row] = (),
+) -> torch.Tensor:
+    """Samples, float32 on the CPU; (seed, index) fixes a sample's noise.
+
+    Args:
+        pipeline: on any device.
+        sampling: how to call it.
+        seed: the run's.
+        prompts: one a sample.
+        indices: likewise.
+        runner: how the denoiser's steps are made; by default exactly.
+        inputs: of each prompt; may be empty.
+    """
+    generators = [generator(seed, "evaluation noise", index) for index in indices]
+    return draw(pipeline, sampling.pipeline_call(prompts, inputs), generators, runner).float().cpu()
 
 
 def _shaped(pipeline: DiffusionPipeline, samples: torch.Tensor) -> torch.Tensor:

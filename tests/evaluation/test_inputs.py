@@ -8,11 +8,12 @@ import torch
 
 from sdo_ray.config.align import AlignSettings, check_align
 from sdo_ray.config.loading import load_settings
-from sdo_ray.evaluation.images import draw_images, image_blocks
+from sdo_ray.evaluation.images import image_blocks
 from sdo_ray.evaluation.settings import WatchSettings
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
 from sdo_ray.prompts.inputs import COLUMN, from_column
 from sdo_ray.rollout.preview import preview
+from sdo_ray.rollout.sampling import draw_images
 from sdo_ray.settings import SettingsError
 from tests.backprop.matrix.assemble import assemble
 from tests.backprop.matrix.cases import CASES

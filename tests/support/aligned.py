@@ -7,7 +7,6 @@ from typing import Any
 import mlflow
 import numpy as np
 
-from sdo_ray.evaluation.images import draw_images
 from sdo_ray.media.picture import open_image, picture, to_png
 from sdo_ray.models.export import export_model
 from sdo_ray.models.load import load_pipeline
@@ -16,6 +15,7 @@ from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
+from sdo_ray.rollout.sampling import draw_images
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.seeds import derive_seed
 from tests.models.adapters import LORA, trained_weights
