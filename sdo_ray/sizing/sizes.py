@@ -17,7 +17,7 @@ import torch
 
 from sdo_ray.backprop.denoisers import denoiser_names
 from sdo_ray.backprop.patches import replaced_call, replaced_method
-from sdo_ray.backprop.tensors import floating, map_floating, map_leaves, replace_floating
+from sdo_ray.backprop.tensors import floating, map_leaves, rebuilt
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
@@ -134,8 +134,7 @@ def _measured(
             known[shapes] = taken, call()
     taken, output = known[shapes]
     found(taken)
-    values = (torch.zeros(x.shape) for x in floating(output))
-    return replace_floating(map_floating(lambda x: x, output), values)
+    return rebuilt(output, (torch.zeros(x.shape) for x in floating(output)))
 
 
 def _of_one_step(steps: Takes) -> Takes:
