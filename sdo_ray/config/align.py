@@ -73,8 +73,7 @@ class AlignSettings(Settings):
         Raises:
             SettingsError: see `read_inputs`.
         """
-        prompts = self.prompts
-        return read_inputs(prompts.train, prompts.column, prompts.inputs, batch_size=self.samplers.batch_size)
+        return read_inputs(self.prompts.train, self.prompts.column, self.prompts.inputs)
 
     def preview_inputs(self) -> tuple[Row, ...]:
         """Likewise of the preview's prompts: those of the first row with that prompt.
@@ -342,10 +341,10 @@ def _check_inputs(settings: AlignSettings) -> None:
                 problems.add(Problem("prompts.inputs", f"the pipeline takes no {argument!r}", fix="name one it takes"))
             if argument in OURS or argument in settings.sampling.options:
                 problems.add(Problem("prompts.inputs", f"{argument!r} is given anyway", fix="give it once"))
+        size = settings.samplers.batch_size
         with problems.of("prompts.train"):
-            settings.inputs()
+            read_inputs(given.train, given.column, given.inputs, batch_size=size)
         with problems.of("evaluation.prompts"):
-            size = settings.samplers.batch_size
             read_inputs(asked.prompts, asked.column, given.inputs, batch_size=size)
         if not problems:
             with problems.of():

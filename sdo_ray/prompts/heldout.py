@@ -20,7 +20,6 @@ def read_heldout(
     *,
     category_needed: bool = False,
     inputs: Mapping[str, str] | None = None,
-    batch_size: int = 1,
 ) -> pa.Table:
     """All prompts of a file with their categories: `prompt`, `category` (null where there is none), and `inputs`, see
     `sdo_ray.prompts.inputs`, where any are asked for.
@@ -31,7 +30,6 @@ def read_heldout(
         category: the categories'.
         category_needed: whether that one must be there.
         inputs: argument of the pipeline's call -> column; none: there are none.
-        batch_size: samples made at once.
 
     Raises:
         SettingsError: see `read_texts`; of the path.
@@ -42,7 +40,7 @@ def read_heldout(
     )
     categories = pa.nulls(len(texts), pa.string()) if category is None else texts[category]
     table = pa.table({"prompt": texts[column], "category": categories})
-    rows = read_inputs(path, column, inputs or {}, batch_size=batch_size)
+    rows = read_inputs(path, column, inputs or {})
     return table.append_column(COLUMN, as_column(rows)) if rows else table
 
 

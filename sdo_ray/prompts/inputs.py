@@ -32,7 +32,7 @@ COLUMN = "inputs"
 """Of tables, where a row's inputs are JSON."""
 
 
-def read_inputs(path: str, column: str, inputs: Mapping[str, str], *, batch_size: int = 1) -> list[Row]:
+def read_inputs(path: str, column: str, inputs: Mapping[str, str], *, batch_size: int | None = None) -> list[Row]:
     """The inputs of every prompt that `read_prompts` returns, in its order.
 
     A column whose values all are numbers is one of numbers; where all end like files of images, or of sounds, it is of
@@ -42,7 +42,7 @@ def read_inputs(path: str, column: str, inputs: Mapping[str, str], *, batch_size
         path: the prompts' file, see `read_columns`.
         column: the prompts'.
         inputs: argument of the call -> column.
-        batch_size: samples made at once.
+        batch_size: samples made at once; None if that they can be was seen before, and files are not opened.
 
     Raises:
         SettingsError: see `read_texts`; a column has files and others; a file cannot be read; what a call takes once
@@ -52,8 +52,9 @@ def read_inputs(path: str, column: str, inputs: Mapping[str, str], *, batch_size
         return []
     table = read_texts(path, list(dict.fromkeys([column, *inputs.values()])))
     columns = {argument: _values(path, name, table[name].to_pylist()) for argument, name in inputs.items()}
-    for argument, values in columns.items():
-        _check(path, inputs[argument], values, batch_size)
+    if batch_size is not None:
+        for argument, values in columns.items():
+            _check(path, inputs[argument], values, batch_size)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
