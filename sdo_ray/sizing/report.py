@@ -16,6 +16,7 @@ import torch
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.dry_batch.calls import check_call, stand_in
 from sdo_ray.models.load import ZOO, load_pipeline, resolve
+from sdo_ray.models.policy import load_model
 from sdo_ray.models.precision import component_types
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.skeletons import skeletons
@@ -47,7 +48,7 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
     Raises:
         SettingsError: the model cannot be read, or not called without values.
     """
-    with _stand_in(settings.model.reference) as pipeline:
+    with _stand_in(settings.model) as pipeline:
         check_call(pipeline, settings.sampling, ["a"])
         sizes = _both(pipeline, settings.model, settings.sampling)
     samplers = settings.samplers
@@ -90,18 +91,20 @@ def sizes_of_model(model: ModelSettings, sampling: SamplingSettings) -> dict[boo
     Raises:
         SettingsError: as `needs_of`.
     """
-    with _stand_in(model.reference) as pipeline:
+    with _stand_in(model) as pipeline:
         return _both(pipeline, model, sampling)
 
 
 @contextmanager
-def _stand_in(base: str) -> Iterator[DiffusionPipeline]:
+def _stand_in(model: ModelSettings) -> Iterator[DiffusionPipeline]:
+    """Of the model's own types, so that its denoiser is given what the model's is."""
+    base = model.reference
     with under("model"), TemporaryDirectory(prefix="sdo-plan-") as directory:
         if not is_large(base) and (base.startswith(ZOO) or any(Path(resolve(base)).rglob("*.safetensors"))):
-            yield load_pipeline(base)
+            yield load_model(model)
             return
         try:
-            small = load_pipeline(stand_in(base, Path(directory)))
+            small = load_pipeline(stand_in(base, Path(directory)), model.dtype, types=model.dtypes)
         except ValueError as error:
             got = f"{base!r} has no small stand-in: {error}"
             raise SettingsError(Problem("base", got, fix="measure a short run instead")) from None

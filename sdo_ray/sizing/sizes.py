@@ -134,7 +134,7 @@ def _measured(
             known[shapes] = taken, call()
     taken, output = known[shapes]
     found(taken)
-    return rebuilt(output, (torch.zeros(x.shape) for x in floating(output)))
+    return rebuilt(output, (torch.zeros(x.shape, dtype=x.dtype) for x in floating(output)))
 
 
 def _of_one_step(steps: Takes) -> Takes:

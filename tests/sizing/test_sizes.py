@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one
 from sdo_ray.sizing.needs import Batches, image_operations, sampler_bytes
+from sdo_ray.sizing.report import sizes_of_model
 from sdo_ray.sizing.sizes import Sizes, sizes_of
 from sdo_ray.sizing.takes import Takes, takes
 from tests.backprop.matrix.assemble import assemble
@@ -45,6 +47,19 @@ def test_what_is_saved(name: str) -> None:
     assert found.step.held >= found.step.saved > 0
     assert found.step.passing > 0
     assert found.step.learning > 1.2 * found.step.forward > 0
+
+
+def test_a_model_in_half_precision_saves_half(tmp_path: Path) -> None:
+    """Its denoiser is given pooled texts of its own type, which attention goes on with."""
+    pipeline = assemble("StableDiffusion3Pipeline", CASES["StableDiffusion3"].parts)
+    pipeline.save_pretrained(tmp_path)
+    sampling = LearnedSamplingSettings(num_inference_steps=2, options={"height": 32, "width": 32})
+    saved = {}
+    for dtype in ("float32", "bfloat16"):
+        model = MODEL.model_copy(update={"base": str(tmp_path), "dtype": dtype})
+        saved[dtype] = sizes_of_model(model, sampling)[False]
+    assert saved["bfloat16"].weights["transformer"] == saved["float32"].weights["transformer"] / 2
+    assert saved["bfloat16"].step.saved == pytest.approx(saved["float32"].step.saved / 2, rel=0.1)
 
 
 def test_operations_and_bytes_of_a_product_and_of_attention() -> None:
