@@ -1,6 +1,6 @@
 """What `sdo plan` says of published models, from configurations of their sizes; no weights, no network, no GPU.
 
-    python -m benchmarks.sizes [--models sd15 sdxl sd35-medium flux-dev wan-1.3b]
+    python -m benchmarks.sizes [--models sd15 sdxl sd35-medium flux-dev]
 
 The configurations are those that the models' pages publish, written here; tokenizers are of letters, of the lengths
 that the pipelines give to the text encoders. LoRA of rank 16, bfloat16, one kept step, a batch of one.
@@ -33,7 +33,15 @@ _VAE = {
 _VAE16 = _VAE | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False, "shift_factor": 0.1}
 _CLIP_L = ("CLIPTextModel", {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12})
 _BIG_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
-_T5 = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_layers": 24, "num_heads": 64, "vocab_size": 32128}
+_T5 = {
+    "d_model": 4096,
+    "d_ff": 10240,
+    "d_kv": 64,
+    "num_layers": 24,
+    "num_heads": 64,
+    "vocab_size": 32128,
+    "feed_forward_proj": "gated-gelu",
+}
 _DDIM = ("DDIMScheduler", {"clip_sample": False})
 _FLOW = ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0})
 _UNET_XL = {
@@ -63,6 +71,7 @@ _SD3 = {
     "joint_attention_dim": 4096,
     "pooled_projection_dim": 2048,
 }
+_FLUX = {"guidance_embeds": True, "num_layers": 19, "num_single_layers": 38}
 _WIDE_CLIP = ("CLIPTextModelWithProjection", _CLIP_L[1] | {"projection_dim": 768})
 
 MODELS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]] | int], dict[str, Any]]] = {
@@ -111,7 +120,7 @@ MODELS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]] | int], dict[s
     "flux-dev": (
         "FluxPipeline",
         {
-            "transformer": ("FluxTransformer2DModel", {"guidance_embeds": True}),
+            "transformer": ("FluxTransformer2DModel", _FLUX),
             "vae": ("AutoencoderKL", _VAE16),
             "text_encoder": _CLIP_L,
             "text_encoder_2": ("T5EncoderModel", _T5),
@@ -120,20 +129,6 @@ MODELS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]] | int], dict[s
             "scheduler": _FLOW,
         },
         {"height": 1024, "width": 1024},
-    ),
-    "wan-1.3b": (
-        "WanPipeline",
-        {
-            "transformer": (
-                "WanTransformer3DModel",
-                {"num_attention_heads": 12, "attention_head_dim": 128, "num_layers": 30, "ffn_dim": 8960},
-            ),
-            "vae": ("AutoencoderKLWan", {}),
-            "text_encoder": ("UMT5EncoderModel", _T5 | {"vocab_size": 32128}),
-            "tokenizer": 512,
-            "scheduler": _FLOW,
-        },
-        {"height": 480, "width": 832, "num_frames": 81},
     ),
 }
 """Name -> pipeline class, its parts (a tokenizer by its length), sizes of the call."""
