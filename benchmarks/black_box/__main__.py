@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.black_box.gradients import gradients
-from benchmarks.black_box.learning import learning, table
+from benchmarks.black_box.learning import LESSONS, learning, table
 from benchmarks.black_box.runs import PLANS, Setting
 from benchmarks.estimators import HELDOUT, TRAIN, read_lines
 from benchmarks.learning import heldout_prompts
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gradients(setting, given.plans, given.reward, prompts[: given.prompts], given.draws)
     else:
         heldout = heldout_prompts(given.heldout_file, given.heldout)
-        learning(setting, prompts, heldout, given.seeds, given.rows, Path(given.out))
+        learning(setting, given.lessons, prompts, heldout, given.seeds, given.rows, Path(given.out))
     return 0
 
 
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("--prompts", type=int, default=2, help="of a batch (default: %(default)s)")
     compared.add_argument("--draws", type=int, default=16, help="batches of each (default: %(default)s)")
     learned = commands.add_parser("learning", help="held-out scores after equal work")
+    learned.add_argument("--lessons", nargs="+", choices=LESSONS, default=list(LESSONS))
     learned.add_argument("--rows", type=int, default=4_000, help="of work (default: %(default)s)")
     learned.add_argument("--seeds", type=int, default=3, help="(default: %(default)s)")
     learned.add_argument("--heldout", type=int, default=32, help="held-out prompts (default: %(default)s)")

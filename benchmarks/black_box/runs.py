@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from rewards import create
+from rewards.pulls import Memory
 from rewards.scoring import score, score_with_gradient
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.models.denoisers import find_denoisers
@@ -22,7 +23,7 @@ from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, attach
 from sdo_ray.policy_gradient import make_policy_plan
 from sdo_ray.rollout.contribution import compute_contribution
-from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 
 PLANS: Mapping[str, PlanSettings] = {
@@ -91,6 +92,8 @@ class Made:
     """What the same images and gradients would take if each image were sampled, and learned from, by itself."""
     seconds: float
     """Of CPU time."""
+    parts: Mapping[str, float]
+    """What rewards with a gradient and those without are to one another: norms of each, and cosines."""
 
 
 class Run:
@@ -104,6 +107,7 @@ class Run:
         seed: of noise and kept steps. All have the same adapter, as gradients are compared by its parameters.
         b: standard deviation of the adapter's second factors; 0 is the start of a training, where the first ones have
             no gradient.
+        mixing: how gradients of several rewards become one.
     """
 
     def __init__(
@@ -114,9 +118,10 @@ class Run:
         hidden: Sequence[str],
         seed: int,
         b: float = 0.0,
+        mixing: Mixing = Mixing(),  # noqa: B008 (frozen)
     ) -> None:
         torch.manual_seed(0)
-        self.plan, self.seed = plan, seed
+        self.plan, self.seed, self.mixing, self._memory = plan, seed, mixing, Memory()
         self.terms = [RewardTerm(name, weight) for name, weight in rewards.items()]
         self.teachers = {name: create(name) for name in rewards}
         self.shown = [name for name in rewards if type(self.teachers[name]).differentiable]
@@ -156,15 +161,24 @@ class Run:
                 plan=self.plan,
                 rewards=rewards,
                 terms=self.terms,
-                mixing=Mixing(),
+                mixing=self.mixing,
+                memory=self._memory,
                 differentiable=bool(self.shown),
             )
+        self._memory = self._memory.after(made.pulls)
         vector = torch.cat([made.gradient[name].flatten() for name in self.parameters])
         guided = 2 if self.sampling.guidance_scale > 1 else 1
         alone = guided * (self.sampling.num_inference_steps + 2 * len(made.step_norms))
         seconds = time.process_time() - began
-        return Made(vector / max(1, made.num_samples), work.rows, made.num_rows * alone, seconds)
+        return Made(vector / max(1, made.num_samples), work.rows, made.num_rows * alone, seconds, _parts(made))
 
     def sizes(self) -> list[int]:
         """Of the parameters, in the order of the gradient."""
         return [parameter.numel() for parameter in self.parameters.values()]
+
+
+def _parts(made: Contribution) -> dict[str, float]:
+    """Norms of the pulls of rewards with and without a gradient at kept steps, of each reward's at images, cosines."""
+    groups = {name: made.groups[name] for name in ("gradient_norm", "group_norm", "cosine") if name in made.groups}
+    norms = {f"norm of {name}": pull.norm for name, pull in made.pulls.items() if pull.norm is not None}
+    return groups | norms | {f"cosine of {pair}": value for pair, value in made.cosines.items()}

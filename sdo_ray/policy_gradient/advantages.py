@@ -115,3 +115,13 @@ def extremes(a: torch.Tensor, present: torch.Tensor, groups: torch.Tensor, n: in
         chosen = order if len(order) <= n else torch.cat([order[: n // 2], order[-math.ceil(n / 2) :]])
         kept[chosen] = a[chosen]
     return kept
+
+
+def better_half(a: torch.Tensor, present: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """`a` with 0 for all but the better half of those who are there in each group; of an odd number the larger half."""
+    kept = torch.zeros_like(a)
+    for group in groups.unique():
+        members = (present & (groups == group)).nonzero().flatten()
+        chosen = members[a[members].argsort(descending=True, stable=True)][: math.ceil(len(members) / 2)]
+        kept[chosen] = a[chosen]
+    return kept

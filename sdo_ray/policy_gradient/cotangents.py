@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from sdo_ray.backprop.transitions import StochasticSteps, Transition
-from sdo_ray.policy_gradient.advantages import advantages, extremes
+from sdo_ray.policy_gradient.advantages import advantages, better_half, extremes
 from sdo_ray.policy_gradient.plan import PolicyPlan
 from sdo_ray.policy_gradient.step_weights import step_weight
 from sdo_ray.policy_gradient.trees import edge_advantages
@@ -36,10 +36,14 @@ def step_advantages(
     if plan.advantage == "depth":
         rewards = mixed(scores, weights)
         edges = edge_advantages(plan.branching, rewards)
+        # Width pruning: after the last split branches are leaves.
+        last, rows = max(edges), torch.arange(len(rewards))
         if plan.best_and_worst is not None:
-            # Width pruning: after the last split branches are leaves.
-            trees, last = torch.arange(len(rewards)) // plan.branching.leaves, max(edges)
+            trees = rows // plan.branching.leaves
             edges[last] = extremes(edges[last], rewards.isfinite(), trees, plan.best_and_worst)
+        elif plan.better_half:
+            siblings = rows // plan.branching.splits[last]
+            edges[last] = better_half(edges[last], rewards.isfinite(), siblings)
         # A step without a split goes on along the branches of the last one.
         return {k: edges[max(split for split in edges if split <= k)] for k in plan.kept}
     count = len(scores[0])

@@ -69,6 +69,7 @@ class PolicyPlan:
         advantage: see `ADVANTAGES`; "depth" is BranchGRPO's, of trees.
         baseline: what samples are compared with.
         best_and_worst: if given, how many samples keep their advantage; of a tree, leaves after its last split.
+        better_half: of a tree, whether only the better half of each branch keeps its advantage after the last split.
         weight: how much each step counts, see `STEP_WEIGHTS`.
         pool: the steps that `kept` was drawn from, for a weight that compares them.
         mirrored: whether neighbouring rows have noise of opposite sign.
@@ -98,6 +99,7 @@ class PolicyPlan:
     advantage: str = "group"
     baseline: Baseline = "prompt"
     best_and_worst: int | None = None
+    better_half: bool = False
     weight: str = "one"
     pool: tuple[int, ...] = ()
     mirrored: bool = False
@@ -120,6 +122,9 @@ class PolicyPlan:
         n = self.best_and_worst
         if n is not None and not (isinstance(n, int) and 2 <= n <= self.compared and n % 2 == 0):
             raise PlanError("best_and_worst", n, f"an even number in 2 .. {self.compared}", "leave it out to use all")
+        if self.better_half and (self.advantage != "depth" or n is not None):
+            legal = "true for trees (advantage: depth) without best_and_worst, which says otherwise who is left"
+            raise PlanError("better_half", True, legal, "leave one of them out")
         if self.advantage == "depth" and not self.branching.splits:
             raise PlanError("advantage", "depth", "another: depths are those of trees", "use branch-grpo")
         if self.differences and (self.advantage, self.weight, n) != ("group", "one", None):

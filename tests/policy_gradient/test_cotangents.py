@@ -1,6 +1,7 @@
 """Pulls at outputs against autograd of the log-probabilities written out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,17 @@ def test_after_its_last_split_a_tree_can_learn_from_its_best_and_worst_leaf_alon
     a = step_advantages(plan, [R], [1.0])
     assert a[3].nonzero().flatten().tolist() == [3, 5]
     assert len(a[1].nonzero()) == 6
+
+
+def test_after_its_last_split_a_tree_can_learn_from_the_better_of_each_branch_s_children_alone() -> None:
+    plan = PolicyPlan("own", N, (1, 3), (1, 3), Branching({1: 2, 3: 3}), advantage="depth", better_half=True)
+    whole = replace(plan, better_half=False)
+    holes = R.clone()
+    holes[0], holes[3] = 0.5, math.nan  # leaves two in the second branch
+    a, all_of_them = (step_advantages(p, [holes], [1.0]) for p in (plan, whole))
+    assert a[3].nonzero().flatten().tolist() == [1, 2, 5]
+    assert torch.equal(a[3][[1, 2, 5]], all_of_them[3][[1, 2, 5]])
+    assert torch.equal(a[1], all_of_them[1])
 
 
 def test_who_is_missing_pulls_nowhere() -> None:

@@ -114,6 +114,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "times": ("awm", {"times": 10}, "times: got 10"),
     "fraction": ("dance-grpo", {"fraction": 0.0}, "fraction: got 0.0"),
     "window": ("mix-grpo", {"window": 12}, "window: got 12"),
+    "halves": ("branch-grpo", {"better_half": True, "best_and_worst": 4, "splits": [0, 3]}, "better_half: got True"),
     "splits": ("branch-grpo", {"splits": [0, 9]}, r"splits: got \[0, 9\]; legal: steps in 0 .. 8"),
 }
 

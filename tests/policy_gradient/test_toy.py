@@ -2,19 +2,25 @@
 
 import torch
 
-from sdo_ray.policy_gradient import advantages
+from sdo_ray.backprop.transitions import StochasticSteps, transitions
+from sdo_ray.policy_gradient import make_policy_plan, policy_cotangents, step_advantages
 from tests.backprop.tiny import seeded
+from tests.backprop.transitions.schedules import flow
 
 D, G, DRAWS = 3, 6, 100_000
 C, Q = -0.6, 0.35
 SLOPE = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 
 
-def estimates() -> torch.Tensor:
-    """u = (c / (q D)) sum_g a_g eps_g for r = SLOPE . (mu + q eps), a = r - mean without division; [DRAWS, D]."""
-    eps = torch.randn(DRAWS, G, D, generator=seeded(0), dtype=torch.float64)
-    r = 0.7 + Q * eps @ SLOPE
-    return C / (Q * D) * ((r - r.mean(1, keepdim=True))[..., None] * eps).sum(1)
+def reward(eps: torch.Tensor, q: float = Q) -> torch.Tensor:
+    """r = SLOPE . (mu + q eps), [..., D] -> [...]."""
+    return 0.7 + q * eps @ SLOPE
+
+
+def estimates(eps: torch.Tensor, c: float = C, q: float = Q) -> torch.Tensor:
+    """u = (c / (q D)) sum_g a_g eps_g, a = r - mean without division; [draws, G, D] -> [draws, D]."""
+    r = reward(eps, q)
+    return c / (q * D) * ((r - r.mean(1, keepdim=True))[..., None] * eps).sum(1)
 
 
 def test_mean_and_variance_are_those_of_the_closed_form() -> None:
@@ -22,7 +28,7 @@ def test_mean_and_variance_are_those_of_the_closed_form() -> None:
 
     So its signal over noise grows as the square root of G, and falls as that of D.
     """
-    u = estimates()
+    u = estimates(torch.randn(DRAWS, G, D, generator=seeded(0), dtype=torch.float64))
     mean = (G - 1) * C * SLOPE / D
     variance = (C / D) ** 2 * (G - 1) * (SLOPE.square().sum() + SLOPE.square())
     error = (variance / DRAWS).sqrt()
@@ -30,8 +36,12 @@ def test_mean_and_variance_are_those_of_the_closed_form() -> None:
     torch.testing.assert_close(u.var(0), variance, rtol=0.02, atol=0)
 
 
-def test_the_toy_has_the_advantages_of_the_library() -> None:
-    r = torch.randn(12, generator=seeded(1), dtype=torch.float64)
-    groups = torch.arange(12) // G
-    expected = (r.view(2, G) - r.view(2, G).mean(1, keepdim=True)).flatten()
-    torch.testing.assert_close(advantages("plain", [r], [1.0], groups), expected)
+def test_the_toy_s_estimates_are_the_library_s() -> None:
+    plan = make_policy_plan("group", 4, generator=seeded(), children=G, advantage="plain")
+    [k], steps = plan.kept, transitions(flow(4), "cps")
+    noise = StochasticSteps({k: steps[k]}, [seeded(i) for i in range(2 * G)], plan.branching)
+    noise.after(k, *torch.zeros(3, 2 * G, 1, 1, D))
+    eps = noise.noise[k].double().view(2, G, D)
+    advantages = step_advantages(plan, [reward(eps, steps[k].std).flatten()], [1.0])
+    u = policy_cotangents(plan, steps, noise, advantages)[k].view(2, G, D).sum(1)
+    torch.testing.assert_close(u.double(), estimates(eps, steps[k].weight, steps[k].std))

@@ -21,6 +21,7 @@ def branch_grpo(
     children: int = 2,
     pruned: int = 0,
     every: int = 30,
+    better_half: bool = False,
 ) -> PolicyPlan:
     """All steps but the last stochastic; at splits each branch parts. A step learns from the branches that it is on.
 
@@ -35,6 +36,8 @@ def branch_grpo(
         pruned: length of a window of steps that nothing is learned from, at the end of the sampling first and one step
             earlier after each `every` updates, down to the last split (depth pruning); 0: none. 4 as published.
         every: 30 as published.
+        better_half: whether after the last split only the better half of each branch's children is learned from (width
+            pruning); `best_and_worst` is the authors' other way.
 
     Raises:
         PlanError: an option out of range.
@@ -45,4 +48,6 @@ def branch_grpo(
     start = max(num_steps - 1 - count("pruned", pruned, 0) - update // count("every", every, 1), at[-1] + 1)
     kept = tuple(k for k in steps if k >= at[0] and not start <= k < start + pruned)
     branching = Branching(dict.fromkeys(at, count("children", children, 2)))
-    return PolicyPlan("branch-grpo", num_steps, steps, kept, branching, kernel="dance", advantage="depth")
+    return PolicyPlan(
+        "branch-grpo", num_steps, steps, kept, branching, kernel="dance", advantage="depth", better_half=better_half
+    )

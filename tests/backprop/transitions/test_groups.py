@@ -19,6 +19,7 @@ from sdo_ray.backprop import (
     surrogate,
 )
 from sdo_ray.backprop.transitions import Branching, StochasticSteps, transitions
+from sdo_ray.policy_gradient import PolicyPlan, policy_cotangents, step_advantages
 from tests.backprop.tiny import denoiser_of, double, seeded, stable_diffusion, stable_diffusion_3, trained
 
 N, K, GUIDANCE, G = 5, 1, 3.0, 3
@@ -270,3 +271,58 @@ def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(TraceError, match="leave the last step as it is"):
         differentiable_sample(pipe, BackpropPlan("empty", N), stochastic=beyond, **group_call())
     assert math.isfinite(last.std)
+
+
+def path_log_probs(
+    pipe: Any, initial: torch.Generator, kernel_steps: StochasticSteps, noise: dict[int, torch.Tensor]
+) -> dict[int, torch.Tensor]:
+    """Step -> log pi(z_{k+1} | z_k) along one path of a tree without guidance, each step's gradient by itself."""
+    with torch.no_grad():
+        c, _, pooled, _ = pipe.encode_prompt("a", "a", "a", device="cpu", do_classifier_free_guidance=False)
+        z = pipe.prepare_latents(1, 4, 16, 16, torch.float64, "cpu", initial)
+    pipe.scheduler.set_timesteps(N)
+    given = {"encoder_hidden_states": c, "pooled_projections": pooled}
+    found = {}
+    for i, t in enumerate(pipe.scheduler.timesteps[: max(noise) + 1]):
+        v = pipe.transformer(hidden_states=z, timestep=t.expand(1), **given).sample
+        after = z + (pipe.scheduler.sigmas[i + 1] - pipe.scheduler.sigmas[i]).double() * v
+        if i in noise:
+            step = kernel_steps.transitions[i]
+            mu = step.mean(after, z, v)
+            found[i] = _log_prob(mu, torch.tensor(step.std), noise[i])
+            after = mu + step.std * noise[i]
+        z = after.detach()
+    return found
+
+
+def test_of_a_tree_one_backward_pass_is_the_sum_of_its_edges_each_by_itself() -> None:
+    """Splits at 0 and 2, noise on every branch in between: 3 + 3 + 6 edges, which count once each."""
+    pipe = double(stable_diffusion_3())
+    branching, at = Branching({0: 3, 2: 2}), (0, 1, 2)
+    made = steps(pipe, "dance", at=at, branching=branching, generators=noises(70, 6))
+    outputs: dict[int, torch.Tensor] = {}
+    generators = [seeded(1) for _ in range(6)]
+    differentiable_sample(
+        pipe,
+        BackpropPlan("own", N, {k: StepGradient() for k in at}),
+        output_hook=lambda k, s, o: outputs.update({k: o}),
+        stochastic=made,
+        **call(["a"] * 6, generator=generators, guidance_scale=1.0),
+    )
+    plan = PolicyPlan("own", N, at, at, branching, advantage="depth")
+    all_steps = transitions(called_scheduler(pipe, **call(["a"])), "dance")
+    a = step_advantages(plan, [ADVANTAGES], [1.0])
+    u = policy_cotangents(plan, all_steps, made, a)
+    torch.autograd.backward([outputs[k] for k in at], [u[k].double() for k in at])
+    got = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trained(pipe)]
+
+    expected = [torch.zeros_like(p) for p in trained(pipe)]
+    for row in range(6):
+        noise = {k: made.noise[k][row : row + 1].double() for k in at}
+        for k, log_prob in path_log_probs(pipe, seeded(1), made, noise).items():
+            if row % branching.same_after(k) == 0:  # the first leaf below the edge
+                for total, g in zip(expected, torch.autograd.grad(a[k][row] * log_prob, trained(pipe)), strict=True):
+                    total += g
+    for g, e in zip(got, expected, strict=True):
+        assert e.abs().max() > 0
+        assert (g - e).abs().max() <= 1e-6 * e.abs().max()

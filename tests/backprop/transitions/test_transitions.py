@@ -46,6 +46,17 @@ def test_dance_is_the_equation_through_the_score() -> None:
         assert transition.std == pytest.approx(eta * math.sqrt(-d), rel=1e-6)
 
 
+def test_dance_is_sde_with_one_strength_at_all_levels() -> None:
+    x, v, scheduler, eta = numbers(1), numbers(2), flow(), 0.3
+    sigmas = scheduler.sigmas.double().tolist()
+    for k, dance in enumerate(transitions(scheduler, "dance", eta)):
+        s, d = sigmas[k], sigmas[k + 1] - sigmas[k]
+        h_of_one = math.sqrt(s / (1 - (s if s < 1 else sigmas[1])))
+        sde = transitions(scheduler, "sde", eta / h_of_one)[k]
+        torch.testing.assert_close(dance.mean(x + d * v, x, v), sde.mean(x + d * v, x, v))
+        assert (dance.std, dance.weight) == (pytest.approx(sde.std), pytest.approx(sde.weight))
+
+
 def test_cps_as_published() -> None:
     x, v, scheduler, eta = numbers(1), numbers(2), flow(), 0.8
     for k, transition in enumerate(transitions(scheduler, "cps", eta)):
