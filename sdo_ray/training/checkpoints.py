@@ -1,10 +1,10 @@
-"""Checkpoints of a run, as everybody finds them who has no optimizer; `saving` makes them.
+"""What a checkpoint holds, for everybody who has no optimizer; `saving` makes them, `listing` finds those of a run.
 
 checkpoint/  optimizer/KEY.safetensors   the optimizer's state, parameter name -> tensor, for any number of trainers
              adapter.safetensors         the policy, parameter name -> float32
              average.safetensors         with `training.average`: the average of the policies, likewise
              companion.safetensors       the average that samplers of some plans get beside the policy, likewise
-             progress.json               {"update": u, "memory": {...}}: u updates are in the policy
+             progress.json               {"update": u, "reward": r, "memory": {...}}: u updates are in the policy
              manifest.json               size and hash of all others
 
 Earlier versions wrote, in place of optimizer/, engine/ as DeepSpeed shards it over their number of trainers, and the
@@ -16,16 +16,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray.train
 import torch
 from pyarrow import fs
-from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
 
 from rewards.pulls import Memory
 from sdo_ray.rollout.records import load_tensors
-from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.training.manifest import MANIFEST, damage, exists
 from sdo_ray.training.records import UpdateReport, memory_after
 
@@ -57,34 +54,9 @@ def checkpoint_bytes(adapter: Mapping[str, torch.Tensor]) -> int:
     return 5 * 4 * sum(tensor.numel() for tensor in adapter.values()) * (KEPT + 1)
 
 
-def known(run_path: str, filesystem: Any = None) -> list[tuple[int, ray.train.Checkpoint]]:
-    """Those that a run has kept, damaged or not, and the updates in the policy of each, in this order.
-
-    Args:
-        run_path: the run's directory as Ray Train writes it.
-        filesystem: pyarrow filesystem, for paths that are not local.
-
-    Raises:
-        SettingsError: the list of checkpoints that Ray Train keeps is damaged.
-    """
-    try:
-        result = ray.train.Result.from_path(run_path, storage_filesystem=filesystem)
-    except CheckpointManagerInitializationError as error:
-        raise _no_list(run_path, error) from None
-    except RuntimeError:  # nothing was saved there yet
-        return []
-    except ValueError as error:
-        raise _no_list(run_path, error) from None
-    both = list(result.best_checkpoints or [])
-    if result.checkpoint is not None and result.metrics is not None:
-        both.append((result.checkpoint, result.metrics))
-    found = {checkpoint.path: (metrics["update"], checkpoint) for checkpoint, metrics in both}
-    return sorted(found.values(), key=lambda each: each[0])
-
-
-def kept(run_path: str, filesystem: Any = None) -> dict[int, ray.train.Checkpoint]:
-    """Updates in the policy -> checkpoint, of those that a run has kept and that are whole; see `known`."""
-    return {update: found for update, found in known(run_path, filesystem) if why_not(update, found) is None}
+def checkpoint_metrics(update: int, score: float | None) -> dict[str, float]:
+    """What Ray Train is told of a checkpoint; it takes the lowest score for one without."""
+    return {"update": update} | ({} if score is None else {SCORE: score})
 
 
 def why_not(update: int, checkpoint: ray.train.Checkpoint) -> str | None:
@@ -106,14 +78,6 @@ def why_not(update: int, checkpoint: ray.train.Checkpoint) -> str | None:
     if has_manifest and not exists(checkpoint):
         return f"{MANIFEST} is missing"
     return None if made == update else f"{PROGRESS} is of update {made}, and not of {update}"
-
-
-def _no_list(run_path: str, error: Exception) -> SettingsError:
-    cause = " ".join(str(error).split())[:200]
-    file = f"{run_path}/checkpoint_manager_snapshot.json"
-    got = f"{file}, the list of checkpoints, is damaged or names what is gone: {cause}"
-    fix = f"restore it; or remove {run_path}, and the same command begins with the first update again"
-    return SettingsError(Problem("run.storage", got, fix=fix))
 
 
 def read_progress(checkpoint: ray.train.Checkpoint) -> Made:

@@ -16,8 +16,8 @@ from sdo_ray.cluster import cause_of
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
 from sdo_ray.training.channel import Channel
+from sdo_ray.training.listing import TRAIN, known, mend
 from sdo_ray.training.records import UpdateReport
-from sdo_ray.training.standing import TRAIN
 from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
 
 
@@ -39,6 +39,7 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset]) -> It
         RunGivenUp: a model or reward raised an exception.
         ray.train.TrainingFailedError: the group failed more often than `trainers.max_failures`.
     """
+    mend(config.run)
     config, trainers, run = _from_whole_ones(config), config.trainers, config.run
     options = ray.data.ExecutionOptions(preserve_order=True)
     trainer = TorchTrainer(
@@ -97,7 +98,7 @@ def _reports_while(fit: Callable[[], Any], channel: Channel, last: int) -> Itera
 def _from_whole_ones(config: WorkerConfig) -> WorkerConfig:
     """Have the workers pass by checkpoints that are damaged, and say which these are."""
     damaged, whole, run = set[str](), None, config.run
-    for update, checkpoint in checkpoints.known(f"{run.path}/{TRAIN}", run.filesystem):
+    for update, checkpoint in known(run):
         if (why := checkpoints.why_not(update, checkpoint)) is None:
             whole = checkpoint
         else:
@@ -111,5 +112,4 @@ def _from_whole_ones(config: WorkerConfig) -> WorkerConfig:
 
 def _newest(run: RunDirectory, damaged: Collection[str]) -> int:
     """Updates in the newest checkpoint that the workers take; 0 if there is none."""
-    known = checkpoints.known(f"{run.path}/{TRAIN}", run.filesystem)
-    return max((update for update, checkpoint in known if Path(checkpoint.path).name not in damaged), default=0)
+    return max((update for update, checkpoint in known(run) if Path(checkpoint.path).name not in damaged), default=0)

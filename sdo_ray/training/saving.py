@@ -21,7 +21,7 @@ from ray.train import CheckpointUploadMode
 from rewards.pulls import Memory
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
-from sdo_ray.training.checkpoints import ENGINE, OPTIMIZER, POLICY, PROGRESS, SCORE, Made, parsed
+from sdo_ray.training.checkpoints import ENGINE, OPTIMIZER, POLICY, PROGRESS, SCORE, Made, checkpoint_metrics, parsed
 from sdo_ray.training.history import write_reports
 from sdo_ray.training.manifest import files_in, write_manifest
 from sdo_ray.training.optimizer_state import State, gather_state, load_state
@@ -46,6 +46,8 @@ class Content:
     """File name -> of the policies, `AVERAGE` and `COMPANION`, where there are any."""
     state: State
     """Of the optimizer."""
+    score: float | None = None
+    """What says which checkpoint is best: the mean reward since the one before, where there was any."""
 
     def write(self, directory: Path) -> None:
         """Write the files, and last their manifest."""
@@ -55,7 +57,7 @@ class Content:
             safetensors.torch.save_file(dict(average), directory / name)
         for key, tensors in self.state.items():
             safetensors.torch.save_file(tensors, directory / OPTIMIZER / f"{key}.safetensors")
-        progress = {"update": self.update, "manifest": True, "memory": self.memory.to_json()}
+        progress = {"update": self.update, SCORE: self.score, "manifest": True, "memory": self.memory.to_json()}
         (directory / PROGRESS).write_text(json.dumps(progress))
         write_manifest(directory, files_in(directory))
 
@@ -98,14 +100,14 @@ class Saver:
         with self._writing:  # its copies are gone by then
             state = gather_state(engine)
         rewards = [report.reward.mean for report in reports if report.reward.mean is not None]
-        # Ray takes the lowest for one without a score.
-        metrics = {"update": update} | ({SCORE: statistics.fmean(rewards)} if rewards else {})
+        score = statistics.fmean(rewards) if rewards else None
+        metrics = checkpoint_metrics(update, score)
         if torch.distributed.get_rank() != 0:
             ray.train.report(metrics, checkpoint_upload_mode=CheckpointUploadMode.ASYNC)
             return
         averages = {file: {name: w.clone() for name, w in average.items()} for file, average in averages.items()}
         content, reports, context = (
-            Content(update, memory, policy, averages, state),
+            Content(update, memory, policy, averages, state, score),
             tuple(reports),
             ray.train.get_context(),
         )

@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-import ray.train
 import torch
 
 from sdo_ray.rollout.records import load_tensors, parted
@@ -15,10 +14,8 @@ from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.history import read_reports
+from sdo_ray.training.listing import kept
 from sdo_ray.training.records import UpdateReport
-
-TRAIN = "train"
-"""The subdirectory of a run that Ray Train keeps its checkpoints in."""
 
 GOOD, GOOD_VERSION = "good.safetensors", "good.json"
 """The newest policy that passed its rules, where there are any, and the updates in it."""
@@ -41,7 +38,7 @@ class FinalPolicy:
 
 def progress(run: RunDirectory) -> tuple[int, list[UpdateReport]]:
     """Updates in the newest checkpoint, and their reports; (0, []) without a checkpoint."""
-    if not (whole := _kept(run)):
+    if not (whole := kept(run)):
         return 0, []
     made = checkpoints.read_progress(whole[max(whole)])
     return made.update, list(made.reports) or read_reports(run, made.update)
@@ -49,7 +46,7 @@ def progress(run: RunDirectory) -> tuple[int, list[UpdateReport]]:
 
 def has_ended(run: RunDirectory, updates: int) -> bool:
     """Whether there is nothing left to train: all `updates` are made, or it was decided to make no more."""
-    return _ending(run) is not None or max(_kept(run), default=0) >= updates
+    return _ending(run) is not None or max(kept(run), default=0) >= updates
 
 
 def check_updates(run: RunDirectory, updates: int) -> None:
@@ -58,7 +55,7 @@ def check_updates(run: RunDirectory, updates: int) -> None:
     Raises:
         SettingsError: of `updates`.
     """
-    if (made := max(_kept(run), default=0)) > updates:
+    if (made := max(kept(run), default=0)) > updates:
         got = f"got {updates}, and the run {run.name!r} has made {made}"
         raise SettingsError(Problem("updates", got, fix="ask for as many, or more, or choose another run.name"))
 
@@ -69,7 +66,7 @@ def check_trainers(run: RunDirectory, count: int) -> None:
     Raises:
         SettingsError: of `count`.
     """
-    if not (whole := _kept(run)):
+    if not (whole := kept(run)):
         return
     workers = checkpoints.workers_bound(whole[max(whole)])
     if workers not in (None, count):
@@ -86,7 +83,7 @@ def is_extended(run: RunDirectory, updates: int, asked: int | None) -> bool:
         updates: that are asked for now.
         asked: that were asked for when it was completed; None if that is not known.
     """
-    made = max(_kept(run), default=0)
+    made = max(kept(run), default=0)
     return made > 0 and _ending(run) is None and updates > (made if asked is None else asked)
 
 
@@ -98,7 +95,7 @@ def end_training(run: RunDirectory, decision: Stop | RollBack) -> None:
     """
     reachable = decision.version if isinstance(decision, RollBack) else sys.maxsize
     good = [good_version(run)] if isinstance(decision, RollBack) else []
-    version = max((version for version in (*_kept(run), *good) if version <= reachable), default=0)
+    version = max((version for version in (*kept(run), *good) if version <= reachable), default=0)
     run.write_json(ENDING, {"version": version, "reason": decision.reason})
 
 
@@ -109,7 +106,7 @@ def final_policy(run: RunDirectory, initial: dict[str, torch.Tensor]) -> FinalPo
         run: its directory.
         initial: policy version 0.
     """
-    versions, ending = _kept(run), _ending(run)
+    versions, ending = kept(run), _ending(run)
     if ending is None:
         version, why = max(versions), "all updates were made"
     else:
@@ -141,7 +138,3 @@ def good_version(run: RunDirectory) -> int:
 
 def _ending(run: RunDirectory) -> Any:
     return run.read_json(ENDING, lost="that training was ended early, and why; it goes on to `training.updates`")
-
-
-def _kept(run: RunDirectory) -> dict[int, ray.train.Checkpoint]:
-    return checkpoints.kept(f"{run.path}/{TRAIN}", run.filesystem)

@@ -11,11 +11,12 @@ from pipelines.align import align
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.storage import RunDirectory
-from sdo_ray.training.checkpoints import kept, read_policy
+from sdo_ray.training.checkpoints import read_policy
 from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop
 from sdo_ray.training.group import RunGivenUp
+from sdo_ray.training.listing import kept
 from sdo_ray.training.records import UpdateReport
-from sdo_ray.training.standing import TRAIN, final_policy, has_ended
+from sdo_ray.training.standing import final_policy, has_ended
 from tests.support.runs import final_adapter, tiny_settings
 
 
@@ -57,7 +58,7 @@ def test_a_run_that_is_stopped_hands_out_what_it_has(tiny_base: Path, tmp_path: 
     assert policy.why == "good enough"
     assert max(observer.rewards) == policy.version - 1  # trained no further, and everything was seen
     assert f"version {policy.version}: good enough" in capfd.readouterr().out
-    newest = read_policy(kept(f"{run.path}/{TRAIN}")[policy.version])
+    newest = read_policy(kept(run)[policy.version])
     assert all(torch.equal(policy.weights[name], newest[name]) for name in newest)
     assert final_adapter(tmp_path).keys() == newest.keys()
     # Again: the outcome, and nothing is trained.
@@ -96,7 +97,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_base: Path, tmp_path
     settings = settings.model_copy(update=falling)
     observer = At(8, Stop("enough"))
     align(settings, [observer])
-    versions = list(kept(f"{run_of(settings).path}/{TRAIN}"))
+    versions = list(kept(run_of(settings)))
     every = settings.training.checkpoint_every
     means = {
         v: sum(observer.rewards[u] or 0.0 for u in range(v - every, v)) / every

@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import pytest
 import ray.train
 import safetensors.torch
 import torch
 
 from rewards.pulls import Memory
-from sdo_ray.settings import SettingsError
 from sdo_ray.training.checkpoints import (
     AVERAGE,
     ENGINE,
@@ -18,7 +16,6 @@ from sdo_ray.training.checkpoints import (
     PROGRESS,
     Made,
     checkpoint_bytes,
-    kept,
     read_average,
     read_policy,
     read_progress,
@@ -66,20 +63,6 @@ def test_checkpoints_of_earlier_versions_are_for_their_number_of_trainers(tmp_pa
     for rank in range(3):
         (tmp_path / ENGINE / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
     assert workers_bound(found) == 3
-
-
-def test_a_run_that_has_saved_nothing_has_none(tmp_path: Path) -> None:
-    assert kept(str(tmp_path / "train")) == {}
-
-
-def test_a_damaged_list_of_checkpoints_says_what_to_do(tmp_path: Path) -> None:
-    listed = tmp_path / "checkpoint_manager_snapshot.json"
-    for damaged in ("", '{"ray_ver', "[]", '{"ray_version": "2.60.0", "checkpoint_results": 3}'):
-        listed.write_text(damaged)
-        with pytest.raises(
-            SettingsError, match=r"^run\.storage: .*snapshot\.json, the list of checkpoints, is damaged"
-        ):
-            kept(str(tmp_path))
 
 
 def test_room_is_asked_for_those_kept_and_the_next() -> None:

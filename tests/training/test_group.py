@@ -12,11 +12,10 @@ from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
-from sdo_ray.training.checkpoints import kept
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.group import RunGivenUp, train
+from sdo_ray.training.listing import LIST, kept
 from sdo_ray.training.standing import (
-    TRAIN,
     check_updates,
     end_training,
     final_policy,
@@ -40,7 +39,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def versions(run: RunDirectory) -> list[int]:
-    return list(kept(f"{run.path}/{TRAIN}"))
+    return list(kept(run))
 
 
 def test_newest_and_best_are_kept_and_the_driver_decides_which_goes_out(run: RunDirectory) -> None:
@@ -81,7 +80,7 @@ def test_a_damaged_checkpoint_is_passed_by_and_the_one_before_it_taken(
     list(train(worker_config(policies, Channel.start(), updates=6, run=run), stream_of(rewards)))
     assert versions(run) == [2, 6]
     whole = final_policy(run, WEIGHTS).weights
-    newest = kept(f"{run.path}/{TRAIN}")[6]
+    newest = kept(run)[6]
     shard = next(Path(newest.path).glob("optimizer/exp_avg.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-10])
     assert progress(run)[0] == 2
@@ -93,6 +92,28 @@ def test_a_damaged_checkpoint_is_passed_by_and_the_one_before_it_taken(
     policy = final_policy(run, WEIGHTS)
     assert policy.version == 6
     assert all(torch.equal(policy.weights[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_it_goes_on_where_the_list_of_checkpoints_was_cut(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str], left: float
+) -> None:
+    rewards = [9.0, 9.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]  # the best is of updates 0 and 1
+
+    def trained(run: RunDirectory, updates: int) -> list[int]:
+        config = worker_config(Policies.start(10), Channel.start(), updates=updates, run=run)
+        return [report.update for report in train(config, stream_of(rewards))]
+
+    trained(run, 6)
+    run.write(LIST, (data := run.read(LIST))[: int(left * len(data))])
+    assert trained(run, 8) == [6, 7]
+    assert "those of update 2, 6 are whole" in capsys.readouterr().out
+    assert versions(run) == [2, 8]  # Ray Train knows the best again, and that it has to remove the one of update 6
+    assert len(list(Path(run.place("train")).glob("checkpoint_*"))) == 2
+    trained(other := RunDirectory(run.storage, "undisturbed"), 8)
+    policy, expected = final_policy(run, WEIGHTS), final_policy(other, WEIGHTS)
+    assert all(torch.equal(policy.weights[name], expected.weights[name]) for name in WEIGHTS)
 
 
 @pytest.mark.slow
