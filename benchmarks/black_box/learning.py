@@ -37,6 +37,7 @@ class Lesson:
 
 
 FILES = ("jpeg_compressibility", "heldout_alignment")
+ALL = ("preference", "heldout_preference", "jpeg_compressibility", "alignment", "heldout_alignment")
 STYLE = ("preference", "heldout_preference")
 BOTH = Mixing(normalize="gradients")
 
@@ -45,9 +46,9 @@ LESSONS: Mapping[str, Lesson] = {
     "small files": Lesson({"jpeg_compressibility": 1.0}, (), FILES, ("group", "flow-grpo", "dance-grpo")),
     "small files, aligned": Lesson({"jpeg_compressibility": 1.0, "alignment": 1.0}, (), FILES, ("group",)),
     "style": Lesson({"preference": 1.0}, ("preference",), STYLE, ("sdo", "group", "flow-grpo", "dance-grpo")),
-    "style, aligned": Lesson({"preference": 1.0, "alignment": 1.0}, (), STYLE + FILES, ("group",), BOTH),
+    "style, aligned": Lesson({"preference": 1.0, "alignment": 1.0}, (), ALL, ("group",), BOTH),
     "style and small files, aligned": Lesson(
-        {"preference": 1.0, "jpeg_compressibility": 1.0, "alignment": 1.0}, (), STYLE + FILES, ("group",), BOTH
+        {"preference": 1.0, "jpeg_compressibility": 1.0, "alignment": 1.0}, (), ALL, ("group",), BOTH
     ),
 }
 """`jpeg_compressibility` has no gradient; `alignment` alone, by its gradient, is what the mix is compared with.

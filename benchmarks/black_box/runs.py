@@ -6,8 +6,7 @@ Work is counted in rows of denoiser calls, guidance included: forward passes, an
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from rewards import create
 from rewards.pulls import Memory
 from rewards.scoring import score, score_with_gradient
 from rewards.terms import Mixing, RewardTerm
+from sdo_ray.backprop.denoiser_rows import denoiser_rows
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
@@ -44,30 +44,6 @@ def samples_of(plan: PlanSettings, num_steps: int) -> int:
     if not plan.is_policy_gradient:
         return 1
     return make_policy_plan(plan.name, num_steps, generator=torch.Generator(), **plan.options).samples
-
-
-@dataclass
-class Work:
-    """Of denoiser calls."""
-
-    rows: int = 0
-    """Forward passes, and backward passes as two."""
-
-
-@contextmanager
-def counted(denoiser: torch.nn.Module) -> Iterator[Work]:
-    """Count the rows of the denoiser's calls within the block."""
-    work = Work()
-
-    def add(_: Any, args: tuple[Any, ...], output: Any) -> None:
-        sample = output[0] if isinstance(output, tuple) else output.sample
-        work.rows += len(sample) * (3 if sample.requires_grad else 1)
-
-    handle = denoiser.register_forward_hook(add)
-    try:
-        yield work
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -151,7 +127,7 @@ class Run:
 
         batch = PromptBatch(update, tuple(range(first_row, first_row + len(prompts))), tuple(prompts))
         began = time.process_time()
-        with counted(next(iter(self.denoisers.values()))) as work:
+        with denoiser_rows(self.denoisers.values()) as work:
             made = compute_contribution(
                 self.pipeline,
                 batch,
@@ -170,7 +146,7 @@ class Run:
         guided = 2 if self.sampling.guidance_scale > 1 else 1
         alone = guided * (self.sampling.num_inference_steps + 2 * len(made.step_norms))
         seconds = time.process_time() - began
-        return Made(vector / max(1, made.num_samples), work.rows, made.num_rows * alone, seconds, _parts(made))
+        return Made(vector / max(1, made.num_samples), work.count, made.num_rows * alone, seconds, _parts(made))
 
     def sizes(self) -> list[int]:
         """Of the parameters, in the order of the gradient."""

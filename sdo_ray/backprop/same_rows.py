@@ -5,7 +5,7 @@ denoiser is called with, also where guidance has put two batches into one. Every
 out is repeated.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -82,11 +82,17 @@ _CHECKED: WeakKeyDictionary[torch.nn.Module, set[tuple[Any, ...]]] = WeakKeyDict
 
 def _batch_of(args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> int:
     """Rows of the denoiser's batch, a multiple of those of the latents: those of the first argument that has any."""
-    for value in (*args, *kwargs.values()):
-        size = len(value) if isinstance(value, list | tuple) else _rows_of(value)
-        if size and size % rows == 0:
+    for size in call_sizes(args, kwargs):
+        if size % rows == 0:
             return size
     raise _not_by_rows(f"has no argument of {rows} rows")
+
+
+def call_sizes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[int]:
+    """Sizes of the arguments of a denoiser's call that may be batches, in order: the first is what it denoises."""
+    for value in (*args, *kwargs.values()):
+        if size := len(value) if isinstance(value, list | tuple) else _rows_of(value):
+            yield size
 
 
 def _rows_of(value: Any) -> int:

@@ -18,6 +18,8 @@ import torch
 
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import BackpropPlan, StepGradient, StepRunner
+from sdo_ray.backprop.denoiser_rows import denoiser_rows
+from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.rollout.group_objective import group_objective
 from sdo_ray.rollout.groups import Groups
@@ -57,6 +59,8 @@ class MeasuredGradient:
     """Bytes that autograd saved."""
     reward: float
     """Mean mixed reward of what the plan lets the reward see."""
+    rows: int
+    """Of denoiser calls, guidance included: forward passes as one, backward passes as two."""
 
 
 def plan_gradient(
@@ -157,7 +161,7 @@ def _measured(
     """Sampling and backward pass on the clock, and between them the rewards, which are not."""
     clock = _clock(pipeline)
     began = clock()
-    with saved_activations(*_modules(pipeline)) as saved:
+    with saved_activations(*_modules(pipeline)) as saved, denoiser_rows(denoisers_of(pipeline).values()) as rows:
         trajectory = sampled()
     seconds, num_bytes = clock() - began, saved.bytes
     saved.clear()
@@ -165,9 +169,8 @@ def _measured(
     resumed = clock()
     found = backpropagate(trajectory, cotangents, trained)
     seconds += clock() - resumed
-    return MeasuredGradient(
-        _vector(list(trained.values()), list(found.parameters.values())), seconds, num_bytes, reward
-    )
+    gradient = _vector(list(trained.values()), list(found.parameters.values()))
+    return MeasuredGradient(gradient, seconds, num_bytes, reward, rows.count)
 
 
 def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan, evaluated: Evaluated) -> Trajectory:

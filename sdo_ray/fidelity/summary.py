@@ -6,7 +6,7 @@ Notation
     m, V_draw  mean of the plan's gradient over batches and all draws there could be; variance of G_bd around it
     c          scale that brings the plan nearest to full: argmin over c >= 0 of |c m - F|; optimisers such as Adam
                do not care about scale
-    n          updates of the plan in the time of one update with full
+    n          updates of the plan in the time of one update with full, or for as many rows of denoiser calls
 
     cosine        cos(m, F)
     norm ratio    |m| / |F|
@@ -14,6 +14,7 @@ Notation
     variance      c^2 V_draw / |F|^2: with bias^2, the mean squared error of one draw as a share of |F|^2
     for the price the cosine that the mean of n updates, each on its own batch, has with the gradient of full over all
                   prompts: what one gets for the time that full takes for one batch, whose own value is that of n = 1
+    for the calls the same for as many rows of denoiser calls, which no machine has a part in
 
 m is not what was measured, which has the noise of the draws in it: see `sdo_ray.fidelity.estimates`, which says how it
 is taken out, and how the intervals are made. Where noise leaves nothing, a number is None: more batches are needed.
@@ -23,7 +24,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,6 +72,14 @@ class PlanFidelity:
     """Its standard deviation over batches."""
     exact_time_ratio: float | None = None
     """Seconds over those with exact steps."""
+    rows: float | None = None
+    """Of denoiser calls in one update, guidance included, backward passes as two; mean. None, as what follows, in
+    results of earlier versions."""
+    rows_ratio: float | None = None
+    """The same over that of `full`."""
+    for_the_calls: float | None = None
+    for_the_calls_low: float | None = None
+    for_the_calls_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ class PlanTally:
         self._draw_variances.append(G_bd.var(dim=0).sum().item() if len(draws) > 1 else 0.0)
         self.batch_means.append(G_bd.mean(dim=0))
         # The vectors would fill the memory; the numbers beside them are kept.
-        self._all += [MeasuredGradient(torch.empty(0), d.seconds, d.saved, d.reward) for d in draws]
+        self._all += [replace(d, gradient=torch.empty(0)) for d in draws]
         self._num_draws = len(draws)
 
     def summary(self, full: PlanTally, exact: PlanTally | None = None) -> PlanFidelity:
@@ -166,8 +176,11 @@ class PlanTally:
         saved, full_saved = self._mean("saved"), full._mean("saved")
         square = jackknife(products, signed_square)
         cosine_, bias = square.map(cosine_of), square.map(bias_of)
-        n = _over(full_seconds, seconds)
-        price = jackknife(products, lambda batches: for_the_price(batches, n))
+        rows, full_rows = self._mean("rows"), full._mean("rows")
+        price, calls = (
+            jackknife(products, partial(for_the_price, n=_over(whole, mine)))
+            for whole, mine in ((full_seconds, seconds), (full_rows, rows))
+        )
         F2 = float(products.FF.mean())
         told = square.value is not None
         return PlanFidelity(
@@ -190,6 +203,11 @@ class PlanTally:
             saved=saved,
             saved_ratio=_over(saved, full_saved),
             reward=self._mean("reward"),
+            rows=rows,
+            rows_ratio=_over(rows, full_rows),
+            for_the_calls=calls.value,
+            for_the_calls_low=calls.low,
+            for_the_calls_high=calls.high,
             **({} if exact is None else self._beside(exact)),
         )
 

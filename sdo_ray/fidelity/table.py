@@ -10,17 +10,20 @@ def as_table(fidelity: Fidelity) -> str:
     width = max(len(plan.plan) for plan in fidelity.plans)
     lines = [
         f"{'plan':<{width}}  {'cosine, 95 %':>22}  {'|G|/|F|':>9}  {'one draw':>16}  {'bias, 95 %':>20}  "
-        f"{'variance':>9}  {'time/full':>9}  {'saved/full':>10}  {'saved, MB':>9}  {'for the price, 95 %':>22}"
+        f"{'variance':>9}  {'time/full':>9}  {'saved/full':>10}  {'saved, MB':>9}  {'for the price, 95 %':>22}  "
+        f"{'rows/full':>9}  {'for the calls, 95 %':>22}"
     ]
     for p in fidelity.plans:
         cosine = _interval(p.cosine, p.cosine_low, p.cosine_high)
         bias = _interval(p.bias, p.bias_low, p.bias_high)
         price = _interval(p.for_the_price, p.for_the_price_low, p.for_the_price_high)
+        calls = _interval(p.for_the_calls, p.for_the_calls_low, p.for_the_calls_high) if p.rows_ratio else ""
+        rows = "" if p.rows_ratio is None else format(p.rows_ratio, ".2f")
         draw = f"{p.draw_cosine:.3f} +- {p.draw_cosine_spread:.3f}"
         lines.append(
             f"{p.plan:<{width}}  {cosine:>22}  {_number(p.norm_ratio, '.3f'):>9}  {draw:>16}  {bias:>20}  "
             f"{_number(p.variance, '.3g'):>9}  {p.time_ratio:>9.2f}  {p.saved_ratio:>10.3f}  {p.saved / 1e6:>9.1f}  "
-            f"{price:>22}"
+            f"{price:>22}  {rows:>9}  {calls:>22}".rstrip()
         )
     if cheap := [plan for plan in fidelity.plans if plan.exact_cosine is not None]:
         lines += ["", f"{'cheap steps':<{width}}  {'time/exact steps':>16}  {'cosine with exact steps':>23}"]

@@ -142,6 +142,33 @@ def test_saved_bytes_are_those_of_the_kept_steps() -> None:
     assert two - one > 100_000
 
 
+@pytest.mark.parametrize(
+    ("plan", "options", "rows"),
+    [
+        # Guidance doubles rows; a backward pass counts as two.
+        ("sdo", {"K": 1}, 2 * 2 * (N + 2)),
+        ("full", {}, 2 * 2 * 3 * N),
+        ("full", {"checkpoint": True}, 2 * 2 * 3 * N),
+    ],
+)
+def test_rows_are_those_of_forward_passes_and_twice_those_of_backward_passes(
+    plan: str, options: dict[str, Any], rows: int
+) -> None:
+    pipeline, trained = parts()
+    assert plan_gradient(pipeline, trained, BATCH, make_plan(plan, N, **options), EVALUATED).rows == rows
+
+
+def test_rows_that_a_group_shares_count_once() -> None:
+    pipeline, trained = parts()
+    for k in (0, 2):
+        settings = PlanSettings(name="group", options={"children": 3, "first": k, "last": k})
+        groups = groups_of(pipeline, SAMPLING, settings, seeded(1))
+        # The first call of a shape is made both ways, once.
+        group_gradient(pipeline, trained, BATCH, groups, EVALUATED, 0)
+        made = group_gradient(pipeline, trained, BATCH, groups, EVALUATED, 1)
+        assert made.rows == 2 * 2 * ((k + 1) + 2 + 3 * (N - k - 1))
+
+
 def test_a_reward_that_is_not_finite_counts_as_none() -> None:
     pipeline, trained = parts()
 

@@ -13,8 +13,8 @@ from sdo_ray.fidelity.summary import Fidelity, PlanTally, cosine, step_fidelity
 from sdo_ray.fidelity.table import as_table, suggestions
 
 
-def measured(*values: float, seconds: float = 1.0, saved: int = 100) -> MeasuredGradient:
-    return MeasuredGradient(torch.tensor(values), seconds, saved, reward=0.5)
+def measured(*values: float, seconds: float = 1.0, saved: int = 100, rows: int = 60) -> MeasuredGradient:
+    return MeasuredGradient(torch.tensor(values), seconds, saved, reward=0.5, rows=rows)
 
 
 def tally(name: str, batches: list[list[MeasuredGradient]], full: list[MeasuredGradient]) -> PlanTally:
@@ -118,7 +118,8 @@ def test_one_draw_of_nothing_but_noise_says_so() -> None:
 def test_numbers_of_an_earlier_version_are_read() -> None:
     full = tally("full", [[f, f] for f in FULL], FULL)
     data = Fidelity([full.summary(full)], [], None).to_dict()
-    for name in [name for name in data["plans"][0] if name.endswith(("_low", "_high"))]:
+    newer = ("_low", "_high", "rows", "rows_ratio", "for_the_calls")
+    for name in [name for name in data["plans"][0] if name.endswith(newer)]:
         del data["plans"][0][name]
     read = Fidelity.from_dict(json.loads(json.dumps(data)))
     assert read.plans[0].cosine == pytest.approx(1)
@@ -154,13 +155,16 @@ def test_for_the_price_is_the_cosine_of_the_mean_of_as_many_updates() -> None:
     EF = torch.randn(P)
     EG = 0.5 * EF + 0.3 * torch.randn(P)
     by_batch = 0.7 * torch.randn(B, P)
-    full = [measured(*(EF + 2 * noise).tolist(), seconds=float(n)) for noise in by_batch]
+    full = [measured(*(EF + 2 * noise).tolist(), seconds=float(n), rows=240) for noise in by_batch]
     plan = [[measured(*(EG + noise + 1.5 * torch.randn(P)).tolist()) for _ in range(D)] for noise in by_batch]
     reference = tally("full", [[f, f] for f in full], full)
-    got = tally("plan", plan, full).summary(reference).for_the_price
+    numbers = tally("plan", plan, full).summary(reference)
+    got = numbers.for_the_price
     fresh = torch.stack([(EG + 0.7 * torch.randn(n, P) + 1.5 * torch.randn(n, P)).mean(dim=0) for _ in range(200)])
     expected = sum(cosine(mean, EF) for mean in fresh) / len(fresh)
     assert got == pytest.approx(expected, abs=0.02)
+    # for the calls of one, four updates too
+    assert (numbers.rows_ratio, numbers.for_the_calls) == (0.25, got)
     of_full = sum(cosine(EF + 1.4 * torch.randn(P), EF) for _ in range(200)) / 200
     assert reference.summary(reference).for_the_price == pytest.approx(of_full, abs=0.02)
 
