@@ -125,6 +125,7 @@ class AlignSettings(Settings):
             samplers=self.samplers,
             backward=self.training.backward,
             max_policy_lag=self.training.max_policy_lag,
+            anchor=self.training.anchor,
             preview_prompts=tuple(self.tracking.preview_prompts),
             preview_inputs=self.preview_inputs(),
             preview_rows=frozenset(
@@ -164,6 +165,7 @@ def check_align(settings: AlignSettings) -> None:
             _check_registered,
             _check_plan,
             _check_backward,
+            _check_anchor,
             _check_rewards,
             _check_prompts,
             _check_inputs,
@@ -276,6 +278,30 @@ def _check_backward(settings: AlignSettings) -> None:
                 fix="choose 'sampler', or a plan of single steps such as sdo",
             )
         )
+
+
+def _check_anchor(settings: AlignSettings) -> None:
+    if not settings.training.anchor:
+        return
+    setting, got = "training.anchor", f"got {settings.training.anchor:g}"
+    if settings.plan.is_policy_gradient:
+        got = f"{got} with plan {settings.plan.name!r}, which has one of its own"
+        raise SettingsError(Problem(setting, got, fix="set plan.options.output_kl in its place"))
+    if beyond := settings.model.kind.beyond_denoisers(settings.model.kind_settings):
+        got = (
+            f"{got}, but model.{settings.model.train}.{beyond} trains more than the denoisers, and only these are asked"
+        )
+        raise SettingsError(Problem(setting, got, fix="set 0, or train the denoisers alone"))
+    try:
+        plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
+    except SettingsError:
+        return  # said by the check of the plan
+    if not all(plan.is_of_single_calls and plan.guidance == "both" for plan in plans):
+        got = (
+            f"{got}, but plan {settings.plan.name!r} with these options couples steps, re-noises, or learns by one half"
+        )
+        fix = "set 0, or choose a plan of single steps such as sdo, with guidance: both"
+        raise SettingsError(Problem(setting, f"{got} of guidance, and kept steps could not be made again", fix=fix))
 
 
 def _check_rewards(settings: AlignSettings) -> None:

@@ -120,6 +120,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
             kept_graph=choose_kept_graph(pipeline, how, settings.plan, settings.samplers),
             runner=runner,
             others={"base": weights, "average": weights},
+            anchor=settings.training.anchor,
         )
 
     small = tiny(pipeline, sampling, settings.plan, model.reference)

@@ -102,6 +102,7 @@ class Aligner:
             checkpoint_blocks(pipeline.components.values())
         self.masters = started(self._modules, derive_seed(seed, "adapter", 0))
         """The LoRA's weights, float32 on the CPU; the pipeline holds a copy of its own type."""
+        self._initial = {name: weights.clone() for name, weights in self.masters.items()}
         self._take_over()
         training = self.settings.training
         self.optimizer = make_optimizer(training.optimizer, list(self.masters.values()), training.learning_rate)
@@ -196,6 +197,8 @@ class Aligner:
             terms=self._terms,
             mixing=Mixing(),
             differentiable=any(reward.differentiable for reward in self._rewards.values()),
+            others={"base": self._initial},
+            anchor=self.settings.training.anchor,
         )
 
     def _take_over(self) -> None:

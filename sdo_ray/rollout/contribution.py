@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rewards.pulls import Memory
 from rewards.terms import Mixing, RewardTerm
-from sdo_ray.backprop import StepRunner
+from sdo_ray.backprop import PlanError, StepRunner
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
+from sdo_ray.rollout.anchor import anchored
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.group_objective import ask_others, group_objective
@@ -59,6 +60,8 @@ class SampledBatch:
     """The run's."""
     groups: Groups | None = None
     """How its samples are grouped; None: one sample a prompt."""
+    anchor: float = 0.0
+    """Weight of an anchor to the base model, see `sdo_ray.rollout.anchor`."""
 
     @property
     def prompts(self) -> Sequence[str]:
@@ -83,6 +86,7 @@ def sample_batch(
     kept_graph: KeptGraph = "retain",
     differentiable: bool = True,
     runner: StepRunner | None = None,
+    anchor: float = 0.0,
 ) -> SampledBatch:
     """Phase A: the batch's samples, `trajectory.seen` of which is for the rewards, and what `learn_from` needs.
 
@@ -99,14 +103,15 @@ def sample_batch(
         plan: the estimator.
         backward: where the denoiser's backward pass runs. With "trainer" the contribution holds the kept denoiser calls
             with the gradient at their outputs instead of the gradient of the parameters.
-        kept_graph: see `sdo_ray.rollout.sampling.sample`; "recompute" for a plan that asks for other policies' outputs.
+        kept_graph: see `sdo_ray.rollout.sampling.sample`; "recompute" where other policies' outputs are asked for.
         differentiable: whether a reward that is learned from has a gradient; for a policy-gradient estimator, which
             keeps no graph behind its kept steps where none has.
         runner: how steps without a graph are made; by default exactly.
+        anchor: weight of an anchor to the base model, which takes a plan of single calls; see `sdo_ray.rollout.anchor`.
 
     Raises:
         TraceError: see `sdo_ray.backprop.differentiable_sample`.
-        PlanError: see `plan_of` and `groups_of`.
+        PlanError: see `plan_of` and `groups_of`; or the plan cannot have an anchor.
     """
     began = time.monotonic()
     draws = generator(seed, "plan", batch.rows[0])
@@ -122,6 +127,8 @@ def sample_batch(
     else:
         call, generators = sampling.pipeline_call(batch.prompts, batch.inputs), noise(seed, batch.rows)
         steps, stochastic = plan_of(pipeline, sampling, plan, draws), None
+        if anchor:
+            kept_graph = "recompute"
     trajectory = sample(
         pipeline,
         call,
@@ -132,7 +139,10 @@ def sample_batch(
         runner=runner,
         stochastic=stochastic,
     )
-    return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic(), seed, groups)
+    if anchor and (not trajectory.calls or any(call.rows is not None for call in trajectory.calls)):
+        legal = "a plan of single calls that learns by both halves of guidance, with denoisers alone trained"
+        raise PlanError("anchor", trajectory.plan.describe(), legal, "use sdo, or leave the anchor out")
+    return SampledBatch(batch, policy_version, trajectory, backward, began, time.monotonic(), seed, groups, anchor)
 
 
 def learn_from(
@@ -158,7 +168,7 @@ def learn_from(
         mixing: see `rewards.mix`.
         memory: of the updates before.
         version: of the policy in the pipeline, for a plan that corrects for a newer one; by default the batch's.
-        others: what is trained, by name: in the "base" model, for a plan that is anchored to it; in an "average" of the
+        others: what is trained, by name: in the "base" model, where something is anchored to it; in an "average" of the
             policies, and the "newest" where the pipeline has another, for a forward-process method.
 
     Returns:
@@ -172,6 +182,10 @@ def learn_from(
         trajectory, asked, told = waiting.trajectory, None, dict[str, float]()
         if waiting.groups is None:
             objective = reward_objective(scores, gradients, terms, mixing, memory)
+            if waiting.anchor:
+                pull, told["anchor"] = anchored(trajectory, denoisers, others["base"], waiting.anchor, objective.valid)
+                both = replace(objective.cotangents, outputs=pull.outputs)
+                objective = replace(objective, cotangents=both)
         else:
             if waiting.groups.plan.asks_others:
                 newer = version is not None and version != waiting.policy_version
@@ -228,6 +242,7 @@ def compute_contribution(
     differentiable: bool = True,
     runner: StepRunner | None = None,
     others: Mapping[str, Weights] = NO_OTHERS,
+    anchor: float = 0.0,
 ) -> Contribution:
     """Both phases, with the rewards asked between them; see `sample_batch` and `learn_from`.
 
@@ -245,6 +260,7 @@ def compute_contribution(
         kept_graph=kept_graph,
         differentiable=differentiable,
         runner=runner,
+        anchor=anchor,
     )
     scores, gradients = rewards(waiting.trajectory.seen, waiting.prompts, waiting.reward_seeds(seed))
     return learn_from(pipeline, waiting, scores, gradients, terms=terms, mixing=mixing, memory=memory, others=others)

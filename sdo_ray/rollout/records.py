@@ -52,6 +52,8 @@ class SamplerConfig:
     backward: Backward
     max_policy_lag: int
     """Updates that a sampling policy may be behind."""
+    anchor: float
+    """Weight of an anchor to the base model; 0: none."""
     preview_prompts: tuple[str, ...]
     """Prompts of the preview grid."""
     preview_inputs: tuple[Row, ...]
@@ -128,6 +130,7 @@ GROUP_NUMBERS = (
     "kl",
     "deviation",
     "contrast",
+    "anchor",
 )
 """What `Contribution.groups` may have."""
 
@@ -163,7 +166,8 @@ class Contribution:
     others, samples `missing`, `sign_agreement` of halves; with gradients too, `gradient_norm`, `group_norm` and their
     `cosine`; with a loss that corrects, mean absolute `log_ratio` of the newest policy to the one that sampled, and the
     share that is `clipped` or `masked`; with an anchor, `kl` from the base model; of
-    forward-process methods, squared `deviation` from the average policy, and `contrast` of NFT's weights."""
+    forward-process methods, squared `deviation` from the average policy, and `contrast` of NFT's weights. With or
+    without groups, `anchor`: squared distance of the kept steps from the base model's."""
     pulls: dict[str, Pull] = field(default_factory=dict)
     """Reward key -> how it pulls on the batch's images."""
     cosines: dict[str, float] = field(default_factory=dict)

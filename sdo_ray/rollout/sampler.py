@@ -90,8 +90,11 @@ class Sampler:
             plan = groups_of(self._pipeline, config.sampling, config.plan, torch.Generator()).plan
             self._corrects = plan.corrects
             self._by_average = plan.forward is not None and plan.forward.samples_by_average
-            if plan.is_anchored:
-                self._others["base"] = initial_policy(config.model, derive_seed(config.seed, "adapter", 0))
+            anchored = plan.is_anchored
+        else:
+            anchored = bool(config.anchor)
+        if anchored:
+            self._others["base"] = initial_policy(config.model, derive_seed(config.seed, "adapter", 0))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A block of `schedule` -> one row of `Contribution.to_arrow`.
@@ -144,6 +147,7 @@ class Sampler:
                 kept_graph=self._kept_graph,
                 differentiable=self._differentiable,
                 runner=self._runner,
+                anchor=config.anchor,
             )
             self._waiting += 1
         try:

@@ -105,6 +105,13 @@ class TrainingSettings(Settings):
         description="Decoupled decay, as AdamW's. It pulls what is trained, of whatever kind, to its values at the "
         "start, those of the base model.",
     )
+    anchor: float = Field(
+        0.0,
+        ge=0,
+        description="Weight, in units of the mixed reward, of an anchor to the base model: the mean squared distance "
+        "of what a kept step gives the scheduler from what the base model would. Costs one more denoiser call a kept "
+        "step. For rewards' gradients; plans for others have `output_kl`.",
+    )
     average: float = Field(
         0.0,
         ge=0,

@@ -74,6 +74,10 @@ class UpdateLog:
         self._logged.add(step)
 
 
+_NAMES = {"anchor": "anchor_distance"}
+"""By which groups are not needed."""
+
+
 def numbers(report: UpdateReport) -> dict[str, float]:
     """What there is to log of an update, by MLflow's names."""
     metrics: dict[str, float | None] = {
@@ -87,7 +91,7 @@ def numbers(report: UpdateReport) -> dict[str, float]:
     }
     for name, spread in report.scores.items():
         metrics |= {f"score/{name}/mean": spread.mean, f"score/{name}/std": spread.std}
-    metrics |= {f"groups/{name}": value for name, value in report.groups.items()}
+    metrics |= {_NAMES.get(name, f"groups/{name}"): value for name, value in report.groups.items()}
     metrics |= {f"reward_gradient_norm/{name}": pull.norm for name, pull in report.pulls.items()}
     metrics |= {f"reward_cosine/{pair}": cosine for pair, cosine in report.cosines.items()}
     metrics |= {f"step_gradient_norm/{step:03d}": norm for step, norm in report.step_norms.items()}

@@ -78,6 +78,22 @@ CASES = {
         ["plan={name: group, options: {kl: 0.01}}", "model.lora.text_encoder_targets=[q_proj]"],
         "plan.options: loss, kl or output_kl make kept denoiser calls again with other weights, but model.lora.text",
     ),
+    "an anchor with coupled steps": (
+        ["training.anchor=1.0", "plan.name=full", "plan.options={}"],
+        "training.anchor: got 1, but plan 'full' with these options couples steps",
+    ),
+    "an anchor of one half of guidance": (
+        ["training.anchor=1.0", "plan.options={guidance: prompt}"],
+        "learns by one half of guidance, and kept steps could not be made again",
+    ),
+    "an anchor where plans have one": (
+        ["training.anchor=1.0", "plan={name: group}"],
+        "training.anchor: got 1 with plan 'group', which has one of its own; set plan.options.output_kl",
+    ),
+    "an anchor beside text encoders": (
+        ["training.anchor=1.0", "model.lora.text_encoder_targets=[q_proj]"],
+        "training.anchor: got 1, but model.lora.text_encoder_targets trains more than the denoisers",
+    ),
     "nothing to shard": (["trainers.zero_stage=3"], "trainers.zero_stage: got 3, which shards the denoiser's weights"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),
     "a float for an integer": (["training.updates=1.5"], "training.updates: got 1.5 (float)"),

@@ -30,6 +30,7 @@ from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.sampler import Sampler
 from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
 from sdo_ray.rollout.watch import BatchFailed
+from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import SettingsError
 from tests.support.ink import Ink, Redness
 
@@ -99,6 +100,7 @@ def config(base: Path, **ink: Any) -> SamplerConfig:
         samplers=LearningSamplerSettings(batch_size=2),
         backward="sampler",
         max_policy_lag=0,
+        anchor=0.0,
         preview_prompts=(),
         preview_inputs=(),
         preview_rows=frozenset(),
@@ -316,3 +318,19 @@ def test_nft_s_samples_are_the_average_s_and_what_learns_is_the_newest_policy(
     assert torch.equal(*images)
     assert (made[0].groups["deviation"] > 0, made[1].groups["deviation"]) == (True, 0.0)
     assert not torch.equal(made[0].gradient.vector, made[1].gradient.vector)
+
+
+def test_an_anchor_is_to_version_0(tiny_base: Path) -> None:
+    settings = replace(config(tiny_base), anchor=100.0)
+    anchored, _ = sampler(settings, Rewards())
+    start = initial_policy(settings.model, derive_seed(settings.seed, "adapter", 0))
+
+    def distance(by: float) -> float:
+        weights = {name: tensor + by for name, tensor in start.items()}
+        policies: Any = SimpleNamespace(newest=lambda at_most, known: (0, dump_tensors(weights)))
+        anchored._policies = policies
+        [contribution] = Contribution.from_arrow(anchored(blocks()[0]))
+        return contribution.groups["anchor"]
+
+    assert distance(0.0) == pytest.approx(0.0, abs=1e-9)
+    assert distance(0.1) > 1e-5

@@ -1,5 +1,6 @@
 """Updates in MLflow: a database file, artifacts on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from tests.tracking.test_run import image, tracked
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory(str(tmp_path), "run")
+
+
+def test_an_anchor_is_no_group() -> None:
+    names = update_log.numbers(replace(report(0), groups={"kl": 1.0, "anchor": 2.0}))
+    assert (names["groups/kl"], names["anchor_distance"], "groups/anchor" in names) == (1.0, 2.0, False)
 
 
 def test_updates_are_logged_once_though_given_twice_and_by_a_resumed_run(uri: str, run: RunDirectory) -> None:
