@@ -51,6 +51,7 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "prepare": Command("clean a file of prompts, and hold some out", "pipelines.prepare", own_line=True, kept=""),
     "align": Command(
         "align a model with rewards",
         "pipelines.align",

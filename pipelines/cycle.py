@@ -32,6 +32,7 @@ from sdo_ray.promotion.aliases import read_aliases
 from sdo_ray.promotion.promote import Promotion, check_champion, promote
 from sdo_ray.prompts.prepare import Preparation, prepare
 from sdo_ray.registry.versions import CHAMPION, SCHEME
+from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.run import TrackedRun
 
@@ -63,7 +64,9 @@ def check(settings: CycleSettings) -> tuple[RunDirectory, str, str] | Summary:
     if (summary := known_outcome(run, read_summary)) is not None:
         return summary
     with tempfile.TemporaryDirectory() as temporary:  # where the prompts are prepared for the checks of the stages
-        check_stages(settings, prepare(settings.prompts, RunDirectory(temporary, "check")))
+        with under("prompts"):
+            prompts = prepare(settings.prompts, RunDirectory(temporary, "check"))
+        check_stages(settings, prompts)
     uri = check_run(settings, run)
     check_champion(MlflowClient(uri, uri), model)
     return run, uri, model
@@ -82,7 +85,8 @@ def cycle(settings: CycleSettings) -> Summary:
         return ready
     run, uri, model = ready
     with tracked_run(settings, run, uri) as tracked:
-        prompts = prepare(settings.prompts, run)
+        with under("prompts"):
+            prompts = prepare(settings.prompts, run)
         print(f"{settings.run.name}: {prompts}", flush=True)
         record, state = CycleRecord(run), StateFile(run, "cycle")
         state.write(1, STAGES, "stages")

@@ -28,25 +28,35 @@ class Dropped:
     row: int
     text: str | None
     reason: str
-    """`empty`, `too short`, `too long`, `blocked` or `duplicate`."""
+    """`empty`, `too short`, `too long`, `blocked`, `held out` or `duplicate`."""
 
 
-def clean(prompts: Iterable[Prompt], settings: PreparationSettings) -> tuple[list[Prompt], list[Dropped]]:
+def clean(
+    prompts: Iterable[Prompt], settings: PreparationSettings, elsewhere: Iterable[str] = ()
+) -> tuple[list[Prompt], list[Dropped]]:
     """Normalise, filter and deduplicate; of duplicates the first stays.
 
     Text becomes Unicode NFC, control characters and runs of white space one space; what is not seen, such as soft
     hyphens, goes, but for joiners.
+
+    Args:
+        prompts: of the source.
+        settings: of the preparation.
+        elsewhere: prompts that are held out already, of which none is kept.
 
     Returns:
         The prompts kept, in the source's order, and the others; each of the source is in one of the two.
     """
     blocked = Blocklist(settings.blocked)
     kept, dropped, seen = [], [], set[str]()
+    taken = {identity(normalise(text), settings.duplicates) for text in elsewhere}
     for prompt in prompts:
         text = normalise(prompt.text or "")
         if reason := _refuse(text, settings, blocked):
             dropped.append(Dropped(prompt.row, prompt.text, reason))
-        elif (key := identity(text, settings.duplicates)) in seen:
+        elif (key := identity(text, settings.duplicates)) in taken:
+            dropped.append(Dropped(prompt.row, prompt.text, "held out"))
+        elif key in seen:
             dropped.append(Dropped(prompt.row, prompt.text, "duplicate"))
         else:
             seen.add(key)

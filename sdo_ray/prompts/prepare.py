@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sdo_ray.prompts.clean import Dropped, Prompt, clean
-from sdo_ray.prompts.read import read_columns
+from sdo_ray.prompts.read import read_columns, read_prompts
 from sdo_ray.prompts.settings import PreparationSettings
 from sdo_ray.prompts.split import split
 from sdo_ray.settings import Problem, SettingsError, under
@@ -51,21 +51,21 @@ def prepare(settings: PreparationSettings, run: RunDirectory) -> Preparation:
     """Prepare the prompts into the run's directory, once: a complete preparation is read back.
 
     Raises:
-        SettingsError: the source cannot be read, or too few prompts are left on one side.
+        SettingsError: a file cannot be read, or too few prompts are left on one side.
     """
     if (known := run.read_json(FILE)) is not None:
         return Preparation(**known)
     prompts = _read(settings)
-    kept, dropped = clean(prompts, settings)
+    kept, dropped = clean(prompts, settings, _elsewhere(settings))
     train, heldout = split(kept, settings.heldout, settings.duplicates)
     if min(len(train), len(heldout)) < ENOUGH:
         raise SettingsError(
             Problem(
-                "prompts",
+                "heldout",
                 f"of {len(prompts)} prompts in {settings.source!r} {len(kept)} are left, {len(train)} to train on and "
                 f"{len(heldout)} to decide by",
                 f"each side takes {ENOUGH} or more",
-                "give more prompts, or another prompts.heldout",
+                "give more prompts, or hold out another share",
             )
         )
     counts = Counter(prompt.reason for prompt in dropped)
@@ -80,11 +80,19 @@ def prepare(settings: PreparationSettings, run: RunDirectory) -> Preparation:
 def _read(settings: PreparationSettings) -> list[Prompt]:
     """Every prompt of the source, as it is."""
     labels = [] if settings.category is None else [settings.category]
-    with under("prompts.source"):
+    with under("source"):
         table = read_columns(settings.source, [settings.column], labels=labels)
     texts = table[settings.column].to_pylist()
     categories = table[settings.category].to_pylist() if settings.category else [None] * len(texts)
     return [Prompt(row, text, category) for row, (text, category) in enumerate(zip(texts, categories, strict=True))]
+
+
+def _elsewhere(settings: PreparationSettings) -> list[str]:
+    """Prompts that are held out already."""
+    if settings.apart_from is None:
+        return []
+    with under("apart_from"):
+        return read_prompts(settings.apart_from, settings.column)
 
 
 def _write(run: RunDirectory, name: str, prompts: Sequence[Prompt] | Sequence[Dropped]) -> str:

@@ -42,6 +42,11 @@ class PreparationSettings(Settings):
         description="Share of the prompts kept for judging. A prompt's own text decides its side, so it stays there "
         "whatever is added to the source later, and its duplicates are never on the other.",
     )
+    apart_from: SettingsPath | None = Field(
+        None,
+        description="File of prompts that are held out already, with the same column; those of the source that are "
+        "also in it are dropped. Relative paths start at the settings file.",
+    )
 
     @model_validator(mode="after")
     def _some_length(self) -> Self:

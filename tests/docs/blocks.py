@@ -46,6 +46,7 @@ APART = {
     ("operations.md", "export RAY_AUTH_MODE"): "an object store; README's submission is run",
     ("operations.md", "docker build"): "no daemon",
     ("operations.md", "kubectl"): "no Kubernetes cluster",
+    ("own-model.md", "sdo compose"): "weights of a hub; tests/pipelines/test_compose.py composes tiny ones",
     ("own-model.md", "cd docs/examples"): "from a checkout; tests/models/test_own.py trains it",
     (
         "promote.md",

@@ -86,6 +86,7 @@ def home(tmp_path: Path, installed: Path) -> Iterator[Path]:
     (work / "sdo_ray/zoo").mkdir(parents=True)
     (work / "sdo_ray/zoo/data").symlink_to(REPOSITORY / "sdo_ray/zoo/data")  # reference images, of a checkout
     shutil.copy(work / "pipelines/configs/emoji.yaml", work / "my.yaml")
+    (work / "raw.csv").write_text("caption\n" + "".join(f"apple {i}\n" for i in range(40)))
     (work / "runs").mkdir()
     cases = "\n".join(f"  {name}) small=({words});;" for name, words in SMALL.items())
     sdo = f"""#!/bin/bash

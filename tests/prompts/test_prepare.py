@@ -116,6 +116,16 @@ def test_files_and_counts(tmp_path: Path) -> None:
     assert prepare(settings, run) == made
 
 
+def test_what_is_held_out_elsewhere_is_dropped(tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "raw.txt", tmp_path / "benchmark.jsonl"
+    source.write_text("".join(f"thing {i}\n" for i in range(40)))
+    elsewhere.write_text('{"prompt": "Thing  7"}\n{"prompt": "a sphinx"}\n')
+    settings = PreparationSettings(source=str(source), heldout=0.3, apart_from=str(elsewhere))
+    made = prepare(settings, RunDirectory(str(tmp_path), "run"))
+    assert made.dropped == {"held out": 1}
+    assert all("thing 7" not in pq.read_table(place)["prompt"].to_pylist() for place in (made.train, made.heldout))
+
+
 def test_a_prompt_keeps_its_row_and_its_category(tmp_path: Path) -> None:
     source = tmp_path / "raw.csv"
     source.write_text("kind,text\n" + "".join(f"{'even' if i % 2 == 0 else ''},thing {i}\n" for i in range(40)))
@@ -132,10 +142,11 @@ def test_a_prompt_keeps_its_row_and_its_category(tmp_path: Path) -> None:
     [
         ("a.txt", None, {}, "does not exist"),
         ("a.parquet", "no parquet", {}, "cannot be read as parquet"),
-        ("a.csv", "text\nred apple\n", {}, "prompts.source: .* has no column 'prompt'; it has text"),
-        ("a.csv", "prompt\nred apple\n", {"category": "kind"}, "prompts.source: .* has no column 'kind'"),
-        ("a.jsonl", '{"prompt": 3}', {}, "prompts.source: .* row 0, from 0: 'prompt' is a number; it takes a text"),
-        ("a.txt", "one\ntwo\n", {}, "each side takes 2 or more"),
+        ("a.csv", "text\nred apple\n", {}, "source: .* has no column 'prompt'; it has text"),
+        ("a.csv", "prompt\nred apple\n", {"category": "kind"}, "source: .* has no column 'kind'"),
+        ("a.jsonl", '{"prompt": 3}', {}, "source: .* row 0, from 0: 'prompt' is a number; it takes a text"),
+        ("a.txt", "one\ntwo\n", {}, "heldout: .* each side takes 2 or more"),
+        ("a.txt", "one\ntwo\n", {"apart_from": "nowhere.csv"}, "apart_from: 'nowhere.csv' does not exist"),
     ],
 )
 def test_bad_sources(tmp_path: Path, name: str, content: str | None, settings: dict, said: str) -> None:
