@@ -97,7 +97,9 @@ def optimize(settings: OptimizeSettings) -> Outcome:
         return ready
     run, settings, parts = ready.run, ready.settings, ready.parts
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
-    rewards = start_reward_actors(settings.rewards.terms, made=made_by(settings.model.base))
+    rewards = start_reward_actors(
+        settings.rewards.terms, settings.plan.is_policy_gradient, made=made_by(settings.model.base)
+    )
     with tracked_run(given, run, ready.uri) as tracked:
         keep_reference(run, settings.model.base)
         _optimize(settings, ready.missing, ready.num_rows, parts, rewards, StateFile(run, "optimize"))

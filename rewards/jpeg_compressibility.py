@@ -1,4 +1,4 @@
-"""How small an image gets as a JPEG: a black-box reward, to watch.
+"""How small an image gets as a JPEG: a black-box reward.
 
 From DDPO (Black et al. 2023, arXiv 2305.13301, section 4.1), which trains on it by policy gradients.
 """

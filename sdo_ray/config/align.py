@@ -231,7 +231,7 @@ def _check_plan(settings: AlignSettings) -> None:
         got = f"got {cache.name!r} with plan {settings.plan.name!r}, whose rows part on their way"
         fix = "choose 'taylor', which knows all rows at every step, or remove it"
         raise SettingsError(Problem("sampling.cache", got, fix=fix))
-    check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings), black_boxes=True)
+    check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
     beyond = settings.model.kind.beyond_denoisers(settings.model.kind_settings)
     if beyond and asks_others(settings.plan, settings.sampling.num_inference_steps):
         raise SettingsError(
@@ -266,7 +266,7 @@ def _check_backward(settings: AlignSettings) -> None:
             )
         )
     try:
-        plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings), black_boxes=True)
+        plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
     except SettingsError:
         return  # said by the check of the plan
     if not all(plan.is_of_single_calls for plan in plans):

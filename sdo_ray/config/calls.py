@@ -12,7 +12,6 @@ from rewards.modality import Modality
 from sdo_ray.backprop import (
     BackpropPlan,
     PlanError,
-    available,
     check_plan,
     check_sampler_plan,
     option_names,
@@ -100,7 +99,6 @@ def check_estimator(
     sampling: SamplingSettings,
     setting: str,
     base: str | None = None,
-    black_boxes: bool = False,
 ) -> list[BackpropPlan]:
     """Refuse an estimator that there is not, or options that it cannot have.
 
@@ -110,7 +108,6 @@ def check_estimator(
         setting: where the estimator was named, for the error.
         base: the model's reference, whose scheduler may take other than `num_inference_steps` steps; None if it cannot
             be read.
-        black_boxes: whether it may be one for rewards without a gradient.
 
     Returns:
         Plans as they may come.
@@ -118,9 +115,6 @@ def check_estimator(
     Raises:
         SettingsError: what is wrong with it, or with the model's scheduler.
     """
-    if plan.is_policy_gradient and not black_boxes:
-        got = f"got {plan.name!r}, which is for rewards without a gradient, in `sdo align` and `sdo fidelity`"
-        raise SettingsError(Problem(f"{setting}.name", got, f"legal: {', '.join(available())}", "choose one of these"))
     if plan.is_policy_gradient and "eta" in sampling.options:
         got = f"got {sampling.options['eta']}, but the steps' noise is that of plan {plan.name!r}"
         raise SettingsError(Problem("sampling.options.eta", got, fix="remove it"))

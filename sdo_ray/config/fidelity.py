@@ -84,7 +84,7 @@ def _check_plans(settings: FidelityRunSettings) -> None:
                 problems.add(Problem(setting, "`full` is what the others are compared with", fix="remove it"))
                 continue
             with problems.of():
-                check_estimator(plan, settings.sampling, setting, base, black_boxes=True)
+                check_estimator(plan, settings.sampling, setting, base)
                 if asks_others(plan, settings.sampling.num_inference_steps):
                     got = f"{plan.name!r} with these options learns by other policies' weights, and here is only one"
                     problems.add(Problem(setting, got, fix="leave loss, kl and output_kl out; nft and awm altogether"))

@@ -15,6 +15,7 @@ from sdo_ray.input_optimization.records import OptimizerConfig
 from sdo_ray.input_optimization.rows import Texts, read_rows
 from sdo_ray.input_optimization.settings import FrozenModelSettings, OptimizationSettings, RowSettings, TextMixSettings
 from sdo_ray.input_optimization.variables import LEAST_GUIDANCE
+from sdo_ray.policy_gradient import check_policy_plan
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import ExperimentSettings
@@ -117,7 +118,9 @@ def _check_plan(settings: OptimizeSettings) -> None:
     except SettingsError:
         base = None  # said by the check of the model
     plans = check_estimator(settings.plan, settings.sampling, "plan", base)
-    if settings.optimization.variable == "latents" and not all(map(_reaches_latents, plans)):
+    if settings.plan.is_policy_gradient:
+        _check_comparison(settings)
+    elif settings.optimization.variable == "latents" and not all(map(_reaches_latents, plans)):
         raise SettingsError(
             Problem(
                 "plan.options",
@@ -126,6 +129,26 @@ def _check_plan(settings: OptimizeSettings) -> None:
                 fix="keep one (K: 1), or use full",
             )
         )
+
+
+def _check_comparison(settings: OptimizeSettings) -> None:
+    """Refuse what rewards without a gradient cannot teach."""
+    name, variable = settings.plan.name, settings.optimization.variable
+    plan, *_ = check_policy_plan(name, settings.sampling.num_inference_steps, settings.plan.options, draws=1)
+    with Problems() as problems:
+        if variable != "prompt_embeds":
+            got = f"got {variable!r}, which acts on an image by more than the outputs that {name!r} compares"
+            fix = "choose that, or a plan that follows the rewards' gradients"
+            problems.add(Problem("optimization.variable", got, "legal: prompt_embeds", fix))
+        if plan.asks_others:
+            got = f"{name!r} with these options learns by other policies' weights, and here the model is frozen"
+            problems.add(Problem("plan", got, fix="leave loss, kl and output_kl out; nft and awm altogether"))
+        if plan.seeds > 1:
+            got = f"{name!r} with these options has {plan.seeds} initial noises, and a row has one image of one noise"
+            problems.add(Problem("plan", got, fix="choose group with one of `seeds`, or branch-grpo"))
+        if settings.samplers.batch_size != 1:
+            got = f"got {settings.samplers.batch_size}, but with {name!r} a batch is the {plan.samples} images of a row"
+            problems.add(Problem("samplers.batch_size", got, fix="choose 1 (and more samplers.count)"))
 
 
 def _reaches_latents(plan: BackpropPlan) -> bool:
@@ -138,4 +161,4 @@ def _check_rewards(settings: OptimizeSettings) -> None:
     with under("rewards.terms"):
         given = [texts[term.text or settings.rows.column] for term in terms]
         check_rewards(terms, given, made_if_known(settings.model.base))
-        check_learned(terms)
+        check_learned(terms, black_boxes=settings.plan.is_policy_gradient)

@@ -71,7 +71,7 @@ def tiny(pipeline: DiffusionPipeline, sampling: S, plan: PlanSettings, base: str
     for steps in range(min(2, sampling.num_inference_steps), sampling.num_inference_steps):
         fewer = small.model_copy(update={"num_inference_steps": steps})
         try:
-            check_estimator(plan, fewer, "plan", base, black_boxes=True)
+            check_estimator(plan, fewer, "plan", base)
         except SettingsError:
             continue
         return fewer

@@ -7,35 +7,36 @@ back to the variables, through the one step of the sampler that the iteration's 
     prompt_embeds    dR/dc   ~ s_k w_k (do_k/dc)^T g
     guidance_scale   dR/ds   ~ sum_i w_i (o_i with - without prompt)^T g + what z_k adds at the kept step
 
-(docs/method.md has the notation.) Adam steps along it, each row with a clipped gradient and moments of its own.
+(docs/method.md has the notation.) A policy-gradient estimator compares samples of one row's embedding instead, see
+`compared`; the row's own image is then made besides, to see how it fares. Adam steps along the gradient, each row with
+a clipped one and moments of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
+from rewards.mix import combine_scores
 from rewards.modality import Modality
 from sdo_ray.backprop import BackpropPlan
+from sdo_ray.input_optimization.gradients import TextRewards, compared, followed
 from sdo_ray.input_optimization.records import OptimizedRow, OptimizerConfig, RowBatch
 from sdo_ray.input_optimization.variables import VARIABLES
 from sdo_ray.media.modality import modality_of
 from sdo_ray.media.picture import picture, to_png
 from sdo_ray.models.precision import own_precision
-from sdo_ray.rollout.objective import ImageGradients, Scores, backpropagate, reward_objective
+from sdo_ray.rollout.objective import reward_objective
 from sdo_ray.rollout.sampling import noise, plan_of, reward_seeds, sample
+from sdo_ray.rollout.settings import PlanSettings
 from sdo_ray.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-TextRewards = Callable[[torch.Tensor, Mapping[str, Sequence[str]], Sequence[int]], tuple[Scores, ImageGradients]]
-"""Images [B,3,H,W] float32 in [0,1] on the CPU, reward key -> the texts it is given, and a seed of each image for what
-a reward draws -> scores and gradients."""
 
 
 @dataclass
@@ -83,6 +84,7 @@ def optimize_batch(
         for a row makes no step for it.
     """
     settings, terms = config.optimization, [term.term for term in config.rewards.terms]
+    grouped = config.plan.is_policy_gradient
     call = config.sampling.pipeline_call(batch.texts[config.column])
     texts = {term.key: batch.texts[term.text or config.column] for term in config.rewards.terms}
     kind = VARIABLES[settings.variable]
@@ -91,50 +93,42 @@ def optimize_batch(
     variable = kind(start, keep_norm=settings.keep_norm, max_change=settings.max_change)
     adam = torch.optim.Adam(variable.values, lr=settings.learning_rate, maximize=True)
     rows: list[_Row] = []
-    for iteration, plan in enumerate(_plans(pipeline, batch, config)):
+    draws = generator(config.seed, "plan", batch.rows[0])
+    look = BackpropPlan("look", plan_of(pipeline, config.sampling, PlanSettings(name="full")).num_steps)
+    for iteration in range(settings.iterations + 1):
+        last = iteration == settings.iterations
+        plan = look if last or grouped else plan_of(pipeline, config.sampling, config.plan, draws)
         with variable.given(pipeline) as given:
             trajectory = sample(pipeline, call | given, noise(config.seed, batch.rows), plan)
         seen = trajectory.seen
         scores, gradients = rewards(seen, texts, reward_seeds(config.seed, batch.rows, iteration))
-        objective = reward_objective(scores, gradients, terms, config.rewards.mixing)
+        objective = None if grouped else reward_objective(scores, gradients, terms, config.rewards.mixing)
+        mixed = combine_scores(scores, terms) if objective is None else objective.score
         rows = rows or [_Row(image, image, value) for image, value in zip(seen, variable.initial, strict=True)]
         for b, row in enumerate(rows):
             if not row.stopped:
                 values = {name: score[b].item() for name, score in scores.items()}
-                row.see(objective.score[b].item(), values, seen[b], variable.values[b])
+                row.see(mixed[b].item(), values, seen[b], variable.values[b])
                 row.stopped = settings.patience is not None and iteration - row.best_iteration >= settings.patience
-        if not plan.steps or all(row.stopped for row in rows):
+        if last or all(row.stopped for row in rows):
             break
-        learned = {str(b): value for b, value in enumerate(variable.values)}
-        found = backpropagate(trajectory, objective.cotangents, learned)
-        for name, value in learned.items():
-            value.grad = found.parameters[name].to(value.dtype)
-        v = objective.cotangents.samples
-        assert v is not None
-        for b, (row, value) in enumerate(zip(rows, variable.values, strict=True)):
+        if objective is None:
+            [value] = variable.values
+            differentiable = any(term.weight and gradients.get(term.key) is not None for term in terms)
+            found = compared(pipeline, batch, config, value, rewards, iteration, draws, differentiable=differentiable)
+        else:
+            found = followed(trajectory, objective, variable.values)
+        for row, value, gradient in zip(rows, variable.values, found.gradients, strict=True):
             if not row.stopped:
-                row.kept_steps.append(min(plan.steps))
-            if row.stopped or not v[b].any() or not _finite(value.grad):
-                value.grad = None
-            else:
+                row.kept_steps.append(found.first_step)
+            value.grad = None
+            if not row.stopped and gradient is not None and gradient.isfinite().all():
+                value.grad = gradient
                 torch.nn.utils.clip_grad_norm_([value], settings.max_grad_norm)
         adam.step()
         variable.project()
     made = modality_of(type(pipeline))
     return [_result(batch, b, row, variable.initial[b], made) for b, row in enumerate(rows)]
-
-
-def _plans(pipeline: DiffusionPipeline, batch: RowBatch, config: OptimizerConfig) -> Iterator[BackpropPlan]:
-    """A plan for each step of the optimizer, and one that keeps nothing to see what the last step did."""
-    draws = generator(config.seed, "plan", batch.rows[0])
-    for _ in range(config.optimization.iterations):
-        plan = plan_of(pipeline, config.sampling, config.plan, draws)
-        yield plan
-    yield BackpropPlan("none", plan.num_steps)
-
-
-def _finite(gradient: torch.Tensor | None) -> bool:
-    return gradient is not None and bool(gradient.isfinite().all())
 
 
 def _result(batch: RowBatch, b: int, row: _Row, initial: torch.Tensor, made: Modality) -> OptimizedRow:

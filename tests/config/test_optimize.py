@@ -98,6 +98,23 @@ CASES = {
         "'heldout_alignment' is held out for evaluation",
     ),
     "a black box": (["rewards.terms.0={name: jpeg_compressibility}"], "has weight 1.0 but no gradient"),
+    "latents by comparison": (
+        ["plan.name=group", "samplers.batch_size=1"],
+        "optimization.variable: got 'latents', which acts on an image by more than the outputs that 'group' compares; "
+        "legal: prompt_embeds",
+    ),
+    "several rows that are compared": (
+        ["plan.name=group", "optimization.variable=prompt_embeds"],
+        "samplers.batch_size: got 8, but with 'group' a batch is the 8 images of a row; choose 1",
+    ),
+    "other policies of a frozen model": (
+        ["plan={name: group, options: {kl: 0.01}}", "optimization.variable=prompt_embeds"],
+        "plan: 'group' with these options learns by other policies' weights",
+    ),
+    "other noises than a row's": (
+        ["plan={name: flow-grpo, options: {kernel: ddim}}", "optimization.variable=prompt_embeds"],
+        "has 24 initial noises, and a row has one image of one noise",
+    ),
     "a style image that is none": (
         ["rewards.terms.0={name: gram_style, options: {image: text.png}}"],
         "'text.png' cannot be read as an image",
@@ -143,6 +160,12 @@ def test_several_kept_steps_are_fine_where_they_reach_the_variable(path: Path) -
         check_optimize(load_settings(OptimizeSettings, path, overrides))
     embeddings = ["optimization.variable=prompt_embeds", "plan.options={K: 3}"]
     check_optimize(load_settings(OptimizeSettings, path, embeddings))
+
+
+def test_a_black_box_teaches_embeddings_by_comparison(path: Path) -> None:
+    changes = ["plan.name=group", "optimization.variable=prompt_embeds", "samplers.batch_size=1"]
+    check_optimize(load_settings(OptimizeSettings, path, [*changes, "rewards.terms.0={name: jpeg_compressibility}"]))
+    check_optimize(load_settings(OptimizeSettings, path, changes))
 
 
 def test_a_style_image_starts_at_the_settings_file(path: Path, tmp_path: Path, monkeypatch) -> None:
