@@ -65,9 +65,20 @@ def _curves(reports: Sequence[UpdateReport]) -> Iterator[tuple[str, Curve]]:
     names = dict.fromkeys(name for report in reports for name in report.scores)
     for name in names:
         yield name, _spreads((report.update, report.scores[name]) for report in reports if name in report.scores)
+    parts = [(report.update + 1, _parts(report)) for report in reports]
+    for name in dict.fromkeys(name for _, found in parts for name in found):
+        yield name, [(update, found[name], 0.0) for update, found in parts if name in found]
     yield "gradient norm", [(r.update + 1, r.gradient_norm, 0.0) for r in reports if math.isfinite(r.gradient_norm)]
     yield "samples skipped", [(r.update + 1, float(r.num_skipped), 0.0) for r in reports]
     yield "seconds", [(r.update + 1, r.seconds["update"], 0.0) for r in reports if "update" in r.seconds]
+
+
+def _parts(report: UpdateReport) -> dict[str, float]:
+    """What rewards are to one another, where there are several, and what groups are worth."""
+    found = {f"groups: {name.replace('_', ' ')}": value for name, value in report.groups.items()}
+    if len(report.pulls) > 1 or "group_norm" in report.groups:
+        found |= {f"pull of {name}": pull.norm for name, pull in report.pulls.items() if pull.norm is not None}
+    return found | {f"cosine of {pair}": cosine for pair, cosine in report.cosines.items()}
 
 
 def _spreads(values: Iterator[tuple[int, Spread]]) -> Curve:

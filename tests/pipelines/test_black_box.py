@@ -75,7 +75,7 @@ def test_a_scorer_behind_http_that_is_late_or_answers_garbage_costs_samples_and_
     tiny_base: Path, tmp_path: Path
 ) -> None:
     port = free_port()
-    options = {"url": f"http://127.0.0.1:{port}", "batch_size": 1, "timeout": 2.0, "retries": 0}
+    options = {"url": f"http://127.0.0.1:{port}", "batch_size": 1, "timeout": 4.0, "retries": 0}
     path = settings(tmp_path / "http", tiny_base, {"name": "http_scorer", "options": options})
     scorer = subprocess.Popen([sys.executable, "-m", "tests.support.ill_scorer", str(port)], cwd=REPOSITORY)
     try:

@@ -56,6 +56,14 @@ def test_of_a_group_it_is_the_gradient_of_the_sum_of_log_probabilities() -> None
     torch.testing.assert_close(summed(u, 3), g)
 
 
+@pytest.mark.parametrize("baseline", ["seed", "prompt"])
+def test_seeds_compete_where_the_baseline_is_the_prompt_s(baseline: str) -> None:
+    plan = make_policy_plan("group", N, generator=seeded(), children=3, seeds=2, baseline=baseline, advantage="plain")
+    [a] = step_advantages(plan, [R], [1.0]).values()
+    mean = R.mean() if baseline == "prompt" else R.view(2, 3).mean(1).repeat_interleave(3)
+    torch.testing.assert_close(a.float(), R - mean)
+
+
 def test_permuting_children_changes_nothing() -> None:
     plan = make_policy_plan("group", N, generator=seeded(), children=3)
     [k] = plan.kept

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rewards.pulls import Pull
 from sdo_ray.run_page import PAGE, RunPage
 from sdo_ray.run_page import page as page_module
 from sdo_ray.run_page.render import POINTS, SHOWN, render
@@ -41,6 +42,24 @@ def test_curves_previews_and_events(run: RunDirectory) -> None:
     assert "update 3</figcaption>" in shown
     assert "update 4: a batch was skipped: CUDA out of memory" in shown
     assert "update 4: it was decided to end here: budget" in shown
+
+
+def test_a_mix_shows_each_part_s_pull_and_how_they_agree() -> None:
+    mix = {"gradient_norm": 2.0, "group_norm": 0.5, "cosine": 0.25}
+    of = {"alignment": Pull(pulling=4.0, squares=36.0), "preference": Pull(pulling=1.0, squares=1.0)}
+    reports = [replace(report(u), groups=mix, pulls=of, cosines={"alignment/preference": 0.5}) for u in range(2)]
+    shown = render("mine", 2, reports, {}, [])
+    for label, value in (
+        ("groups: gradient norm", "2.000"),
+        ("groups: group norm", "0.500"),
+        ("groups: cosine", "0.250"),
+        ("pull of alignment", "3.000"),
+        ("pull of preference", "1.000"),
+        ("cosine of alignment/preference", "0.500"),
+    ):
+        assert f'aria-label="{label} over 2 updates: from {value} to {value}"' in shown
+    alone = render("mine", 1, [replace(report(0), pulls={"alignment": of["alignment"]})], {}, [])
+    assert "pull of" not in alone
 
 
 def test_a_resumed_run_shows_what_was_before(run: RunDirectory) -> None:

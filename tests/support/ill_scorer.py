@@ -10,7 +10,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 
-LATE = 5.0
+LATE = 8.0
 """Seconds."""
 _number = count(1)
 
