@@ -86,7 +86,7 @@ def check(settings: EvaluateSettings) -> Ready | Evaluation:
     if (known := known_outcome(run, partial(read_evaluation, pictures=False))) is not None:
         return known
     uri = check_run(settings, run)
-    roles = find_roles(settings.models, settings.sampling, uri)
+    roles = find_roles(settings.models, settings.sampling, uri, settings.prompts.inputs)
     check_roles(run, roles)
     made = check_made(settings, {name: role.modality for name, role in roles.items()})
     for said in said_of_questions(settings.models, questions):

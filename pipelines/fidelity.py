@@ -133,7 +133,15 @@ def plan_name(plan: PlanSettings) -> str:
 def _work(settings: FidelityRunSettings) -> list[Work]:
     size, batches = settings.samplers.batch_size, settings.fidelity.batches
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
-    blocks = schedule(prompts, seed=settings.run.seed, batch_size=size, sampler_batch_size=size, start=0, stop=batches)
+    blocks = schedule(
+        prompts,
+        seed=settings.run.seed,
+        batch_size=size,
+        sampler_batch_size=size,
+        start=0,
+        stop=batches,
+        inputs=settings.inputs(),
+    )
     singles = [None] if settings.fidelity.steps else []
     full = PlanSettings(name="full", options={"checkpoint": settings.fidelity.checkpoint})
     plans: list[PlanSettings | None] = [full, *singles, *settings.fidelity.plans]

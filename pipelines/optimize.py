@@ -76,7 +76,7 @@ def check(settings: OptimizeSettings) -> Ready | Outcome:
         SettingsError: it cannot work.
     """
     check_optimize(settings)
-    run, work = open_run(settings), batches(settings.texts(), settings.samplers.batch_size)
+    run, work = open_run(settings), batches(settings.texts(), settings.samplers.batch_size, settings.inputs())
     if (outcome := known_outcome(run, read_outcome)) is not None:
         return outcome
     parts = Parts(run)

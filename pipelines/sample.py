@@ -56,13 +56,14 @@ def sample(given: argparse.Namespace) -> list[Path]:
     _check(given)
     import torch
 
-    from sdo_ray.config.calls import check_options
+    from sdo_ray.config.calls import check_inputs, check_options
     from sdo_ray.media.files import SUFFIXES, to_file
     from sdo_ray.media.modality import modality_of, sampling_rate
     from sdo_ray.media.picture import picture
     from sdo_ray.models.adapter_file import load_adapter
     from sdo_ray.models.load import load_pipeline
     from sdo_ray.models.tokens import what_is_cut
+    from sdo_ray.prompts.inputs import read_inputs
     from sdo_ray.rollout.contact_sheet import grid
     from sdo_ray.rollout.preparation import runner_of, set_decoding
     from sdo_ray.rollout.sampling import draw
@@ -85,6 +86,11 @@ def sample(given: argparse.Namespace) -> list[Path]:
         set_decoding(pipeline, sampling.decode)
     with at("--set"):
         check_options(type(pipeline), sampling)
+    with at("--input"):
+        check_inputs(type(pipeline), given.columns, sampling)
+    with at("--prompts"):
+        inputs = read_inputs(given.prompts, given.column, given.columns, batch_size=batch_size)[: given.limit]
+    sampling = sampling.with_example_of(inputs)
     if adapter is not None:
         with at("--adapter"):
             load_adapter(pipeline, adapter)
@@ -98,7 +104,8 @@ def sample(given: argparse.Namespace) -> list[Path]:
         batch = prompts[first : first + batch_size]
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
-        samples += draw(pipeline, sampling.pipeline_call(batch), noise, runner)
+        call = sampling.pipeline_call(batch, inputs[first : first + batch_size])
+        samples += draw(pipeline, call, noise, runner)
     modality = modality_of(type(pipeline))
     sheet = grid([picture(x, modality) for x in samples])
 
@@ -131,6 +138,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompt", metavar="TEXT", action="append", default=[], dest="texts", help="what to draw; repeatable")
     add("--prompts", metavar="FILE", help="file with more prompts: .parquet, .csv, .tsv, .json, .jsonl or .txt")
     add("--column", default="prompt", help="its column that holds them (default: %(default)s)")
+    add(
+        "--input",
+        metavar="NAME=COLUMN",
+        action=_Columns,
+        default={},
+        dest="columns",
+        help="argument of the pipeline's call, such as image, that comes from a column of --prompts, as in "
+        "`prompts.inputs` of a settings file; repeatable",
+    )
     add("--limit", metavar="N", type=int, help="take its first N prompts (default: all)")
     add(
         "--out",
@@ -172,6 +188,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: %(default)s)")
     add("--batch-size", type=int, help=f"images made at once (default: {DEFAULTS.batch_size})")
     return parser
+
+
+class _Columns(argparse.Action):
+    """NAME=COLUMN, repeatable, as a dict."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, value: Any, option: str | None = None) -> None:
+        name, sign, column = value.partition("=")
+        if not (name and sign and column):
+            parser.error(f"{option}: got {value!r}; it is NAME=COLUMN")
+        setattr(namespace, self.dest, getattr(namespace, self.dest) | {name: column})
 
 
 def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
@@ -227,6 +253,9 @@ def _negative(sampling: SamplingSettings) -> list[str]:
 def _prompts(given: argparse.Namespace) -> list[str]:
     from sdo_ray.prompts.read import read_prompts
 
+    if given.columns and (given.texts or given.prompts is None):
+        got = "given, but a --prompt has no columns" if given.texts else "given, but no file"
+        raise SettingsError(Problem("--input", got, fix="give the prompts by --prompts FILE"))
     if empty := [text for text in given.texts if not text.strip()]:
         raise SettingsError(Problem("--prompt", f"got {empty[0]!r}, which says nothing", fix="give words"))
     prompts = list(given.texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,14 @@ from typing import Any
 from pydantic import Field
 
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import OURS, asks_others, check_estimator, check_model, made_if_known, samples_per_prompt
+from sdo_ray.config.calls import (
+    asks_others,
+    check_estimator,
+    check_inputs,
+    check_model,
+    made_if_known,
+    samples_per_prompt,
+)
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import RunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
@@ -25,7 +31,7 @@ from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import HeldOut, SamplerConfig
 from sdo_ray.rollout.reward_settings import MixSettings
-from sdo_ray.rollout.settings import InputSettings, LearningSamplerSettings, PlanSettings, SamplingSettings
+from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings, PromptSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import TrackingSettings
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
@@ -36,7 +42,7 @@ class AlignSettings(Settings):
 
     run: RunSettings
     model: ModelSettings
-    prompts: InputSettings
+    prompts: PromptSettings
     sampling: LearnedSamplingSettings = Field(default_factory=LearnedSamplingSettings)
     plan: PlanSettings = Field(default_factory=PlanSettings)
     rewards: MixSettings
@@ -65,7 +71,7 @@ class AlignSettings(Settings):
     @property
     def called_sampling(self) -> LearnedSamplingSettings:
         """How the pipeline is called, with an example of what it is given besides prompts."""
-        return self.sampling.with_example(inputs[0]) if (inputs := self.inputs()) else self.sampling
+        return self.sampling.with_example_of(self.inputs())
 
     def inputs(self) -> list[Row]:
         """What the pipeline is given besides each prompt to learn on; empty if no more.
@@ -318,9 +324,6 @@ def _check_rewards(settings: AlignSettings) -> None:
                 check_learned(terms, settings.plan.is_policy_gradient)
         with problems.of("evaluation.evaluators"):
             check_names(evaluators)
-        if settings.evaluation.watch.every and settings.prompts.inputs:
-            got = f"got {settings.evaluation.watch.every}, but looks have prompts alone, and prompts.inputs names more"
-            problems.add(Problem("evaluation.watch.every", got, fix="set 0"))
         with problems.of("evaluation.watch.rules"):
             check_held_out_rules(settings.evaluation.watch.rules, [evaluator.key for evaluator in evaluators])
         for term in terms:
@@ -360,13 +363,9 @@ def _rows_of(samplers: LearningSamplerSettings) -> str:
 def _check_inputs(settings: AlignSettings) -> None:
     given, asked = settings.prompts, settings.evaluation
     with Problems() as problems:
-        base = _readable_base(settings)
-        taken = set() if base is None else inspect.signature(pipeline_class(base).__call__).parameters
-        for argument in given.inputs:
-            if base is not None and argument not in taken:
-                problems.add(Problem("prompts.inputs", f"the pipeline takes no {argument!r}", fix="name one it takes"))
-            if argument in OURS or argument in settings.sampling.options:
-                problems.add(Problem("prompts.inputs", f"{argument!r} is given anyway", fix="give it once"))
+        if (base := _readable_base(settings)) is not None:
+            with problems.of("prompts.inputs"):
+                check_inputs(pipeline_class(base), given.inputs, settings.sampling)
         size = settings.samplers.batch_size
         with problems.of("prompts.train"):
             read_inputs(given.train, given.column, given.inputs, batch_size=size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from diffusers.utils import is_ftfy_available
@@ -23,7 +24,7 @@ from sdo_ray.models.files import check_files
 from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
 from sdo_ray.policy_gradient import Decay, PolicyPlan, check_policy_plan, policy_option_names
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
-from sdo_ray.settings import Problem, SettingsError, under
+from sdo_ray.settings import Problem, Problems, SettingsError, under
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -75,6 +76,26 @@ def check_options(pipeline: type[DiffusionPipeline], sampling: SamplingSettings)
                 "remove or rename it",
             )
         )
+
+
+def check_inputs(pipeline: type[DiffusionPipeline], inputs: Iterable[str], sampling: SamplingSettings) -> None:
+    """Refuse arguments that are to come from columns, and that a pipeline's call does not take or is given anyway.
+
+    Args:
+        pipeline: which is called.
+        inputs: names of the arguments.
+        sampling: how else it is called.
+
+    Raises:
+        SettingsError: which ones.
+    """
+    taken = inspect.signature(pipeline.__call__).parameters
+    with Problems() as problems:
+        for argument in inputs:
+            if argument not in taken:
+                problems.add(Problem("", f"{pipeline.__name__} takes no {argument!r}", fix="name one that it takes"))
+            if argument in OURS or argument in sampling.options:
+                problems.add(Problem("", f"{argument!r} is given anyway", fix="give it once"))
 
 
 def check_model(base: str, sampling: SamplingSettings) -> type[DiffusionPipeline]:

@@ -22,6 +22,7 @@ from sdo_ray.evaluation.settings import (
     ReportSettings,
 )
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
+from sdo_ray.prompts.inputs import read_inputs
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
@@ -122,6 +123,7 @@ def check_made(settings: EvaluateSettings, made: Mapping[str, Modality]) -> Moda
 def _read_questions(settings: EvaluateSettings) -> pa.Table:
     asked, needed = settings.prompts, "category" in settings.prompts.model_fields_set
     with under("prompts.heldout"):
-        prompts = read_heldout(asked.heldout, asked.column, asked.category, category_needed=needed)
+        read_inputs(asked.heldout, asked.column, asked.inputs, batch_size=settings.samplers.batch_size)
+        prompts = read_heldout(asked.heldout, asked.column, asked.category, category_needed=needed, inputs=asked.inputs)
     with under("prompts.num_prompts"):
         return draw_questions(prompts, asked.num_prompts, settings.run.seed, images_per_prompt=asked.images_per_prompt)

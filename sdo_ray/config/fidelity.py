@@ -6,12 +6,13 @@ from pydantic import Field
 
 from sdo_ray.cheap_steps.settings import OURS
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import asks_others, check_estimator, check_model, made_if_known
+from sdo_ray.config.calls import asks_others, check_estimator, check_inputs, check_model, made_if_known
 from sdo_ray.config.rewards import check_learned, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.fidelity.settings import FidelitySettings
 from sdo_ray.fidelity.worker import GradientConfig
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.prompts.inputs import Row, read_inputs
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.settings import PromptSettings, SamplerSettings, SamplingSettings
@@ -31,6 +32,14 @@ class FidelityRunSettings(Settings):
     fidelity: FidelitySettings = Field(default_factory=FidelitySettings)
     tracking: ExperimentSettings = Field(default_factory=ExperimentSettings)
 
+    def inputs(self) -> list[Row]:
+        """What the pipeline is given besides each prompt; empty if no more.
+
+        Raises:
+            SettingsError: see `read_inputs`.
+        """
+        return read_inputs(self.prompts.train, self.prompts.column, self.prompts.inputs)
+
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
         rewards = [
@@ -43,7 +52,7 @@ class FidelityRunSettings(Settings):
         return GradientConfig(
             seed=self.run.seed,
             model=self.model,
-            sampling=self.sampling,
+            sampling=self.sampling.with_example_of(self.inputs()),
             mix=self.rewards,
             samplers=self.samplers,
             draws=self.fidelity.draws,
@@ -64,7 +73,9 @@ def check_fidelity(settings: FidelityRunSettings) -> None:
 
 
 def _check_model(settings: FidelityRunSettings) -> None:
-    check_model(settings.model.reference, settings.sampling)
+    kind = check_model(settings.model.reference, settings.sampling)
+    with under("prompts.inputs"):
+        check_inputs(kind, settings.prompts.inputs, settings.sampling)
 
 
 def _check_plans(settings: FidelityRunSettings) -> None:
@@ -117,9 +128,10 @@ def _check_rewards(settings: FidelityRunSettings) -> None:
 
 
 def _check_prompts(settings: FidelityRunSettings) -> None:
+    batches, size, given = settings.fidelity.batches, settings.samplers.batch_size, settings.prompts
     with under("prompts.train"):
-        count = len(read_prompts(settings.prompts.train, settings.prompts.column))
-    batches, size = settings.fidelity.batches, settings.samplers.batch_size
+        count = len(read_prompts(given.train, given.column))
+        read_inputs(given.train, given.column, given.inputs, batch_size=size)
     if count < batches * size:
         raise SettingsError(
             Problem(

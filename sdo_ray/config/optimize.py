@@ -8,14 +8,15 @@ from pydantic import Field
 
 from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_estimator, check_model, made_if_known
+from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
 from sdo_ray.config.rewards import check_learned, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.input_optimization.records import OptimizerConfig
-from sdo_ray.input_optimization.rows import Texts, read_rows
+from sdo_ray.input_optimization.rows import Texts, read_row_inputs, read_rows
 from sdo_ray.input_optimization.settings import FrozenModelSettings, OptimizationSettings, RowSettings, TextMixSettings
 from sdo_ray.input_optimization.variables import LEAST_GUIDANCE
 from sdo_ray.policy_gradient import check_policy_plan
+from sdo_ray.prompts.inputs import Row
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
 from sdo_ray.tracking.settings import ExperimentSettings
@@ -39,6 +40,11 @@ class OptimizeSettings(Settings):
         with under("rows"):
             return read_rows(self.rows, [term.text for term in self.rewards.terms if term.text is not None])
 
+    def inputs(self) -> list[Row]:
+        """What the pipeline is given besides each row's prompt; empty if no more."""
+        with under("rows"):
+            return read_row_inputs(self.rows)
+
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
         return [
@@ -51,7 +57,7 @@ class OptimizeSettings(Settings):
         return OptimizerConfig(
             seed=self.run.seed,
             model=self.model,
-            sampling=self.sampling,
+            sampling=self.sampling.with_example_of(self.inputs()),
             plan=self.plan,
             rewards=self.rewards,
             optimization=self.optimization,
@@ -67,7 +73,7 @@ def check_optimize(settings: OptimizeSettings) -> None:
         SettingsError: with one line a problem.
     """
     with Problems() as problems:
-        for check_part in (_check_model, _check_variable, _check_plan, _check_rewards):
+        for check_part in (_check_model, _check_inputs, _check_variable, _check_plan, _check_rewards):
             with problems.of():
                 check_part(settings)
 
@@ -84,8 +90,15 @@ def _check_model(settings: OptimizeSettings) -> None:
         if getattr(settings.sampling, cheap) is not None:
             got = "given, but images are what this job makes, and all their steps count"
             raise SettingsError(Problem(f"sampling.{cheap}", got, fix="remove it"))
-    if variable in settings.sampling.options:
+    with under("rows.inputs"):
+        check_inputs(kind, settings.rows.inputs, settings.sampling)
+    if variable in {**settings.sampling.options, **settings.rows.inputs}:
         raise SettingsError(Problem("sampling.options", f"{variable} is what is optimised", fix="remove it here"))
+
+
+def _check_inputs(settings: OptimizeSettings) -> None:
+    with under("rows"):
+        read_row_inputs(settings.rows, settings.samplers.batch_size)
 
 
 def _check_variable(settings: OptimizeSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from rewards.modality import Modality
-from sdo_ray.config.calls import check_options, check_pipeline
+from sdo_ray.config.calls import check_inputs, check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
 from sdo_ray.config.run import model_of
 from sdo_ray.evaluation.models import AdaptedModel, ModelSource, WholeModel
@@ -59,12 +59,15 @@ class Role:
     """What it makes."""
 
 
-def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri: str) -> dict[str, Role]:
+def find_roles(
+    models: ModelsSettings, sampling: SamplingSettings, tracking_uri: str, inputs: Collection[str] = ()
+) -> dict[str, Role]:
     """Role -> model, the base first.
 
     Args:
         models: as they were named.
         sampling: how their pipelines are called.
+        inputs: arguments of the call that come with each prompt.
         tracking_uri: the MLflow server, for models of its registry.
 
     Raises:
@@ -82,6 +85,8 @@ def find_roles(models: ModelsSettings, sampling: SamplingSettings, tracking_uri:
                     role_of, pipeline = _find(whole, models.dtype, tracking_uri)
                     found[role] = replace(role_of, modality=modality_of(pipeline))
                 check_options(pipeline, sampling)
+                with at("prompts.inputs"):
+                    check_inputs(pipeline, inputs, sampling)
     return found
 
 

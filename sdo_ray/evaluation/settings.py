@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sdo_ray.evaluation.feature_registry import path_options
 from sdo_ray.rollout.reward_settings import RewardActorSettings
+from sdo_ray.rollout.settings import InputColumns
 from sdo_ray.settings import PathsAmong, Settings, SettingsPath
 
 
@@ -116,6 +117,7 @@ class HeldoutSettings(Settings):
     category: str = Field(
         "category", description="The column with their categories, for numbers by category; there need be none."
     )
+    inputs: InputColumns = Field(default_factory=dict)
     num_prompts: int = Field(64, ge=2, description="How many are used, the same ones for a seed.")
     images_per_prompt: int = Field(
         1, ge=1, description="Images of each prompt, with different noise; diversity takes two or more."

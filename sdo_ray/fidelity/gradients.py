@@ -109,8 +109,8 @@ def group_gradient(
     steps = groups.stochastic(derive_seed(seed, "draw of groups", draw), rows, differentiable=False)
 
     def sampled() -> Trajectory:
-        call, generators = evaluated.sampling.pipeline_call(prompts), groups.noise(seed, rows)
-        return sample(pipeline, call, generators, groups.plan.backprop, stochastic=steps)
+        call = evaluated.sampling.pipeline_call(prompts, groups.each(batch.inputs))
+        return sample(pipeline, call, groups.noise(seed, rows), groups.plan.backprop, stochastic=steps)
 
     def objective(trajectory: Trajectory) -> tuple[float, Cotangents]:
         scores, _ = evaluated.rewards(trajectory.seen, prompts, groups.reward_seeds(seed, rows))
@@ -174,7 +174,7 @@ def _measured(
 
 
 def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan, evaluated: Evaluated) -> Trajectory:
-    call = evaluated.sampling.pipeline_call(batch.prompts)
+    call = evaluated.sampling.pipeline_call(batch.prompts, batch.inputs)
     return sample(pipeline, call, noise(evaluated.seed, batch.rows), plan, runner=evaluated.runner)
 
 

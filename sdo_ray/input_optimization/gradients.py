@@ -77,7 +77,7 @@ def compared(
     """
     groups = groups_of(pipeline, config.sampling, config.plan, draws, iteration)
     samples, seed = groups.plan.samples, derive_seed(config.seed, "comparison", iteration)
-    call = config.sampling.pipeline_call(groups.each(batch.texts[config.column]))
+    call = config.sampling.pipeline_call(groups.each(batch.texts[config.column]), groups.each(batch.inputs))
     with given_prompt_embeds(pipeline, embedding.expand(samples, *embedding.shape).to(pipeline.dtype)):
         trajectory = sample(
             pipeline,

@@ -85,7 +85,7 @@ def optimize_batch(
     """
     settings, terms = config.optimization, [term.term for term in config.rewards.terms]
     grouped = config.plan.is_policy_gradient
-    call = config.sampling.pipeline_call(batch.texts[config.column])
+    call = config.sampling.pipeline_call(batch.texts[config.column], batch.inputs)
     texts = {term.key: batch.texts[term.text or config.column] for term in config.rewards.terms}
     kind = VARIABLES[settings.variable]
     with own_precision(pipeline):
@@ -142,4 +142,5 @@ def _result(batch: RowBatch, b: int, row: _Row, initial: torch.Tensor, made: Mod
         mixed=row.mixed,
         kept_steps=row.kept_steps,
         variable={"initial": initial.cpu(), "final": row.value.cpu()},
+        inputs=batch.inputs[b] if batch.inputs else None,
     )

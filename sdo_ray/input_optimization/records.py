@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from sdo_ray.input_optimization.settings import FrozenModelSettings, OptimizationSettings, TextMixSettings
+from sdo_ray.prompts.inputs import COLUMN, Row, as_column, from_column
 from sdo_ray.rollout.records import dump_tensors, load_tensors
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 
@@ -41,10 +42,13 @@ class RowBatch:
     """Their numbers; with the run's seed they fix noise and, by the first of them, the kept steps."""
     texts: Mapping[str, tuple[str, ...]]
     """Column -> one text a row: the prompts, and what else rewards are given."""
+    inputs: tuple[Row, ...] = ()
+    """What the pipeline is given besides each prompt; empty if no more."""
 
     def to_arrow(self) -> pa.Table:
-        """A row each: `row` int64 and `text.NAME`."""
-        columns = {TEXT + name: list(texts) for name, texts in self.texts.items()}
+        """A row each: `row` int64, `text.NAME`, and `inputs` of `as_column` where there are any."""
+        columns: dict[str, Any] = {TEXT + name: list(texts) for name, texts in self.texts.items()}
+        columns |= {COLUMN: as_column(self.inputs)} if self.inputs else {}
         return pa.table({"row": pa.array(self.rows, pa.int64()), **columns})
 
     @classmethod
@@ -52,7 +56,12 @@ class RowBatch:
         """Read what `to_arrow` wrote, or a table of results."""
         columns = table.select([name for name in table.column_names if name == "row" or name.startswith(TEXT)])
         rows, texts = columns["row"].to_pylist(), columns.drop_columns("row").to_pydict()
-        return cls(tuple(rows), {name.removeprefix(TEXT): tuple(values) for name, values in texts.items()})
+        given = table[COLUMN].to_pylist() if COLUMN in table.column_names else ()
+        return cls(
+            tuple(rows),
+            {name.removeprefix(TEXT): tuple(values) for name, values in texts.items()},
+            tuple(from_column(given)),
+        )
 
 
 @dataclass(frozen=True)
@@ -77,12 +86,15 @@ class OptimizedRow:
     """The first sampling step that kept its graph, of each step of the optimizer."""
     variable: Mapping[str, torch.Tensor]
     """`initial` and `final`, float32, without the batch's dimension."""
+    inputs: Row | None = None
+    """What the pipeline was given besides the prompt, if it was given more."""
 
     def columns(self) -> dict[str, Any]:
         """The values of `results_table`'s row."""
         return {
             "row": self.row,
             **{TEXT + name: text for name, text in self.texts.items()},
+            **({} if self.inputs is None else {COLUMN: as_column([self.inputs])[0].as_py()}),
             "initial_image": self.initial_image,
             "final_image": self.final_image,
             "best_iteration": self.best_iteration,
@@ -94,14 +106,15 @@ class OptimizedRow:
 
 
 def results_table(results: Sequence[OptimizedRow]) -> pa.Table:
-    """One row each: `row`, `text.NAME`, the two images, `best_iteration`, lists over the iterations `mixed`,
-    `score.KEY` and `kept_steps`, and `variable`, the safetensors file with `initial` and `final`."""
+    """One row each: `row`, `text.NAME`, `inputs` if there are any, the two images, `best_iteration`, lists over the
+    iterations `mixed`, `score.KEY` and `kept_steps`, and `variable`, safetensors with `initial` and `final`."""
     rows = [result.columns() for result in results]
     return pa.Table.from_pylist(rows, pa.schema([(name, _TYPES.get(name) or _type(name)) for name in rows[0]]))
 
 
 _TYPES = {
     "row": pa.int64(),
+    COLUMN: pa.string(),
     "initial_image": pa.binary(),
     "final_image": pa.binary(),
     "best_iteration": pa.int64(),

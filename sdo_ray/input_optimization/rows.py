@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sdo_ray.input_optimization.records import RowBatch
 from sdo_ray.input_optimization.settings import RowSettings
+from sdo_ray.prompts.inputs import Row, read_inputs
 from sdo_ray.prompts.read import read_texts
 from sdo_ray.settings import Problem, SettingsError, under
 
@@ -39,13 +40,37 @@ def read_rows(settings: RowSettings, columns: Iterable[str]) -> Texts:
     return texts
 
 
-def batches(texts: Texts, size: int) -> list[RowBatch]:
-    """All rows in order, in batches of at most `size`."""
+def read_row_inputs(settings: RowSettings, batch_size: int | None = None) -> list[Row]:
+    """What the pipeline is given besides each row's prompt; empty if no more.
+
+    Args:
+        settings: where they are.
+        batch_size: see `read_inputs`.
+
+    Raises:
+        SettingsError: they are of rows that have no file; or see `read_inputs`.
+    """
+    if settings.inputs and settings.path is None:
+        raise SettingsError(Problem("inputs", "given, but the rows have no file", fix="give the rows by `path`"))
+    with under("path"):
+        rows = read_inputs(settings.path or "", settings.column, settings.inputs, batch_size=batch_size)
+    return rows[: settings.limit]
+
+
+def batches(texts: Texts, size: int, inputs: Sequence[Row] = ()) -> list[RowBatch]:
+    """All rows in order, in batches of at most `size`.
+
+    Args:
+        texts: of `read_rows`.
+        size: rows that are optimised at once.
+        inputs: of `read_row_inputs`.
+    """
     count = len(next(iter(texts.values())))
     return [
         RowBatch(
             tuple(range(first, min(first + size, count))),
             {column: tuple(values[first : first + size]) for column, values in texts.items()},
+            tuple(inputs[first : first + size]),
         )
         for first in range(0, count, size)
     ]

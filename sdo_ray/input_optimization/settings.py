@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from rewards.terms import check_mixing
 from sdo_ray.rollout.reward_settings import CombinationSettings, RewardSettings
+from sdo_ray.rollout.settings import InputColumns
 from sdo_ray.settings import Settings, SettingsPath
 
 
@@ -33,6 +34,7 @@ class RowSettings(Settings):
         description="The rows themselves instead, such as `{prompt: red apple, target: green apple}`.",
     )
     column: str = Field("prompt", description="The column that holds the prompts.")
+    inputs: InputColumns = Field(default_factory=dict)
     limit: int | None = Field(None, ge=1, description="Take the first so many rows; none: all.")
 
 

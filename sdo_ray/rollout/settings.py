@@ -22,25 +22,26 @@ KeptGraph = Literal["retain", "recompute"]
 """Whether a batch that waits for its rewards holds the networks' activations, or has them made again."""
 
 
+InputColumns = Annotated[
+    dict[str, str],
+    Field(
+        description="Arguments of the pipeline's call and the columns of the prompts' file that they come from: "
+        "`{image: source, mask_image: mask}`. Columns of files (images; sounds as WAV), whose relative paths start "
+        "where the prompts' file is, of numbers, or of texts."
+    ),
+]
+"""What the pipeline is given besides prompts."""
+
+
 class PromptSettings(Settings):
-    """Where prompts come from."""
+    """Where prompts come from, and what else the pipeline is given with them."""
 
     train: SettingsPath = Field(
         description="File of the prompts to learn on: .parquet, .csv, .tsv, .json, .jsonl or .txt, or a directory of "
         "parquet files. Relative paths start at the settings file."
     )
     column: str = Field("prompt", description="The column that holds the prompts.")
-
-
-class InputSettings(PromptSettings):
-    """Where prompts come from, and what else the pipeline is given with them."""
-
-    inputs: dict[str, str] = Field(
-        default_factory=dict,
-        description="Arguments of the pipeline's call and the columns that they come from, here and among the held-out "
-        "prompts: `{image: source, mask_image: mask}`. Columns of files (images; sounds as WAV), whose relative paths "
-        "start where the prompts' file is, of numbers, or of texts.",
-    )
+    inputs: InputColumns = Field(default_factory=dict)
 
 
 class SamplingSettings(CheapStepsSettings):
@@ -60,10 +61,10 @@ class SamplingSettings(CheapStepsSettings):
 
     _example: Row = PrivateAttr(default_factory=dict)
 
-    def with_example(self, row: Row) -> Self:
-        """The same for a pipeline that is given inputs with each prompt, such as these."""
+    def with_example_of(self, inputs: Sequence[Row]) -> Self:
+        """The same for a pipeline that is given inputs with each prompt, such as the first of these, if any."""
         made = self.model_copy()
-        made._example = row
+        made._example = inputs[0] if inputs else {}
         return made
 
     def pipeline_call(self, prompts: Sequence[str], inputs: Sequence[Row] = ()) -> dict[str, Any]:

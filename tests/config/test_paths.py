@@ -166,6 +166,7 @@ EXEMPT = {
     "run.storage": "results, which lie where the command is run",
     "evaluation.storage": "results of another run, as `run.storage`",
     "prompts.inputs": "names of columns; paths in them start at the prompts' file",
+    "rows.inputs": "likewise",
     "output": "results, as `run.storage`",
     "model.base": "a hub id as well, which looks like a relative path",
     "models.base.model": "a hub id as well, or a run in `run.storage`",

@@ -52,7 +52,7 @@ def test_they_reach_the_pipeline(settings: AlignSettings) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("prompts.inputs={smell: source}", "prompts.inputs: the pipeline takes no 'smell'"),
+        ("prompts.inputs={smell: source}", "prompts.inputs: StableDiffusionInpaintPipeline takes no 'smell'"),
         ("prompts.inputs={image: nothing}", "has no column 'nothing'"),
         ("sampling.options={image: 1, height: 32}", "prompts.inputs: 'image' is given anyway"),
         ("prompts.inputs={prompt: source}", "prompts.inputs: 'prompt' is given anyway"),

@@ -1,6 +1,7 @@
 """`sdo align` of models that make no images: each learns, and resumes to the bit after everything was killed."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import safetensors.torch
 import torch
 
 from tests.backprop.matrix.assemble import image
+from tests.backprop.matrix.sound import vocoder
 from tests.rewards.tiny.clap import save_clap
 from tests.support.runs import REPOSITORY, AlignProcess, tiny_settings
 from tests.support.samples import saved
@@ -46,12 +48,12 @@ def video(directory: Path) -> Path:
 
 
 def audio(directory: Path) -> Path:
-    """An AudioLDM in miniature, and CLAP likewise."""
+    """An AudioLDM in miniature, loud enough to be heard, and CLAP likewise."""
     (directory / "clap").mkdir()
-    clap = {"name": "clap_score", "options": {"source": str(save_clap(directory / "clap")), "sample_rate": 16}}
+    clap = {"name": "clap_score", "options": {"source": str(save_clap(directory / "clap", 16)), "sample_rate": 16}}
     return tiny_settings(
         directory,
-        saved("AudioLDM", directory / "base"),
+        saved("AudioLDM", directory / "base", vocoder=partial(vocoder, initializer_range=0.1)),
         **SMALL,
         sampling={"num_inference_steps": 2, "options": {"audio_length_in_s": 400.0}},
         rewards={"terms": [clap]},

@@ -68,7 +68,7 @@ def test_they_go_with_their_prompts(file: Path) -> None:
 
 def test_a_call_without_any_has_those_of_the_example(file: Path) -> None:
     rows = read(file)
-    sampling = SamplingSettings().with_example(rows[2])
+    sampling = SamplingSettings().with_example_of(rows[2:])
     assert sampling.pipeline_call(["x", "y"])["prompt_2"] == ["with c"] * 2
     assert sampling.model_copy(update={"num_inference_steps": 3}).pipeline_call(["x"])["prompt_2"] == ["with c"]
     assert sampling.pipeline_call(["x"], rows[:1])["prompt_2"] == ["with a"]

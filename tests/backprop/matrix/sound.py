@@ -40,8 +40,8 @@ def gpt2() -> torch.nn.Module:
     return transformers.GPT2LMHeadModel(config)
 
 
-def vocoder() -> torch.nn.Module:
-    """HiFi-GAN, from spectra of eight bands to four samples for each."""
+def vocoder(initializer_range: float = 0.01) -> torch.nn.Module:
+    """HiFi-GAN, from spectra of eight bands to four samples for each; as it is made, next to silent."""
     config = transformers.SpeechT5HifiGanConfig(
         model_in_dim=8,
         sampling_rate=16,
@@ -51,5 +51,6 @@ def vocoder() -> torch.nn.Module:
         resblock_kernel_sizes=[3],
         resblock_dilation_sizes=[[1]],
         normalize_before=False,
+        initializer_range=initializer_range,
     )
     return transformers.SpeechT5HifiGan(config)

@@ -6,8 +6,8 @@ from .weights import filled
 from .words import save_letters
 
 
-def save_clap(folder: Path) -> Path:
-    """A tiny CLAP as a folder in the hub's layout, which listens to a tenth of a second."""
+def save_clap(folder: Path, sampling_rate: int = 8000) -> Path:
+    """A tiny CLAP as a folder in the hub's layout, which listens to 800 samples."""
     text = {
         "vocab_size": save_letters(folder),
         "hidden_size": 8,
@@ -32,7 +32,12 @@ def save_clap(folder: Path) -> Path:
     config = ClapConfig(text_config=text, audio_config=audio, projection_dim=8)
     filled(ClapModel(config)).save_pretrained(folder)
     extractor = ClapFeatureExtractor(
-        feature_size=8, sampling_rate=8000, hop_length=40, max_length_s=0.1, fft_window_size=64, frequency_max=4000
+        feature_size=8,
+        sampling_rate=sampling_rate,
+        hop_length=40,
+        max_length_s=800 / sampling_rate,
+        fft_window_size=64,
+        frequency_max=sampling_rate // 2,
     )
     extractor.save_pretrained(folder)
     return folder
