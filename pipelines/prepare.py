@@ -47,7 +47,7 @@ def prepare_file(given: argparse.Namespace) -> Iterator[str]:
         SettingsError: before anything is written, if it cannot work.
     """
     from sdo_ray.config.loading import override, validated
-    from sdo_ray.prompts.prepare import DROPPED, prepare
+    from sdo_ray.prompts.prepare import DROPPED, HELDOUT, TRAIN, prepare
     from sdo_ray.prompts.settings import PreparationSettings
     from sdo_ray.storage import RunDirectory
 
@@ -62,7 +62,7 @@ def prepare_file(given: argparse.Namespace) -> Iterator[str]:
     yield str(done)
     for name, place in (("to train on", done.train), ("held out", done.heldout)):
         yield from _too_long(name, place, tokenizers)
-    yield f"written: {done.train}, {done.heldout}; what was dropped, and why: {out.resolve() / DROPPED}"
+    yield f"written: {out / TRAIN}, {out / HELDOUT}; what was dropped, and why: {out / DROPPED}"
 
 
 def _tokenizers(model: str | None) -> dict[str, Any]:

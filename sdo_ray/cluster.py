@@ -94,15 +94,27 @@ def connect(demands: list[Demand], wait: float = 0.0) -> str:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     nodes = _nodes()
     check_room(demands, nodes)
-    cpus, gpus = _total(demands)
-    if (free := ray.available_resources()).get("CPU", 0) < cpus or free.get("GPU", 0) < gpus:
-        needed = _said({"CPU": cpus, "GPU": gpus})
-        print(f"waiting for others to end: {_said(free)} are free, and the run needs {needed}", flush=True)
+    if (waits := wait_for_others(demands, ray.available_resources())) is not None:
+        print(waits, flush=True)
     return (
         f"Ray cluster of {len(nodes)} node{'s' * (len(nodes) > 1)}"
         if joined
         else f"Ray on this machine, {os.cpu_count()} cores"
     )
+
+
+def wait_for_others(demands: Sequence[Demand], free: Mapping[str, float]) -> str | None:
+    """What to say of a run that others leave no room for yet; None if they do.
+
+    Args:
+        demands: what runs at the same time.
+        free: the cluster's resources that nobody uses.
+    """
+    cpus, gpus = _total(demands)
+    if free.get("CPU", 0) >= cpus and free.get("GPU", 0) >= gpus:
+        return None
+    needed = _said({"CPU": cpus, "GPU": gpus})
+    return f"waiting for others to end: {_said(free)} are free, and the run needs {needed}"
 
 
 def check_room(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> None:
@@ -124,10 +136,14 @@ def check_room(demands: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) 
             fix = "add nodes, or lower samplers.count, samplers.at_least, trainers.count or num_cpus/num_gpus"
             problems.add(Problem("cluster", needs, parts, fix))
         for demand in demands:
-            if not any(_fits(demand, node) for node in nodes):
+            room = sum(_room(demand, node) for node in nodes)
+            if not room:
                 largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
                 got = f"{demand} fits no node; the largest has {_said(largest)}"
                 problems.add(Problem("cluster", got, fix="add a larger node, or lower num_cpus or num_gpus"))
+            elif room < demand.needed:
+                got = f"{demand}: node by node there is room for {room:g}, and it needs {demand.needed}"
+                problems.add(Problem("cluster", got, fix="add a node, or lower num_cpus or num_gpus"))
 
 
 def _grow(demands: Sequence[Demand], wait: float) -> None:
@@ -162,8 +178,11 @@ def _total(demands: Sequence[Demand]) -> tuple[float, float]:
     return cpus, sum(demand.needed * demand.num_gpus for demand in demands)
 
 
-def _fits(demand: Demand, node: Mapping[str, float]) -> bool:
-    return node.get("CPU", 0) >= demand.num_cpus and node.get("GPU", 0) >= demand.num_gpus
+def _room(demand: Demand, node: Mapping[str, float]) -> float:
+    """How many actors of a demand a node has room for, with nothing else on it."""
+    asked = {"CPU": demand.num_cpus, "GPU": demand.num_gpus}
+    # A fraction such as 0.1 is not quite one.
+    return min((node.get(kind, 0) / count + 1e-6) // 1 if count else math.inf for kind, count in asked.items())
 
 
 def _said(resources: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from sdo_ray.cluster import Demand, cause_of, check_room
+from sdo_ray.cluster import Demand, cause_of, check_room, wait_for_others
 from sdo_ray.settings import SettingsError
 
 
@@ -46,3 +46,20 @@ def test_an_actor_larger_than_any_node_is_refused() -> None:
         check_room([Demand("samplers", 4, 1.0, 0.0), Demand("trainers", 1, 6.0, 0.0)], nodes)
     with pytest.raises(SettingsError, match="fits no node"):
         check_room([Demand("samplers", 1, 3.0, 1.0)], [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
+
+
+def test_what_fits_in_all_has_to_fit_node_by_node() -> None:
+    """Three GPUs and one have four, and room for one actor of two."""
+    nodes = [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 8.0, "GPU": 1.0}]
+    with pytest.raises(SettingsError, match="there is room for 1, and it needs 2; add a node"):
+        check_room([Demand("samplers", 2, 0.0, 2.0)], nodes)
+    check_room([Demand("samplers", 2, 0.0, 2.0, at_least=1), Demand("rewards", 10, 1.0, 0.1)], nodes)
+    check_room([Demand("rewards", 40, 0.1, 0.1), Demand("store", 9, 0.0, 0.0)], nodes)
+
+
+def test_a_run_that_waits_for_others_says_so() -> None:
+    demands = [Demand("samplers", 2, 1.0, 1.0)]
+    assert wait_for_others(demands, {"CPU": 2.0, "GPU": 2.0}) is None
+    said = wait_for_others(demands, {"CPU": 4.0, "GPU": 1.0})
+    assert said == "waiting for others to end: 4 CPU and 1 GPU are free, and the run needs 2 CPU and 2 GPU"
+    assert wait_for_others(demands, {"CPU": 1.0, "GPU": 2.0}) is not None

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from sdo_ray.prompts.formats import open_file
 from sdo_ray.prompts.read import read_texts
 from sdo_ray.settings import Problem, SettingsError
+from sdo_ray.storage import below
 
 Row = Mapping[str, str | float]
 """Argument of the call -> its value: a number, a text, or the path or URI of a file."""
@@ -145,5 +146,7 @@ def _beside(path: str, file: str) -> str:
     """A relative path starts where the prompts' file is, or in their directory."""
     if "://" in file or file.startswith(("/", "~")):
         return file if "://" in file else str(Path(file).expanduser())
-    folder = path if "." not in PurePosixPath(path).name else path.rpartition("/")[0]
-    return f"{folder or '.'}/{file}"
+    folder, mark, query = path.partition("?") if "://" in path else (path, "", "")
+    if "." in PurePosixPath(folder).name:
+        folder = folder.rpartition("/")[0]
+    return below(f"{folder or '.'}{mark}{query}", file)

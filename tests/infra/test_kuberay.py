@@ -205,6 +205,26 @@ def test_a_pod_has_the_secrets_of_its_part_alone() -> None:
     assert seen["submitter"] == set()
 
 
+def test_disks_are_asked_for_and_models_fetched_once() -> None:
+    """Else a node runs full, evicts what is on it, and each pod of each run fetches the base model again."""
+    resources = build("run")
+    for name, template in kuberay.pod_templates(find(resources, "RayJob")):
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        assert all(volume["emptyDir"].get("sizeLimit") for volume in volumes.values() if "emptyDir" in volume), name
+        (container,) = template["spec"]["containers"]
+        if name == "submitter":
+            continue
+        assert "ephemeral-storage" in container["resources"]["requests"], name
+        if name != "trainers":  # which hold trained weights alone
+            (cache,) = (v["value"] for v in container["env"] if v["name"] == "HF_HOME")
+            (mount,) = (m for m in container["volumeMounts"] if cache.startswith(m["mountPath"] + "/"))
+            assert "persistentVolumeClaim" in volumes[mount["name"]], name
+    common = yaml.safe_load_all((DIRECTORY / "common/storage.yaml").read_text())
+    (claim,) = (resource["spec"] for resource in common if resource["kind"] == "PersistentVolumeClaim")
+    assert claim["accessModes"] == ["ReadWriteMany"]
+    assert claim["storageClassName"]  # a cloud's default is a disk of one node
+
+
 def test_a_drain_waits_for_what_holds_a_run_together() -> None:
     budget = find(build("run"), "PodDisruptionBudget")["spec"]
     (selector,) = budget["selector"]["matchExpressions"]

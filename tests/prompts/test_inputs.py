@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdo_ray.prompts.inputs import as_column, call_arguments, from_column, read_inputs
+from sdo_ray.prompts.inputs import _beside, as_column, call_arguments, from_column, read_inputs
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.records import PromptBatch
@@ -97,3 +97,18 @@ def test_other_sizes_and_numbers_take_calls_of_their_own(file: Path) -> None:
     with pytest.raises(SettingsError, match=r"column 'source' has 2 numbers or sizes.* choose samplers\.batch_size: 1"):
         read(file, batch_size=2)
     assert len(read(file, batch_size=1)) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompts", "image"),
+    [
+        ("a.csv", "./x/1.png"),
+        ("/data/a.csv", "/data/x/1.png"),
+        ("/data/folder", "/data/folder/x/1.png"),
+        ("s3://bucket/a.csv?region=eu-west-1", "s3://bucket/x/1.png?region=eu-west-1"),
+        ("s3://b/p?endpoint_override=http://minio:9000", "s3://b/p/x/1.png?endpoint_override=http://minio:9000"),
+    ],
+)
+def test_files_are_beside_their_prompts(prompts: str, image: str) -> None:
+    assert _beside(prompts, "x/1.png") == image
+    assert _beside(prompts, "s3://other/1.png") == "s3://other/1.png"
