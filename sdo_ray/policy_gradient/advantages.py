@@ -106,6 +106,30 @@ ADVANTAGES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch
 """Name -> (r_j [J, B], w [J], groups [B]) -> a [B], of samples that are all there."""
 
 
+def by_novelty(a: torch.Tensor, samples: torch.Tensor, present: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """`a` where it is not positive; where it is, times how far the nearest other sample of the group is (GARDO).
+
+    a_b d_b / mean d, d_b the distance of b's to the nearest other sample that is there: of the good, those that are
+    like another count less, so that a group does not become one sample. The authors measure it on features of
+    images; here it is on what is given.
+
+    Args:
+        a: r - mean, [B].
+        samples: [B, ...], such as final latents.
+        present: bool [B].
+        groups: [B].
+    """
+    scaled, x = a.clone(), samples.detach().double().cpu().flatten(1)
+    for group in groups.unique():
+        members = (present & (groups == group)).nonzero().flatten()
+        if len(members) < 2:
+            continue
+        d = torch.cdist(x[members], x[members]).fill_diagonal_(math.inf).amin(1)
+        if d.mean() > 0:
+            scaled[members] = torch.where(a[members] > 0, a[members] * d / d.mean(), a[members])
+    return scaled
+
+
 def extremes(a: torch.Tensor, present: torch.Tensor, groups: torch.Tensor, n: int) -> torch.Tensor:
     """`a` with 0 for all but the best n/2 and the worst n/2 of those who are there in each group."""
     kept = torch.zeros_like(a)

@@ -17,14 +17,14 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from sdo_ray.backprop.transitions import StochasticSteps, Transition
-from sdo_ray.policy_gradient.advantages import advantages, better_half, extremes
+from sdo_ray.policy_gradient.advantages import CLAMP, advantages, better_half, by_novelty, extremes
 from sdo_ray.policy_gradient.plan import PolicyPlan
 from sdo_ray.policy_gradient.step_weights import step_weight
 from sdo_ray.policy_gradient.trees import edge_advantages
 
 
 def step_advantages(
-    plan: PolicyPlan, scores: Sequence[torch.Tensor], weights: Sequence[float]
+    plan: PolicyPlan, scores: Sequence[torch.Tensor], weights: Sequence[float], final: torch.Tensor | None = None
 ) -> dict[int, torch.Tensor]:
     """Kept step -> a, float64 [B]; 0 for what is missing.
 
@@ -32,6 +32,7 @@ def step_advantages(
         plan: of the batch.
         scores: of each reward with a weight, [B], rows in groups; what is not finite is missing.
         weights: of the rewards.
+        final: z_N, [B, C, ...], for an advantage that looks at them.
     """
     if plan.advantage == "depth":
         rewards = mixed(scores, weights)
@@ -48,7 +49,12 @@ def step_advantages(
         return {k: edges[max(split for split in edges if split <= k)] for k in plan.kept}
     count = len(scores[0])
     groups = torch.arange(count) // plan.compared
-    same = advantages(plan.advantage, scores, weights, groups, plan.best_and_worst)
+    if plan.advantage == "novelty":
+        assert final is not None
+        same = advantages("plain", scores, weights, groups, plan.best_and_worst)
+        same = by_novelty(same, final, mixed(scores, weights).isfinite(), groups).clamp(-CLAMP, CLAMP)
+    else:
+        same = advantages(plan.advantage, scores, weights, groups, plan.best_and_worst)
     return dict.fromkeys(plan.kept, same)
 
 

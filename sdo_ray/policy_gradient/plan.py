@@ -66,7 +66,7 @@ class PolicyPlan:
         seeds: roots of a group.
         kernel: how noise is put in, see `sdo_ray.backprop.transitions.KERNELS`.
         eta: its strength; None is the kernel's default.
-        advantage: see `ADVANTAGES`; "depth" is BranchGRPO's, of trees.
+        advantage: see `ADVANTAGES`; "depth" is BranchGRPO's, of trees, and "novelty" GARDO's, of samples unlike others.
         baseline: what samples are compared with.
         best_and_worst: if given, how many samples keep their advantage; of a tree, leaves after its last split.
         better_half: of a tree, whether only the better half of each branch keeps its advantage after the last split.
@@ -113,7 +113,7 @@ class PolicyPlan:
 
     def __post_init__(self) -> None:
         _check_choice("kernel", self.kernel, KERNELS)
-        _check_choice("advantage", self.advantage, [*ADVANTAGES, "depth"])
+        _check_choice("advantage", self.advantage, [*ADVANTAGES, "depth", "novelty"])
         _check_choice("baseline", self.baseline, ("seed", "prompt"))
         _check_choice("weight", self.weight, STEP_WEIGHTS)
         if not _is_number(self.share) or not 0 < self.share < 1:

@@ -152,17 +152,17 @@ def _group_pulls(
             groups.levels,
             others.noised,
             made.newest[0],
-            step_advantages(plan, told, weights),
+            step_advantages(plan, told, weights, made.newest[0]),
             others.newest,
             others.others["average"],
             others.others.get("base"),
         )
     elif plan.corrects:
         assert others is not None
-        advantages = step_advantages(plan, told, weights)
+        advantages = step_advantages(plan, told, weights, made.newest[0])
         found, numbers = drifted_cotangents(plan, groups.transitions, made, advantages, others.newest, others.sampled)
     else:
-        found = policy_cotangents(plan, groups.transitions, made, step_advantages(plan, told, weights))
+        found = policy_cotangents(plan, groups.transitions, made, step_advantages(plan, told, weights, made.newest[0]))
     if plan.is_anchored and not plan.forward:
         assert others is not None
         anchors, distance = anchor_cotangents(plan, groups.transitions, made, others.newest, others.others["base"])

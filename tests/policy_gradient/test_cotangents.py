@@ -81,6 +81,21 @@ def test_a_constant_reward_is_exactly_zero() -> None:
     assert (u == 0).all()
 
 
+def test_of_the_better_ones_those_that_are_unlike_the_others_count_more() -> None:
+    """Two groups of three: latents on a line, whose neighbours are 1, 1 and 3 away; and one without its second."""
+    plan = make_policy_plan("group", N, generator=seeded(), children=3, advantage="novelty")
+    holes = R.clone()
+    holes[4] = math.nan
+    z = torch.tensor([0.0, 1.0, 4.0, 0.0, 9.0, 2.0])[:, None]
+    [a] = step_advantages(plan, [holes], [1.0], z).values()
+    expected = torch.tensor([-1.0, 1 / (5 / 3), 0.0, -2.5, 0.0, 2.5], dtype=torch.float64)
+    torch.testing.assert_close(a, expected)
+    same = step_advantages(plan, [R], [1.0], torch.zeros(6, 1))
+    plain = step_advantages(replace(plan, advantage="plain"), [R], [1.0])
+    assert same.keys() == plain.keys()
+    assert all(torch.equal(same[k], plain[k]) for k in same)
+
+
 def test_in_a_tree_each_edge_counts_once() -> None:
     """A split into 3 at step 1, into 2 at step 3, noise at step 2 on every branch: three depths of one tree."""
     branching = Branching({1: 3, 3: 2})

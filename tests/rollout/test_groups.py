@@ -103,6 +103,15 @@ def test_every_estimator_teaches(pipeline: Any, name: str) -> None:
     assert arrived.groups == made.groups
 
 
+def test_an_advantage_that_looks_at_the_samples_has_them(pipeline: Any) -> None:
+    novel, plain = (
+        contribution(pipeline, Judge(), PlanSettings(name=GROUP.name, options=GROUP.options | {"advantage": name}))
+        for name in ("novelty", "plain")
+    )
+    assert novel.scores == plain.scores
+    assert any((novel.gradient[name] != g).any() for name, g in plain.gradient.items())
+
+
 def test_the_same_batch_again_is_the_same_and_another_is_not(pipeline: Any) -> None:
     first, second = Judge(), Judge()
     a, b = contribution(pipeline, first), contribution(pipeline, second)
