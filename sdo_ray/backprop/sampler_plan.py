@@ -15,7 +15,7 @@ import torch
 from sdo_ray.backprop.errors import PlanError
 from sdo_ray.backprop.plan import BackpropPlan
 from sdo_ray.backprop.registry import check_plan, make_plan, needs_weights
-from sdo_ray.backprop.solver import SolverWeights, solver_weights
+from sdo_ray.backprop.solver import SolverWeights, solver_weights, timesteps_of
 
 
 def sampler_plan(
@@ -43,7 +43,7 @@ def sampler_plan(
     """
     weights = _readable(scheduler, num_inference_steps, needs_weights(name))
     if weights is None:
-        num_steps = len(scheduler.timesteps) if num_inference_steps is None else num_inference_steps
+        num_steps = len(timesteps_of(scheduler)) if num_inference_steps is None else num_inference_steps
         return make_plan(name, num_steps, generator=generator, **options)
     places = [i for i, w_i in enumerate(weights.w.tolist()) if w_i]
     counting = SolverWeights(a=weights.a, w=weights.w[places])

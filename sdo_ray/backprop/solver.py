@@ -77,6 +77,15 @@ def solver_weights(scheduler: Any, num_steps: int | None, **timesteps: Any) -> S
     return SolverWeights(a=a, w=torch.tensor(w, dtype=torch.float64))
 
 
+def timesteps_of(scheduler: Any) -> torch.Tensor:
+    """Those that a call takes: all that are set, or, of what `called_scheduler` returns, the last ones of them.
+
+    The others stay set, as multistep solvers count them.
+    """
+    found: torch.Tensor = getattr(scheduler, "called_timesteps", scheduler.timesteps)
+    return found
+
+
 def _probe(scheduler: Any, num_steps: int | None, timesteps: dict[str, Any]) -> tuple[float, list[float]]:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         if num_steps is None:
@@ -88,9 +97,9 @@ def _probe(scheduler: Any, num_steps: int | None, timesteps: dict[str, Any]) -> 
         # Without clipping: the noise of a stochastic sampler would drive the probe out of the range where it is linear.
         solver.register_to_config(clip_sample=False)
         z_0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-        o = [torch.zeros_like(z_0, requires_grad=True) for _ in solver.timesteps]
+        o = [torch.zeros_like(z_0, requires_grad=True) for _ in timesteps_of(solver)]
         z = z_0
-        for o_i, t in zip(o, solver.timesteps, strict=True):
+        for o_i, t in zip(o, timesteps_of(solver), strict=True):
             if hasattr(solver, "scale_model_input"):
                 solver.scale_model_input(z, t)  # Some schedulers find their place in the schedule here.
             z = solver.step(o_i, t, z, return_dict=False)[0].to(torch.float64)

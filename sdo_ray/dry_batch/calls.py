@@ -15,7 +15,8 @@ from sdo_ray.dry_batch.problems import line, problem
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.precision import own_precision
 from sdo_ray.models.small import save_small
-from sdo_ray.rollout.sampling import noise
+from sdo_ray.rollout.groups import groups_of
+from sdo_ray.rollout.sampling import noise, plan_of
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import SettingsError
 
@@ -72,7 +73,9 @@ def tiny(pipeline: DiffusionPipeline, sampling: S, plan: PlanSettings, base: str
         fewer = small.model_copy(update={"num_inference_steps": steps})
         try:
             check_estimator(plan, fewer, "plan", base)
-        except SettingsError:
+            made = groups_of if plan.is_policy_gradient else plan_of
+            made(pipeline, fewer, plan, torch.Generator())
+        except Exception:  # of image-to-image, which takes a share of the steps, perhaps none
             continue
         return fewer
     return small

@@ -29,6 +29,9 @@ Row = Mapping[str, str | float]
 IMAGES, SOUNDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}, {".wav"}
 """What names of files end in."""
 
+STRENGTH = "strength"
+"""Argument of image-to-image: the share of the sampling steps that it takes, the last ones."""
+
 COLUMN = "inputs"
 """Of tables, where a row's inputs are JSON."""
 
@@ -55,7 +58,7 @@ def read_inputs(path: str, column: str, inputs: Mapping[str, str], *, batch_size
     columns = {argument: _values(path, name, table[name].to_pylist()) for argument, name in inputs.items()}
     if batch_size is not None:
         for argument, values in columns.items():
-            _check(path, inputs[argument], values, batch_size)
+            _check(path, argument, inputs[argument], values, batch_size)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -91,7 +94,7 @@ def _values(path: str, column: str, texts: Sequence[str]) -> list[str] | list[fl
     return [_beside(path, text) for text in texts] if are == {True} else list(texts)
 
 
-def _check(path: str, column: str, values: Sequence[str | float], batch_size: int) -> None:
+def _check(path: str, argument: str, column: str, values: Sequence[str | float], batch_size: int) -> None:
     """Numbers are one a call; images of a call have one size. Files are opened, and images not read to the end."""
     sizes: set[Any] = set()
     if all(isinstance(value, float) for value in values):
@@ -100,6 +103,9 @@ def _check(path: str, column: str, values: Sequence[str | float], batch_size: in
         sizes = {_image(str(file)).size for file in dict.fromkeys(values)}
     elif _suffix(str(values[0])) in SOUNDS:
         sizes = {_sound(str(file)).shape for file in dict.fromkeys(values)}
+    if len(sizes) > 1 and argument == STRENGTH:
+        got = f"{path!r}: column {column!r} has {len(sizes)} numbers, and another {STRENGTH} is another number of steps"
+        raise SettingsError(Problem("", got, fix="give all rows the same one"))
     if len(sizes) > 1 and batch_size > 1:
         got = f"{path!r}: column {column!r} has {len(sizes)} numbers or sizes, such as {next(iter(sizes))}"
         raise SettingsError(Problem("", f"{got}, and a call takes one", fix="choose samplers.batch_size: 1"))

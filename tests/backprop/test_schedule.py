@@ -5,11 +5,20 @@ solver's weight. So the norms at the outputs are in the ratio of the weights, wh
 """
 
 import inspect
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+)
 
 from sdo_ray.backprop import (
     BackpropPlan,
@@ -31,6 +40,7 @@ from .matrix.check import adapt
 from .test_pipelines import QUICK, WORKING
 
 TOLERANCE = 1e-3
+NOTHING: Mapping[str, Any] = {}
 
 NOT_LINEAR = {
     "DDPM's steps clip the sample": "DDPM HunyuanDiT HunyuanDiTControlNet HunyuanDiTPAG IF IFImg2Img "
@@ -50,9 +60,9 @@ LINEAR = [name for name in WORKING if not any(name in names.split() for names in
 SOME = [name for name in QUICK if name in LINEAR]
 
 
-def check(name: str) -> None:
-    pipe = assemble(f"{name}Pipeline", CASES[name].parts)
-    arguments = inputs(pipe, CASES[name].call)
+def check(name: str, num_steps: int | None = None, parts: Mapping[str, Any] = NOTHING, **changes: Any) -> None:
+    pipe = assemble(f"{name}Pipeline", CASES[name].parts | parts)
+    arguments = inputs(pipe, CASES[name].call) | changes
     seeded = "generator" in inspect.signature(type(pipe).__call__).parameters
 
     def call() -> dict[str, Any]:
@@ -69,6 +79,7 @@ def check(name: str) -> None:
     except PlanError:
         return  # a scheduler that has none, see test_schedulers
     n = weights.num_steps
+    assert n == num_steps or num_steps is None
     record = GradientRecord()
     torch.manual_seed(2)
     plan = BackpropPlan("own", n, {i: StepGradient() for i in range(n)})
@@ -88,6 +99,24 @@ def test_weights_are_autograd_s(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(LINEAR) - set(SOME)))
 def test_weights_are_autograd_s_in_all_others(name: str) -> None:
     check(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_steps", "scheduler"),
+    [
+        ("StableDiffusionImg2Img", 2, DDIMScheduler),
+        ("StableDiffusionImg2Img", 2, EulerDiscreteScheduler),
+        ("StableDiffusionImg2Img", 2, DPMSolverMultistepScheduler),
+        ("StableDiffusionImg2Img", 3, HeunDiscreteScheduler),  # two steps of two calls, the last of one
+        ("StableDiffusionInpaint", 3, partial(PNDMScheduler, skip_prk_steps=True)),
+        ("FluxImg2Img", 3, None),
+        ("StableDiffusion3Img2Img", 3, None),
+    ],
+)
+def test_image_to_image_takes_the_last_steps(name: str, num_steps: int, scheduler: Any) -> None:
+    """A strength of 0.5 of five steps."""
+    parts = NOTHING if scheduler is None else {"scheduler": scheduler()}
+    check(name, num_steps, parts, num_inference_steps=5, strength=0.5)
 
 
 @pytest.fixture

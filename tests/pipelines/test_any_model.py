@@ -78,7 +78,7 @@ def inpainting(directory: Path) -> Path:
         for number, prompt in enumerate(prompts):
             image(number).save(directory / f"images/{prompt}.png")
             image(number + 50).convert("L").save(directory / f"images/{prompt}-mask.png")
-            rows.append(f"{prompt},images/{prompt}.png,images/{prompt}-mask.png,1.0")
+            rows.append(f"{prompt},images/{prompt}.png,images/{prompt}-mask.png,0.75")
         (directory / file).write_text("\n".join(rows))
     return settings
 

@@ -81,7 +81,7 @@ def test_a_call_without_any_has_those_of_the_example(file: Path) -> None:
     [
         ("c,pictures/c.png", "c,pictures/d.png", "pictures/d.png' cannot be read"),
         ("c,pictures/c.png", "c,none", "column 'source' has files and 'none'"),
-        ("0.5,with c", "0.7,with c", "column 'much' has 2 numbers or sizes"),
+        ("0.5,with c", "0.7,with c", "'much' has 2 numbers, and another strength .* give all rows the same one"),
         ("with c", "", "no text in column 'other'"),
         (",sound", ",noise", "has no column 'sound'"),
     ],

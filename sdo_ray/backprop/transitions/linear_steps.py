@@ -9,7 +9,7 @@ import torch
 
 from sdo_ray.backprop.errors import PlanError
 from sdo_ray.backprop.posterior import noise_level, posterior_mean
-from sdo_ray.backprop.solver import solver_weights
+from sdo_ray.backprop.solver import solver_weights, timesteps_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def step_levels(scheduler: Any) -> list[LinearStep]:
 def _read(solver: Any, scheduler: Any) -> list[LinearStep]:
     steps, z = [], torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     one = torch.ones_like(z)
-    for t in solver.timesteps:
+    for t in timesteps_of(solver):
         scale = solver.scale_model_input(one, t).item() if hasattr(solver, "scale_model_input") else 1.0
         alpha, sigma = (float(x) for x in noise_level(solver, t))
         of_sample = posterior_mean(solver, torch.zeros_like(z), t, one).item()
@@ -109,7 +109,7 @@ def _keeps_noise(solver: Any, steps: list[LinearStep]) -> bool:
     """
     z = torch.full((1, 1, 1, 1), steps[0].sigma, dtype=torch.float64)
     with torch.no_grad():
-        for i, t in enumerate(solver.timesteps[:-1]):
+        for i, t in enumerate(timesteps_of(solver)[:-1]):
             if i and not _stepped(copy.deepcopy(solver), steps[i], t, 2 * z) > 1.5 * steps[i + 1].sigma:
                 return False
             z = _stepped(solver, steps[i], t, z)
