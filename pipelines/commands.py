@@ -83,6 +83,12 @@ COMMANDS: dict[str, Command] = {
         "sdo_ray.config.fidelity:FidelityRunSettings",
         kept="Once mended, the same command starts anew.",
     ),
+    "schedule": Command(
+        "search which steps of a sampler to compute, and how to hold the others",
+        "pipelines.schedule",
+        "sdo_ray.config.schedule:ScheduleSettings",
+        kept=f"What is measured is kept; {SAME_COMMAND}",
+    ),
     "optimize": Command(
         "optimise single images against rewards, the model frozen",
         "pipelines.optimize",

@@ -57,6 +57,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     import torch
 
     from sdo_ray.config.calls import check_inputs, check_options
+    from sdo_ray.config.loading import validated
     from sdo_ray.media.files import SUFFIXES, to_file
     from sdo_ray.media.modality import modality_of, sampling_rate
     from sdo_ray.media.picture import picture
@@ -70,13 +71,13 @@ def sample(given: argparse.Namespace) -> list[Path]:
     from sdo_ray.rollout.settings import SamplingSettings
 
     model, adapter, recipe = _find(given)
-    sampling = SamplingSettings(
-        num_inference_steps=recipe.num_inference_steps if given.steps is None else given.steps,
-        guidance_scale=recipe.guidance_scale if given.guidance is None else given.guidance,
-        options=recipe.options | _options(given),
-        decode=recipe.decode,
-        **_cheap_steps(given, recipe),
-    )
+    asked: dict[str, Any] = {
+        "num_inference_steps": recipe.num_inference_steps if given.steps is None else given.steps,
+        "guidance_scale": recipe.guidance_scale if given.guidance is None else given.guidance,
+        "options": recipe.options | _options(given),
+        "decode": recipe.decode,
+    }
+    sampling = validated(SamplingSettings, asked | _cheap_steps(given, recipe))
     batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
         fix = "`sdo doctor` says why; or use --device cpu"

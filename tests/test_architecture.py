@@ -18,7 +18,7 @@ FLOORS = (
     {"dry_batch", "notebook"},
     {"config", "doctor"},
     {"promotion"},
-    {"registry", "input_optimization", "run_page", "export"},
+    {"registry", "input_optimization", "run_page", "export", "step_search"},
     {"evaluation", "fidelity", "training"},
     {"rollout"},
     {"cheap_steps", "media"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,13 +11,17 @@ from sdo_ray.backprop import StepRunner
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.cheap_steps.diffusers_caches import enable_cache
 from sdo_ray.cheap_steps.fast_copy import FastCopy
-from sdo_ray.cheap_steps.held import held_modules
+from sdo_ray.cheap_steps.held import first_block, held_modules
 from sdo_ray.cheap_steps.runner import CheapRunner
 from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.settings import Problem, SettingsError, under
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+
+GATE = 0.1
+"""Relative error of the first block above which `cg-taylor` computes a step, by default."""
 
 
 def choose_runner(
@@ -36,26 +41,46 @@ def choose_runner(
     Raises:
         SettingsError: the model cannot have it; of `cache` or `fast_copy`.
     """
-    denoisers, held, copies = denoisers_of(pipeline), dict[str, list[str]](), dict[str, FastCopy]()
-    with under("cache"):
-        if cache is not None and cache.is_ours:
-            held = {name: held_modules(denoiser, cache) for name, denoiser in denoisers.items()}
-        elif cache is not None and fast_copy is not None:
-            got = f"got {cache.name!r}, a cache in the denoiser itself, with `fast_copy`"
-            raise SettingsError(Problem("name", got, fix="choose one of ours, such as 'taylor', or leave one out"))
-        elif cache is not None:
-            for denoiser in denoisers.values():
+    if cache is not None and not cache.is_ours:
+        with under("cache"):
+            if fast_copy is not None:
+                got = f"got {cache.name!r}, a cache in the denoiser itself, with `fast_copy`"
+                raise SettingsError(Problem("name", got, fix="choose one of ours, such as 'taylor', or leave one out"))
+            for denoiser in denoisers_of(pipeline).values():
                 enable_cache(pipeline, denoiser, cache, steps)
+        return None
+    copies = dict[str, FastCopy]()
     if fast_copy is not None:
         with under("fast_copy"):
-            copies = {name: FastCopy(name, denoiser, fast_copy) for name, denoiser in denoisers.items()}
-    if not held and not copies:
-        return None
+            copies = {name: FastCopy(name, denoiser, fast_copy) for name, denoiser in denoisers_of(pipeline).items()}
+    with under("cache"):
+        return holding_runner(pipeline, cache, copies)
+
+
+def holding_runner(
+    pipeline: DiffusionPipeline, cache: CacheSettings | None, copies: Mapping[str, FastCopy]
+) -> CheapRunner | None:
+    """The same with copies that are there.
+
+    Args:
+        pipeline: as loaded, with what is trained.
+        cache: one of ours; None holds nothing.
+        copies: by denoiser; none, where denoisers run themselves.
+
+    Raises:
+        SettingsError: the model cannot have it.
+    """
     if cache is None:
-        return CheapRunner(held, lambda num_steps: frozenset(range(num_steps)), 0, copies=copies)
-    return CheapRunner(held, cache.computed, cache.degree, cache.tolerance, copies)
+        return CheapRunner({}, lambda num_steps: frozenset(range(num_steps)), 0, copies=copies) if copies else None
+    held = {name: held_modules(denoiser, cache) for name, denoiser in denoisers_of(pipeline).items()}
+    gates, tolerance = dict[str, str](), cache.tolerance
+    if cache.name == "cg-taylor":
+        tolerance = GATE if tolerance is None else tolerance
+        gates = {name: first_block(denoiser) for name, denoiser in denoisers_of(pipeline).items()}
+    return CheapRunner(held, cache.computed, cache.degree, tolerance, copies, gates)
 
 
 def copies_of(runner: StepRunner | None) -> list[torch.nn.Module]:
     """The copies of denoisers that a runner runs."""
-    return [copy.module for copy in runner.copies.values()] if isinstance(runner, CheapRunner) else []
+    copies = runner.copies.values() if isinstance(runner, CheapRunner) else ()
+    return [module for copy in copies for module in copy.modules]

@@ -47,7 +47,7 @@ def enable_cache(pipeline: DiffusionPipeline, denoiser: torch.nn.Module, cache: 
         denoiser.enable_cache(_config(pipeline, denoiser, cache, steps))
     except SettingsError:
         raise
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
         said = " ".join(str(error).split())[:300]
         raise SettingsError(Problem("options", f"{cache.name!r} of a {kind} cannot have them: {said}")) from None
     if not cache_hooks(denoiser):

@@ -15,14 +15,12 @@ import torch
 from sdo_ray.backprop.caches import hooks_of
 from sdo_ray.backprop.patches import attention_processors
 from sdo_ray.backprop.repeated import check_can_be_repeated
-from sdo_ray.backprop.tensors import map_floating, with_type
 from sdo_ray.cheap_steps.quantised import quantise
 from sdo_ray.cheap_steps.settings import CopySettings
+from sdo_ray.cheap_steps.small import SmallDenoiser
+from sdo_ray.cheap_steps.typed_call import take_times_in_any_type, typed_call
 from sdo_ray.models.trained.registry import merge
 from sdo_ray.settings import Problem, SettingsError
-
-PRECISE = ("timestep", "_ids", "rotary", "sigma")
-"""Arguments that keep their type, by parts of their names: they count further than half precision can."""
 
 
 class FastCopy:
@@ -36,9 +34,11 @@ class FastCopy:
     Attributes:
         module: the copy.
         dtype: of its weights.
+        first: share of the steps that a smaller model makes, 0 without one.
 
     Raises:
-        SettingsError: the denoiser has hooks that a copy would share with it; torchao is needed and not there.
+        SettingsError: the denoiser has hooks that a copy would share with it; torchao is needed and not there; see
+            `SmallDenoiser`.
     """
 
     def __init__(self, name: str, denoiser: torch.nn.Module, settings: CopySettings) -> None:
@@ -51,7 +51,11 @@ class FastCopy:
         merge({name: self.module})
         # Not diffusers' own `to`, which warns of parts that may be kept in float32.
         torch.nn.Module.to(self.module.requires_grad_(False), self.dtype)
+        take_times_in_any_type("", self.module)
         quantise(self.module, settings.quantize)
+        self.first, self._small = 0.0, None
+        if settings.small is not None:
+            self.first, self._small = settings.until, SmallDenoiser(name, denoiser, settings.small, self.dtype)
         self._layers = list(_trained_layers(denoiser))
         self._state = self._versions()
 
@@ -72,15 +76,17 @@ class FastCopy:
         """
         fix = "leave sampling.fast_copy out"
         check_can_be_repeated("sampling.fast_copy", self._name, (args, kwargs), self._processors, self._denoiser, fix)
-        few = map_floating(self._cast, args)
-        named = {
-            key: value if any(part in key for part in PRECISE) else map_floating(self._cast, value)
-            for key, value in kwargs.items()
-        }
-        return with_type(self.module(*few, **named), self._dtype)
+        return typed_call(self.module, self.dtype, self._dtype, args, kwargs)
 
-    def _cast(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self.dtype) if x.dim() > 1 else x
+    def small(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same by the smaller model, which there is where `first` is not 0."""
+        assert self._small is not None
+        return self._small(args, kwargs)
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        """The networks that it has."""
+        return [self.module] if self._small is None else [self.module, self._small.module]
 
     def _versions(self) -> list[tuple[int, int]]:
         """Of the trained parameters: torch counts what is written into a tensor."""
@@ -101,6 +107,7 @@ class FastCopy:
             holder["layer"] = merged
             quantise(holder, self._settings.quantize)
             self.module.set_submodule(path, holder["layer"])
+            take_times_in_any_type(path, holder["layer"])
 
 
 def _trained_layers(denoiser: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -22,13 +22,26 @@ def held_modules(denoiser: torch.nn.Module, cache: CacheSettings) -> list[str]:
         SettingsError: the denoiser has no such modules.
     """
     match cache.name:
-        case "taylor":
+        case "taylor" | "cg-taylor":
             return [""]
         case "deepcache":
             return _deepcache(denoiser)
         case "faster-diffusion":
             return _encoder(denoiser)
     return matching_modules(denoiser, cache.modules)
+
+
+def first_block(denoiser: torch.nn.Module) -> str:
+    """The name of the first of a denoiser's blocks: what it computes first of what costs.
+
+    Raises:
+        SettingsError: it has no list of blocks.
+    """
+    for name, blocks in denoiser.named_children():
+        if isinstance(blocks, torch.nn.ModuleList) and len(blocks) and list(blocks[0].children()):
+            return f"{name}.0"
+    got = f"'cg-taylor' looks at a denoiser's first block, and a {type(denoiser).__name__} has no list of blocks"
+    raise SettingsError(Problem("name", got, fix="choose 'taylor', which any model has"))
 
 
 def matching_modules(denoiser: torch.nn.Module, patterns: Sequence[str]) -> list[str]:

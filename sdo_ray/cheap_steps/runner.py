@@ -24,8 +24,13 @@ Place = tuple[str, str]
 class _Mode(Enum):
     ASIDE = auto()
     COMPUTED = auto()
+    GATED = auto()
     HELD = auto()
     KEPT = auto()
+
+
+class _Trusted(Exception):
+    """Ends a denoiser call whose first block is where it was continued to be."""
 
 
 class CheapRunner:
@@ -40,6 +45,9 @@ class CheapRunner:
         tolerance: relative error of what a computed step was continued to be, above which nothing is held until it
             is smaller; None: the schedule alone decides.
         copies: denoiser -> what runs in its place; those that have none run themselves.
+        gates: denoiser -> a module that is run at held steps too; where its continuation is further off than
+            `tolerance`, which then says nothing else, all of the denoiser is. Confidence-gated Taylor (arXiv
+            2508.02240). The denoiser itself is what is held then.
     """
 
     def __init__(
@@ -49,8 +57,9 @@ class CheapRunner:
         order: int,
         tolerance: float | None = None,
         copies: Mapping[str, FastCopy] = MappingProxyType({}),
+        gates: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.copies = copies
+        self.copies, self._gates = copies, gates
         self._held, self._schedule, self._order, self._tolerance = held, computed, order, tolerance
         self._known: dict[tuple[Place, int], Continuation] = {}
         self._begin(frozenset())
@@ -58,7 +67,7 @@ class CheapRunner:
     @contextmanager
     def sampling(self, num_steps: int, denoisers: Mapping[str, torch.nn.Module]) -> Iterator[None]:
         """See `StepRunner`."""
-        self._begin(self._schedule(num_steps))
+        self._begin(self._schedule(num_steps), num_steps)
         self._open = True
         try:
             with ExitStack() as stack:
@@ -71,6 +80,10 @@ class CheapRunner:
                         around = partial(self._module, (name, module))
                         for each in run:
                             stack.enter_context(replaced_call(each.get_submodule(module), around))
+                    if name in self._gates:
+                        around = partial(self._gate, (name, self._gates[name]))
+                        for each in run:
+                            stack.enter_context(replaced_call(each.get_submodule(self._gates[name]), around))
                 yield
         finally:
             self._begin(frozenset())
@@ -80,6 +93,8 @@ class CheapRunner:
     ) -> Any:
         """See `StepRunner`."""
         self._enter(step)
+        if name in self.copies and step < self.copies[name].first * self._num_steps:
+            return self.copies[name].small(args, kwargs)  # nothing is held among these steps
         if name in self.copies:
             fast = self.copies[name]
 
@@ -97,8 +112,8 @@ class CheapRunner:
         self._enter(step)
         return self._run(_Mode.KEPT, name, forward, args, kwargs)
 
-    def _begin(self, computed: frozenset[int]) -> None:
-        self._open, self._computed = False, computed
+    def _begin(self, computed: frozenset[int], num_steps: int = 0) -> None:
+        self._open, self._computed, self._num_steps = False, computed, num_steps
         self._known.clear()
         self._step, self._computes, self._mode = -1, True, _Mode.ASIDE
         self._made: dict[Place, int] = defaultdict(int)
@@ -107,7 +122,7 @@ class CheapRunner:
     def _enter(self, step: int) -> None:
         if step == self._step:
             return
-        trusted = self._tolerance is None or self._error <= self._tolerance
+        trusted = self._tolerance is None or bool(self._gates) or self._error <= self._tolerance
         self._step, self._computes = step, step in self._computed or not trusted
         self._made.clear()
         if self._computes:
@@ -129,20 +144,39 @@ class CheapRunner:
         if self._mode is _Mode.ASIDE:
             return forward(*args, **kwargs)
         known = self._of_call(place)
-        if self._mode is _Mode.HELD and known.fits((args, kwargs)):
-            return known.predict(self._step)
-        output = forward(*args, **kwargs)
         fits = known.fits((args, kwargs))
+        if self._mode is _Mode.HELD and fits and place[0] not in self._gates:
+            return known.predict(self._step)
+        try:
+            if self._mode is _Mode.HELD and fits:
+                self._mode = _Mode.GATED
+            output = forward(*args, **kwargs)
+        except _Trusted:
+            return known.predict(self._step)
         if self._tolerance is not None and fits:
             self._error = max(self._error, known.error(self._step, output))
-        if self._mode is _Mode.KEPT and place[1] and place[0] in self.copies:
-            observed = with_type(output, self.copies[place[0]].dtype)
-        else:
-            observed = output
-        # A kept step may be computed for fewer rows than others, where rows of a group are the same.
-        if fits or known.is_empty or self._mode is _Mode.COMPUTED:
-            known.observe(self._step, (args, kwargs), observed)
+        self._observe(known, place, (args, kwargs), output)
         return output
+
+    def _gate(self, place: Place, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a module whose continuation says whether that of all can be trusted."""
+        output = forward(*args, **kwargs)
+        if self._mode is _Mode.ASIDE:
+            return output
+        known = self._of_call(place)
+        if self._mode is _Mode.GATED and known.fits((args, kwargs)):
+            assert self._tolerance is not None
+            if known.error(self._step, output) <= self._tolerance:
+                raise _Trusted
+        self._observe(known, place, (args, kwargs), output)
+        return output
+
+    def _observe(self, known: Continuation, place: Place, arguments: Any, output: Any) -> None:
+        if self._mode is _Mode.KEPT and place[1] and place[0] in self.copies:
+            output = with_type(output, self.copies[place[0]].dtype)
+        # A kept step may be computed for fewer rows than others, where rows of a group are the same.
+        if self._mode is not _Mode.KEPT or known.is_empty or known.fits(arguments):
+            known.observe(self._step, arguments, output)
 
     def _of_call(self, place: Place) -> Continuation:
         """What is known of this call of the module within its step."""

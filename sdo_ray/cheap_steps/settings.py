@@ -6,11 +6,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdo_ray.settings import Settings
+from sdo_ray.cheap_steps.schedule_file import read_schedule
+from sdo_ray.settings import Settings, SettingsPath
+from sdo_ray.settings.paths import at_home
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-OURS = ("taylor", "deepcache", "faster-diffusion", "modules")
+OURS = ("taylor", "cg-taylor", "deepcache", "faster-diffusion", "modules")
 """Caches that are ours: modules are held, for any model that has them."""
 DIFFUSERS = ("taylorseer", "pab", "first-block", "mag-cache", "faster-cache")
 """Caches that diffusers has for its transformers."""
@@ -21,27 +23,36 @@ class CacheSettings(Settings):
     docs/cheap-steps.md. The kept step is always computed in full. A text instead of the section is its `name`."""
 
     name: Literal[*OURS, *DIFFUSERS] = Field(  # type: ignore[valid-type]
-        description="`taylor`: the denoiser's output is continued; for any model. `deepcache`, `faster-diffusion`: all "
-        "but the outermost blocks of a UNet are held, or its encoder. `modules`: those of `modules`. `taylorseer`, "
-        "`pab`, `first-block`, `mag-cache`, `faster-cache`: diffusers' own, for transformers that have one."
+        description="`taylor`: the denoiser's output is continued; for any model. `cg-taylor`: likewise where the "
+        "first block's continuation is near to what it gives, else all is computed. `deepcache`, `faster-diffusion`: "
+        "all but the outermost blocks of a UNet are held, or its encoder. `modules`: those of `modules`. "
+        "`taylorseer`, `pab`, `first-block`, `mag-cache`, `faster-cache`: diffusers' own, for transformers that have "
+        "one."
     )
     every: int = Field(3, ge=2, description="The denoiser is computed at every so many steps, from the first on.")
     last: int = Field(1, ge=0, description="So many steps at the end are computed too: they decide most of a gradient.")
     steps: list[int] | None = Field(
         None, description="The numbers of the steps that are computed, from 0, in place of `every` and `last`."
     )
+    of: int | None = Field(
+        None,
+        ge=2,
+        description="The number of steps that `steps` are counted in. With another `num_inference_steps` those at the "
+        "same share of the way are computed; none: `steps` are for `num_inference_steps` alone.",
+    )
     order: int | None = Field(
         None,
         ge=0,
         le=3,
         description="Degree of the polynomial by which outputs are continued; 0 repeats the last. None: 1 with "
-        "`taylor`, else 0.",
+        "`taylor` and `cg-taylor`, else 0.",
     )
     tolerance: float | None = Field(
         None,
         gt=0,
         description="Nothing is held while what a computed step was continued to be is further off than this share of "
-        "what it is; none: the schedule alone decides.",
+        "what it is; none: the schedule alone decides. With `cg-taylor`: what the first block may be off at a step "
+        "that is held; none: 0.1.",
     )
     modules: list[str] = Field(
         default=[],
@@ -52,6 +63,16 @@ class CacheSettings(Settings):
         default_factory=dict,
         description="With one of diffusers' caches: arguments of its configuration class.",
     )
+    schedule: SettingsPath | None = Field(
+        None,
+        description="A file of `sdo schedule`, in place of all other settings here but `cost` and `tolerance`, which "
+        "are read from it once. Relative paths start at the settings file.",
+    )
+    cost: float | None = Field(
+        None,
+        gt=0,
+        description="With `schedule`: the nearest to exact steps is taken of what costs at most this share of them.",
+    )
 
     @property
     def is_ours(self) -> bool:
@@ -61,18 +82,37 @@ class CacheSettings(Settings):
     @property
     def degree(self) -> int:
         """What `order` means."""
-        return int(self.name == "taylor") if self.order is None else self.order
+        return int(self.name in ("taylor", "cg-taylor")) if self.order is None else self.order
 
     def computed(self, num_steps: int) -> frozenset[int]:
         """The steps of N = `num_steps` at which everything is computed; the first always."""
         if self.steps is not None:
-            return frozenset({0, *self.steps})
+            share = 1.0 if self.of is None else (num_steps - 1) / (self.of - 1)
+            return frozenset({0, *(round(step * share) for step in self.steps)})
         return frozenset({*range(0, num_steps, self.every), *range(max(0, num_steps - self.last), num_steps)})
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, given: Any) -> Any:
-        return {"name": given} if isinstance(given, str) else given
+        given = {"name": given} if isinstance(given, str) else given
+        if not isinstance(given, dict) or not isinstance(path := given.get("schedule"), str):
+            return given
+        if others := sorted(given.keys() - {"schedule", "cost", "tolerance"}):
+            raise ValueError(f"`schedule` is given with {', '.join(others)}, which it says itself; give one")
+        kept = {key: value for key, value in given.items() if key == "tolerance"}
+        return read_schedule(at_home(path), given.get("cost")) | kept
+
+    def check_steps(self, num_steps: int) -> None:
+        """See that all of `steps` are among N = `num_steps`.
+
+        Raises:
+            ValueError: some are not.
+        """
+        if self.steps is not None and self.of is None and max(self.steps, default=0) >= num_steps:
+            raise ValueError(
+                f"`cache.steps` has {max(self.steps)}, and the {num_steps} steps of `num_inference_steps` end with "
+                f"{num_steps - 1}; remove it, or say with `of` how many steps they are counted in"
+            )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -81,7 +121,7 @@ class CacheSettings(Settings):
             for name, field in type(self).model_fields.items()
             if getattr(self, name) != field.get_default(call_default_factory=True)
         }
-        schedule = changed & {"every", "last", "steps", "order", "tolerance", "modules"}
+        schedule = changed & {"every", "last", "steps", "of", "order", "tolerance", "modules"}
         if not self.is_ours and schedule:
             raise ValueError(f"`{min(schedule)}` is given, but {self.name!r} is diffusers' own; give it `options`")
         if self.is_ours and self.options:
@@ -92,6 +132,12 @@ class CacheSettings(Settings):
             raise ValueError("`steps` is given with `every` or `last`, in whose place it is; give one")
         if self.steps is not None and any(step < 0 for step in self.steps):
             raise ValueError(f"`steps` has {min(self.steps)}; they are numbered from 0")
+        if self.of is not None and self.steps is None:
+            raise ValueError("`of` is given without `steps`, which are counted in it")
+        if self.of is not None and max(self.steps or [0]) >= self.of:
+            raise ValueError(f"`steps` has {max(self.steps or [0])}, and `of` = {self.of} steps end with {self.of - 1}")
+        if self.cost is not None:
+            raise ValueError("`cost` is given without `schedule`, whose entries have one")
         return self
 
 
@@ -108,6 +154,12 @@ class CopySettings(Settings):
         description="Linear layers' weights are rounded to so many bits; needs torchao (the extra `quantised`). "
         "Smaller; faster only where torchao has a kernel for it.",
     )
+    small: str | None = Field(
+        None,
+        description="A smaller model of the same latents and prompts, as of `model.base`: its denoiser makes the first "
+        "steps, up to `until` (T-Stitch).",
+    )
+    until: float = Field(0.3, gt=0, lt=1, description="With `small`: the share of the steps that it makes.")
 
     @model_validator(mode="before")
     @classmethod

@@ -115,6 +115,11 @@ def _check_cheap_steps(settings: FidelityRunSettings) -> None:
             if way.cache is not None and not way.cache.is_ours:
                 got = f"got {way.cache.name!r}, which stays in the model once it is on"
                 problems.add(Problem(f"{setting}.cache.name", got, fix=f"choose one of {', '.join(OURS)}"))
+            elif way.cache is not None:
+                try:
+                    way.cache.check_steps(sampling.num_inference_steps)
+                except ValueError as error:
+                    problems.add(Problem(setting, str(error)))
         if ways and settings.fidelity.plans[0].is_policy_gradient:
             got = f"got {settings.fidelity.plans[0].name!r} first, whose groups are not sampled so"
             problems.add(Problem("fidelity.plans.0", got, fix="let a plan such as sdo come first"))

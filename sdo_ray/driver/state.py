@@ -25,6 +25,7 @@ COMPLETE_WITH = {
     "optimize": "outcome.json",
     "evaluate": "evaluation.json",
     "fidelity": "fidelity.json",
+    "schedule": "schedule.json",
     "cycle": "summary.json",
 }
 """The file that a command writes last."""
@@ -33,6 +34,7 @@ KNOWN_BY = {
     "optimization": "optimize",
     "models": "evaluate",
     "fidelity": "fidelity",
+    "search": "schedule",
     "promote": "cycle",
 }
 """A section that no other command's settings have: of runs that wrote no state."""

@@ -9,7 +9,6 @@ Notation
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from sdo_ray.backprop import BackpropPlan, StepGradient, StepRunner
 from sdo_ray.backprop.denoiser_rows import denoiser_rows
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.fidelity.clock import clock_of
 from sdo_ray.rollout.group_objective import group_objective
 from sdo_ray.rollout.groups import Groups
 from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
@@ -159,7 +159,7 @@ def _measured(
     objective: Callable[[Trajectory], tuple[float, Cotangents]],
 ) -> MeasuredGradient:
     """Sampling and backward pass on the clock, and between them the rewards, which are not."""
-    clock = _clock(pipeline)
+    clock = clock_of(pipeline)
     began = clock()
     with saved_activations(*_modules(pipeline)) as saved, denoiser_rows(denoisers_of(pipeline).values()) as rows:
         trajectory = sampled()
@@ -201,14 +201,3 @@ def _vector(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor
 
 def _modules(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
     return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-
-
-def _clock(pipeline: DiffusionPipeline) -> Callable[[], float]:
-    if pipeline.device.type != "cuda":
-        return time.process_time
-
-    def synchronized() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return synchronized

@@ -160,6 +160,7 @@ def draw(
     call: Mapping[str, Any],
     generators: Sequence[torch.Generator],
     runner: StepRunner | None = None,
+    output_type: str = "pt",
 ) -> torch.Tensor:
     """Samples of a plain call, without a graph.
 
@@ -168,6 +169,7 @@ def draw(
         call: as of `sample`.
         generators: as of `sample`.
         runner: how the denoiser's steps are made; by default exactly.
+        output_type: of the call: `pt`, or `latent` for what is not decoded.
 
     Raises:
         TypeError: the pipeline returns something else.
@@ -175,7 +177,7 @@ def draw(
     with torch.no_grad(), own_precision(pipeline):
         steps = nullcontext() if runner is None else run_by(runner, pipeline, _num_steps(pipeline, call, generators))
         with steps:
-            made = pipeline(generator=list(generators), output_type="pt", **call)[0]
+            made = pipeline(generator=list(generators), output_type=output_type, **call)[0]
     if isinstance(made, np.ndarray):  # whatever is asked for, of some; channels are last then
         made = torch.from_numpy(made) if made.ndim < 4 else torch.from_numpy(made).movedim(-1, -3)
     samples = stacked(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from sdo_ray import policy_gradient
 from sdo_ray.cheap_steps.settings import CheapStepsSettings
@@ -60,6 +60,12 @@ class SamplingSettings(CheapStepsSettings):
     )
 
     _example: Row = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _steps_are_there(self) -> Self:
+        if self.cache is not None:
+            self.cache.check_steps(self.num_inference_steps)
+        return self
 
     def with_example_of(self, inputs: Sequence[Row]) -> Self:
         """The same for a pipeline that is given inputs with each prompt, such as the first of these, if any."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdo_ray.backprop import BackpropPlan, KeptCall, TraceError, differentiable_sample, make_plan, surrogate
+from sdo_ray.backprop import BackpropPlan, KeptCall, TraceError, differentiable_sample, make_plan, run_by, surrogate
 from sdo_ray.cheap_steps.choose import choose_runner
 from sdo_ray.cheap_steps.fast_copy import FastCopy
 from sdo_ray.cheap_steps.runner import CheapRunner
@@ -15,6 +15,9 @@ from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.models.trained import diffit, full
 from sdo_ray.models.trained.diffit import DiffFitSettings
 from sdo_ray.settings import SettingsError
+from tests.backprop.matrix.assemble import assemble, inputs
+from tests.backprop.matrix.cases import CASES
+from tests.backprop.matrix.check import adapt
 from tests.backprop.test_caches import CACHES, made
 from tests.backprop.tiny import (
     assert_same,
@@ -161,3 +164,13 @@ def test_quantised_weights_are_near_and_follow(bits: Any, most: float) -> None:
         with torch.no_grad():
             for p in layers.parameters():
                 p.add_(torch.randn(p.shape, generator=seeded(5)))
+
+
+def test_a_copy_in_half_precision_takes_times_as_precise_as_they_are() -> None:
+    pipe = assemble("AceStepPipeline", CASES["AceStep"].parts)
+    adapt(pipe)
+    arguments = inputs(pipe, CASES["AceStep"].call)
+    plain = pipe(**arguments, generator=seeded(1))[0]
+    with run_by(runner_of(pipe, dtype="bfloat16"), pipe, 2):
+        fast = pipe(**arguments, generator=seeded(1))[0]
+    assert 0 < (fast - plain).norm() / plain.norm() < 0.1

@@ -29,6 +29,8 @@ WAYS = {
     "taylor, order 0": (stable_diffusion, {"name": "taylor", "order": 0, "every": 2}),
     "taylor of a transformer": (stable_diffusion_3, {"name": "taylor", "order": 2}),
     "taylor with a tolerance": (stable_diffusion, {"name": "taylor", "tolerance": 0.3}),
+    "cg-taylor": (stable_diffusion, {"name": "cg-taylor", "tolerance": 0.5}),
+    "cg-taylor of a transformer": (stable_diffusion_3, {"name": "cg-taylor", "tolerance": 0.5}),
     "deepcache": (stable_diffusion, {"name": "deepcache"}),
     "faster-diffusion": (stable_diffusion, {"name": "faster-diffusion", "every": 2}),
     "modules": (stable_diffusion_3, {"name": "modules", "modules": MODULES, "order": 1}),
@@ -97,6 +99,31 @@ def test_a_denoiser_that_is_held_is_not_run() -> None:
     runs, runner = counted(pipe), runner_of(pipe, name="taylor", every=3, last=1)
     differentiable_sample(pipe, PLANS["one kept"], runner=runner, **call())
     assert len(runs) == len({0, 3, 6, 7} | {4})
+
+
+@pytest.mark.parametrize("made", [stable_diffusion, stable_diffusion_3])
+def test_the_first_block_says_whether_a_step_is_held(made: Any) -> None:
+    pipe = made()
+
+    def drawn(**cache: Any) -> torch.Tensor:
+        with run_by(runner_of(pipe, every=4, **cache), pipe, N):
+            return pipe(**call(), output_type="pt").images
+
+    plain = pipe(**call(), output_type="pt").images
+    assert torch.equal(drawn(name="cg-taylor", tolerance=1e-9), plain)
+    assert torch.equal(drawn(name="cg-taylor", tolerance=1e9), drawn(name="taylor"))
+    between = [drawn(name="cg-taylor", tolerance=tolerance) for tolerance in (0.03, 0.06, 0.12, 0.25, 0.5)]
+    assert not all(torch.equal(x, plain) or torch.equal(x, drawn(name="taylor")) for x in between)
+
+
+def test_a_step_that_is_held_runs_the_first_block_alone() -> None:
+    pipe, runs = stable_diffusion_3(), []
+    for name in ("0", "1"):
+        block = pipe.transformer.transformer_blocks.get_submodule(name)
+        block.register_forward_hook(lambda *_, name=name: runs.append(name))
+    with run_by(runner_of(pipe, name="cg-taylor", every=4, tolerance=1e9), pipe, N):
+        pipe(**call())
+    assert (runs.count("0"), runs.count("1")) == (N, 3)
 
 
 def test_order_0_is_ddim_with_fewer_steps() -> None:

@@ -10,7 +10,9 @@ from sdo_ray.backprop import run_by
 from sdo_ray.backprop.caches import cache_hooks
 from sdo_ray.cheap_steps.choose import choose_runner
 from sdo_ray.cheap_steps.held import held_modules, matching_modules
+from sdo_ray.cheap_steps.schedule_file import write_schedule
 from sdo_ray.cheap_steps.settings import CacheSettings
+from sdo_ray.config.loading import load_settings
 from sdo_ray.media.picture import picture
 from sdo_ray.registry.pyfunc_model import _images
 from sdo_ray.registry.recipe import Recipe, read_recipe, write_recipe
@@ -46,11 +48,60 @@ def test_a_text_is_a_name_and_what_is_written_can_be_read() -> None:
         ({"name": "taylor", "steps": [0], "every": 2}, "give one"),
         ({"name": "taylor", "steps": [-1]}, "numbered from 0"),
         ({"name": "tailor"}, "Input should be"),
+        ({"name": "taylor", "of": 20}, "`of` is given without `steps`"),
+        ({"name": "taylor", "steps": [0, 20], "of": 20}, "`steps` has 20, and `of` = 20 steps end with 19"),
+        ({"name": "taylor", "cost": 0.5}, "`cost` is given without `schedule`"),
     ],
 )
 def test_what_does_not_go_together_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         CacheSettings.model_validate(given)
+
+
+def test_steps_that_a_call_does_not_have_are_refused() -> None:
+    SamplingSettings.model_validate({"num_inference_steps": 8, "cache": {"name": "taylor", "steps": [0, 7]}})
+    with pytest.raises(ValidationError, match=r"`cache\.steps` has 8, and the 8 steps"):
+        SamplingSettings.model_validate({"num_inference_steps": 8, "cache": {"name": "taylor", "steps": [0, 8]}})
+
+
+def test_steps_of_another_number_are_those_at_the_same_share_of_the_way() -> None:
+    cache = CacheSettings(name="taylor", steps=[0, 5, 10], of=11)
+    assert cache.computed(11) == {0, 5, 10}
+    assert cache.computed(21) == {0, 10, 20}
+    assert cache.computed(3) == {0, 1, 2}
+
+
+FRONT = [
+    {"cost": 0.6, "error": 0.01, "cache": {"name": "taylor", "order": 2, "steps": [0, 2, 3], "of": 4}},
+    {"cost": 0.3, "error": 0.1, "cache": {"name": "deepcache", "order": 0, "steps": [0, 3], "of": 4}},
+]
+
+
+def test_of_a_schedule_the_best_that_is_cheap_enough_is_taken(tmp_path: Any) -> None:
+    (tmp_path / "schedule.yaml").write_text(write_schedule({"model": "a/b"}, FRONT))
+    config = tmp_path / "settings.yaml"
+    config.write_text("num_inference_steps: 4\ncache: {schedule: schedule.yaml, cost: 0.7, tolerance: 0.5}\n")
+    taken = load_settings(SamplingSettings, config)
+    assert taken.cache == CacheSettings(name="taylor", order=2, steps=[0, 2, 3], of=4, tolerance=0.5)
+    assert SamplingSettings.model_validate(taken.to_dict()) == taken
+    cheaper = load_settings(SamplingSettings, config, ["cache.cost=0.4"])
+    assert cheaper.cache == CacheSettings(name="deepcache", order=0, steps=[0, 3], of=4, tolerance=0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"cost": 0.2}, r"`cost` is 0\.2, and .* has entries that cost 0\.30, 0\.60; raise it"),
+        ({}, "`schedule` is given without `cost`"),
+        ({"cost": 0.7, "order": 1}, "`schedule` is given with order, which it says itself"),
+        ({"cost": 0.7, "schedule": "away.yaml"}, "cannot be read: No such file"),
+        ({"cost": 0.7, "schedule": __file__}, "which is no file of `sdo schedule`"),
+    ],
+)
+def test_a_schedule_that_cannot_be_taken_is_refused(given: dict[str, Any], said: str, tmp_path: Any) -> None:
+    (tmp_path / "schedule.yaml").write_text(write_schedule({}, FRONT))
+    with pytest.raises(ValidationError, match=said):
+        CacheSettings.model_validate({"schedule": str(tmp_path / "schedule.yaml")} | given)
 
 
 @pytest.mark.parametrize(

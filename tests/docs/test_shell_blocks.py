@@ -41,6 +41,8 @@ SMALL = {
     "--set 'promote.set={promotion.rules: [heldout_preference > -100]}'",
     "fidelity": f"{SMALL_SAMPLING} --set fidelity.batches=2 --set fidelity.draws=2 --set samplers.batch_size=1 "
     "--set 'fidelity.plans=[{name: sdo}]'",
+    "schedule": "--set sampling.num_inference_steps=3 --set samplers.batch_size=1 --set search.population=2 "
+    "--set search.generations=1 --set search.holds=[taylor] --set search.check_steps=[]",
     "optimize": f"{SMALL_SAMPLING} --set optimization.iterations=1 --set rows.given.0.prompt=sun "
     "--set samplers.batch_size=8",
     "sample": "--steps 2",

@@ -9,7 +9,7 @@ import sdo_ray.cycle.record
 import sdo_ray.evaluation.outcome
 import sdo_ray.evaluation.result
 import sdo_ray.input_optimization.results
-from pipelines import fidelity
+from pipelines import fidelity, schedule
 from pipelines.commands import commands_with_settings
 from sdo_ray.driver import state as state_module
 from sdo_ray.driver.lock import driver_lock
@@ -75,6 +75,7 @@ def test_the_files_and_sections_are_those_of_the_commands() -> None:
         "optimize": sdo_ray.input_optimization.results.FILE,
         "evaluate": sdo_ray.evaluation.result.NUMBERS,
         "fidelity": fidelity.NUMBERS,
+        "schedule": schedule.NUMBERS,
         "cycle": sdo_ray.cycle.record.SUMMARY,
     }
     kinds = commands_with_settings()
