@@ -26,7 +26,7 @@ from pipelines.bar import bar
 from pipelines.job import run_job
 from pipelines.progress import clock
 from pipelines.run import check_run, known_outcome, tracked_run
-from rewards.modality import Modality
+from rewards.modality import Made
 from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate, check_made
 from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles, said_of_questions
@@ -71,7 +71,7 @@ class Ready:
     roles: Mapping[str, Role]
     uri: str
     """MLflow's."""
-    made: Modality
+    made: Made
     """What the models make."""
 
 
@@ -88,7 +88,7 @@ def check(settings: EvaluateSettings) -> Ready | Evaluation:
     uri = check_run(settings, run)
     roles = find_roles(settings.models, settings.sampling, uri, settings.prompts.inputs)
     check_roles(run, roles)
-    made = check_made(settings, {name: role.modality for name, role in roles.items()})
+    made = check_made(settings, {name: role.made for name, role in roles.items()})
     for said in said_of_questions(settings.models, questions):
         print(said, flush=True)
     return Ready(run, questions, roles, uri, made)
@@ -159,7 +159,7 @@ def _measure(
     rewards: Actors,
     features: Any,
     mlflow_run: str,
-    made: Modality,
+    made: Made,
 ) -> Evaluation:
     """Everything that is known about the images, without their files."""
     reference = None
@@ -168,7 +168,7 @@ def _measure(
         reference = reference_features(settings.reference, settings.run.seed, features)
     history, scores = roles[CANDIDATE].history, parts.scores()
     # A picture of what has no pixels is no measure of it.
-    pictures = parts.pictures(list(roles), questions) if made in ("image", "video") else ()
+    pictures = parts.pictures(list(roles), questions) if made.modality in ("image", "video") else ()
     pixels = pixel_distances(pictures, list(roles))
     evaluation = Evaluation(
         name=settings.run.name,

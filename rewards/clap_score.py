@@ -11,9 +11,12 @@ from rewards.towers.sound import LogMel, resampled
 class ClapScore(FromHub):
     """Cosine of sound and prompt in CLAP, in [-1, 1].
 
+    What is below -100 dB throughout is silence to it, and has no gradient.
+
     Args:
         source: CLAP model without fusion, hub id or local folder.
-        sample_rate: of the audio that it is given, in Hz.
+        sample_rate: of the audio that it is given, in Hz; None: a run gives that of its model, and elsewhere it is
+            CLAP's own.
         revision: of the hub.
         device: where to compute; always in float32.
 
@@ -30,7 +33,7 @@ class ClapScore(FromHub):
         self,
         *,
         source: str = "laion/larger_clap_general",
-        sample_rate: int = 48_000,
+        sample_rate: int | None = None,
         revision: str | None = None,
         device: str = "cpu",
     ) -> None:
@@ -41,7 +44,7 @@ class ClapScore(FromHub):
             raise ValueError(f"{source} is a CLAP with fusion, whose scores are random; take one without")
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._mel = LogMel(ClapFeatureExtractor.from_pretrained(folder), device)
-        self._rate = sample_rate
+        self._rate = sample_rate or self._mel.rate
         self._prompts = PromptEmbeddings(self._prompt)
         self.checkpoints = (describe_folder(source, folder),)
 

@@ -1,6 +1,7 @@
 """The kinds of samples that there are, of which each reward judges one. Imports no torch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 Modality = Literal["image", "video", "audio", "any"]
@@ -13,6 +14,21 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
 }
 """Modality -> shape of its samples. Images and videos are in [0, 1], audio is in [-1, 1], and "any" is whatever the
 pipeline makes: volumes, motions, spectra."""
+
+
+SAMPLE_RATE = "sample_rate"
+"""Option of rewards that have to know how fast the sounds that they are given are played: the model's, in a run."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a model makes."""
+
+    modality: Modality = "any"
+    """"any": other tensors, or it is not known."""
+
+    sampling_rate: int | None = None
+    """Of sounds, in Hz; None: its configuration does not say."""
 
 
 def shape_of(modality: str) -> str:

@@ -18,6 +18,7 @@ from ray.util.metrics import Histogram
 
 from rewards.frames import Frames, OfFrames
 from rewards.half import to_half
+from rewards.modality import SAMPLE_RATE
 from rewards.provenance import provenance
 from rewards.registry import create, reward_class
 from rewards.spec import RewardSpec, inspect_spec
@@ -37,6 +38,7 @@ class RewardActor:
         device: where the reward computes, given to it as its option `device` if it has one.
         smoothing: of its gradients; None: plain ones.
         frames: of the videos that it judges, a reward of images; None: it judges what it says.
+        sampling_rate: of the sounds that it judges, in Hz, given to it as its option `sample_rate` if it has one.
 
     Raises:
         RewardError: a reward or an option that cannot be.
@@ -50,6 +52,7 @@ class RewardActor:
         device: str,
         smoothing: Smoothing | None = None,
         frames: Frames | None = None,
+        sampling_rate: int | None = None,
     ) -> None:
         import torch
 
@@ -58,8 +61,9 @@ class RewardActor:
         self._options = dict(options)
         self._smoothing = smoothing
         self._spec = inspect_spec(reward_class(name))
-        placement = {"device": device} if "device" in self._spec.options else {}
-        self._reward = create(name, **{**placement, **options})
+        known = {"device": device} | ({} if sampling_rate is None else {SAMPLE_RATE: sampling_rate})
+        filled_in = {option: value for option, value in known.items() if option in self._spec.options}
+        self._reward = create(name, **{**filled_in, **options})
         self._judge = self._reward if frames is None else OfFrames(self._reward, frames)
         self._latency = Histogram(
             "sdo_reward_seconds", "Seconds to score a batch, gradients included.", list(LATENCIES), ("reward",)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers.utils import is_ftfy_available
 
-from rewards.modality import Modality
+from rewards.modality import Made
 from sdo_ray.backprop import (
     BackpropPlan,
     PlanError,
@@ -52,12 +52,12 @@ def check_pipeline(base: str) -> type[DiffusionPipeline]:
     return kind
 
 
-def made_if_known(base: str) -> Modality:
-    """What a base model makes; "any" of one that cannot be read, which the check of the model says."""
+def made_if_known(base: str) -> Made:
+    """What a base model makes; anything, of one that cannot be read, which the check of the model says."""
     try:
         return made_by(base)
     except SettingsError:
-        return "any"
+        return Made()
 
 
 def check_options(pipeline: type[DiffusionPipeline], sampling: SamplingSettings) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 from pydantic import Field
 
-from rewards.modality import Modality, named
+from rewards.modality import Made, named
 from sdo_ray.cluster import Demand
 from sdo_ray.config.rewards import check_names, check_rewards
 from sdo_ray.config.run import RunSettings
@@ -91,7 +91,7 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
     return questions
 
 
-def check_made(settings: EvaluateSettings, made: Mapping[str, Modality]) -> Modality:
+def check_made(settings: EvaluateSettings, made: Mapping[str, Made]) -> Made:
     """Refuse models that make different things, and what cannot be measured of what they make.
 
     Args:
@@ -105,19 +105,24 @@ def check_made(settings: EvaluateSettings, made: Mapping[str, Modality]) -> Moda
         SettingsError: with one line a problem.
     """
     if len(set(made.values())) > 1:
-        got = ", ".join(f"the {role} makes {named(modality)}" for role, modality in made.items())
+        got = ", ".join(f"the {role} makes {_said(one)}" for role, one in made.items())
         raise SettingsError(Problem("models", got, fix="compare models of one kind"))
-    modality = next(iter(made.values()))
+    common = next(iter(made.values()))
+    modality = common.modality
     with Problems() as problems:
         with problems.of("rewards"):
-            check_rewards(settings.rewards, made=modality)
+            check_rewards(settings.rewards, made=common)
         if settings.features is not None and modality not in ("image", "video"):
             got = f"they are of images, and the models make {named(modality)}"
             problems.add(Problem("features", got, fix="give `features: null`"))
         if settings.reference is not None and modality != "image":
             got = f"it has images, and the models make {named(modality)}"
             problems.add(Problem("reference", got, fix="remove it"))
-    return modality
+    return common
+
+
+def _said(made: Made) -> str:
+    return named(made.modality) + ("" if made.sampling_rate is None else f" of {made.sampling_rate} Hz")
 
 
 def _read_questions(settings: EvaluateSettings) -> pa.Table:

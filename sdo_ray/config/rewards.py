@@ -7,15 +7,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rewards.modality import Modality
+from rewards.modality import Made
 from rewards.registry import RewardError, available, spec_of
 from rewards.terms import check_terms
 from sdo_ray.rollout.reward_settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
 
+ANYTHING = Made()
+
 
 def check_rewards(
-    rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequence[str]] = (), made: Modality = "any"
+    rewards: Sequence[RewardActorSettings], prompts: Sequence[Sequence[str]] = (), made: Made = ANYTHING
 ) -> None:
     """Refuse rewards or options that there are not, or that cannot be used so, see `RewardActorSettings.check`.
 

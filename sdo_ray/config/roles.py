@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pydantic import ValidationError
 
-from rewards.modality import Modality
+from rewards.modality import Made
 from sdo_ray.config.calls import check_inputs, check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
 from sdo_ray.config.run import model_of
@@ -19,7 +18,7 @@ from sdo_ray.evaluation.models import AdaptedModel, ModelSource, WholeModel
 from sdo_ray.evaluation.outcome import read_outcome
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION
 from sdo_ray.evaluation.settings import ModelChoice, ModelsSettings
-from sdo_ray.media.modality import modality_of
+from sdo_ray.media.modality import made_of
 from sdo_ray.models.adapter_file import FILE as ADAPTER_FILE
 from sdo_ray.models.export import ADAPTER, MODEL, product
 from sdo_ray.models.files import check_files, pinned
@@ -37,9 +36,6 @@ from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import fingerprint
 
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
 ROLES = "models.json"
 """The file of an evaluation that says which models it is of."""
 
@@ -55,7 +51,7 @@ class Role:
     source: ModelSource
     history: History | None = None
     """How it was trained, where that is known."""
-    modality: Modality = "any"
+    made: Made = field(default_factory=Made)
     """What it makes."""
 
 
@@ -82,8 +78,9 @@ def find_roles(
             whole = ModelChoice(model=choice.model or models.base.model, adapter=choice.adapter)
             with problems.of():
                 with at(f"models.{role}"):
-                    role_of, pipeline = _find(whole, models.dtype, tracking_uri)
-                    found[role] = replace(role_of, modality=modality_of(pipeline))
+                    role_of, base = _find(whole, models.dtype, tracking_uri)
+                    pipeline = check_pipeline(base)
+                    found[role] = replace(role_of, made=made_of(pipeline, base))
                 check_options(pipeline, sampling)
                 with at("prompts.inputs"):
                     check_inputs(pipeline, inputs, sampling)
@@ -145,8 +142,8 @@ def _identities(roles: Mapping[str, Role]) -> dict[str, dict[str, str]]:
     return {name: {"where": role.where, "sha256": role.sha256} for name, role in roles.items()}
 
 
-def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, type[DiffusionPipeline]]:
-    """The model, and the class of its pipeline."""
+def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, str]:
+    """The model, and where the configuration of its pipeline is."""
     assert choice.model is not None
     if is_registered(choice.model):
         return _registered(choice, dtype, tracking_uri)
@@ -154,22 +151,22 @@ def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, typ
         return _of_run(choice, run, dtype)
     check_base(choice.model)
     model = pinned(choice.model)
-    pipeline = check_pipeline(model)
+    check_pipeline(model)
     check_files(model)
     sha256 = base_model_sha256(model)
     if choice.adapter is None:
-        return Role(model, sha256, WholeModel(model, dtype)), pipeline
+        return Role(model, sha256, WholeModel(model, dtype)), model
     adapter = _read_adapter(choice.adapter)
-    return _adapted(f"{model} + {choice.adapter}", model, sha256, adapter, dtype), pipeline
+    return _adapted(f"{model} + {choice.adapter}", model, sha256, adapter, dtype), model
 
 
-def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, type[DiffusionPipeline]]:
+def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, str]:
     assert choice.model is not None
     if choice.adapter is not None:
         got = f"{choice.model!r} is registered with what belongs to it"
         raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
     version = find_version(choice.model, tracking_uri)
-    pipeline = check_pipeline(str(resolve_model(version.reference, tracking_uri)))
+    pipeline = str(resolve_model(version.reference, tracking_uri))
     source = RegisteredModel(version.reference, tracking_uri, dtype)
     return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri)), pipeline
 
@@ -186,7 +183,7 @@ def _run_directory(model: str) -> RunDirectory | None:
     return run if run.read_json(SETTINGS) is not None else None
 
 
-def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, type[DiffusionPipeline]]:
+def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, str]:
     if choice.adapter is not None:
         got = f"{choice.model!r} is a run, which has its own result"
         raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
@@ -199,13 +196,15 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, t
         if not run.is_local:
             got = f"{run.place(MODEL)!r} is a complete model and not on a disk"
             raise SettingsError(Problem("model", got, fix="copy it there and name the copy"))
-        pipeline = check_pipeline(directory)
-        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run)), pipeline
-    pipeline = check_pipeline(model.reference)
+        check_pipeline(directory)
+        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run)), directory
+    check_pipeline(model.reference)
     with run.filesystem.open_input_file(f"{run.path}/{ADAPTER}/{ADAPTER_FILE}") as file:
         adapter = file.readall()
     sha256 = base_model_sha256(model.reference)
-    return replace(_adapted(run.uri, model.reference, sha256, adapter, dtype), history=history_of_run(run)), pipeline
+    return replace(
+        _adapted(run.uri, model.reference, sha256, adapter, dtype), history=history_of_run(run)
+    ), model.reference
 
 
 def _adapted(where: str, base: str, sha256: str, adapter: bytes, dtype: str) -> Role:

@@ -11,6 +11,7 @@ from rewards.registry import import_path
 from rewards.service import RewardActor
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.dry_batch.problems import problem
+from sdo_ray.media.modality import made_by
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import SettingsError
@@ -36,6 +37,7 @@ class DryRewards:
         self._terms, self._evaluators = settings.rewards.terms, settings.evaluation.evaluators
         options = settings.sampling.options
         self._size = [side for name in ("height", "width") if isinstance(side := options.get(name), int)]
+        self._rate = made_by(settings.model.reference).sampling_rate
         self._say = say
 
     def __call__(
@@ -67,7 +69,7 @@ class DryRewards:
             return torch.zeros(len(images)), torch.randn_like(images) if learned else None
         try:
             actor = RewardActor(
-                import_path(reward.name), reward.options, 1, "cpu", reward.smoothing, reward.seen_frames
+                import_path(reward.name), reward.options, 1, "cpu", reward.smoothing, reward.seen_frames, self._rate
             )
             seen = interpolate(images, self._size) if len(self._size) == 2 and images.ndim == 4 else images
             scores, gradient, _ = actor.score(seen.numpy(), list(prompts), learned, seeds)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rewards.modality import SHAPES, Modality
-from sdo_ray.models.load import pipeline_class
+from rewards.modality import SHAPES, Made, Modality
+from sdo_ray.models.load import load_component_config, load_index, pipeline_class
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -22,6 +22,9 @@ _MADE: Mapping[str, Modality] = {
     "audios": "audio",
 }
 """First field of what a pipeline returns -> what is in it."""
+
+SOUNDING = ("vocoder", "vae")
+"""Components whose configurations say how fast their sounds are."""
 
 
 def modality_of(pipeline: type[DiffusionPipeline]) -> Modality:
@@ -44,13 +47,23 @@ def modality_of(pipeline: type[DiffusionPipeline]) -> Modality:
     return made.pop() if len(made) == 1 else "any"
 
 
-def made_by(base: str) -> Modality:
+def made_by(base: str) -> Made:
     """What a base model makes, from its configuration alone; see `modality_of`.
 
     Raises:
         SettingsError: see `pipeline_class`.
     """
-    return modality_of(pipeline_class(base))
+    return made_of(pipeline_class(base), base)
+
+
+def made_of(pipeline: type[DiffusionPipeline], base: str) -> Made:
+    """The same of a model whose pipeline's class is known.
+
+    Raises:
+        SettingsError: see `load_index`.
+    """
+    modality = modality_of(pipeline)
+    return Made(modality, _configured_rate(base) if modality == "audio" else None)
 
 
 def sampling_rate(pipeline: DiffusionPipeline) -> int:
@@ -59,10 +72,20 @@ def sampling_rate(pipeline: DiffusionPipeline) -> int:
     Raises:
         ValueError: none of them says.
     """
-    for part in (pipeline, *(pipeline.components.get(name) for name in ("vocoder", "vae"))):
+    for part in (pipeline, *(pipeline.components.get(name) for name in SOUNDING)):
         if rate := getattr(getattr(part, "config", None), "sampling_rate", None):
             return int(rate)
     raise ValueError(f"no configuration of {type(pipeline).__name__} says its sampling_rate")
+
+
+def _configured_rate(base: str) -> int | None:
+    """As `sampling_rate`, from the configurations of a model that is not loaded; None where none of them says."""
+    index = load_index(base)
+    configurations = [index]
+    for name in SOUNDING:
+        if (index.get(name) or [None])[0] is not None:
+            configurations.append(load_component_config(base, name))
+    return next((int(config["sampling_rate"]) for config in configurations if config.get("sampling_rate")), None)
 
 
 def _fields(kind: Any) -> list[str]:

@@ -86,6 +86,20 @@ def load_index(base: str) -> dict[str, Any]:
     return found
 
 
+def load_component_config(base: str, component: str) -> dict[str, Any]:
+    """The `config.json` of a base model's network.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    import diffusers
+
+    options = parse(base).of_configurations | {"subfolder": component}
+    with quiet_libraries(), reading(base):
+        found: dict[str, Any] = diffusers.AutoModel.load_config(resolve(base), **options)
+    return found
+
+
 def component_class(library: str, kind: str) -> Any:
     """The class of a component, as a `model_index.json` names it; nothing is imported for it.
 

@@ -13,7 +13,7 @@ import ray
 import torch
 
 from rewards.half import from_half
-from rewards.modality import Modality
+from rewards.modality import Made
 from rewards.provenance import as_tags, is_noncommercial
 from rewards.registry import import_path
 from rewards.spec import RewardSpec
@@ -25,12 +25,14 @@ from sdo_ray.settings import Problem, Problems
 
 _log = logging.getLogger(__name__)
 
+ANYTHING = Made()
+
 SAY_EVERY = 30.0
 """Seconds between lines that say which rewards are waited for."""
 
 
 def start_reward_actors(
-    rewards: Sequence[RewardActorSettings], black_boxes: bool = False, made: Modality = "any"
+    rewards: Sequence[RewardActorSettings], black_boxes: bool = False, made: Made = ANYTHING
 ) -> dict[str, RewardHandle]:
     """The rewards' actors, each with its own resources and packages; returns handles by reward key.
 
@@ -46,7 +48,10 @@ def start_reward_actors(
         SettingsError: naming each such reward.
     """
     handles = start_pool(
-        {reward.key: PooledReward(import_path(reward.name, reward.runtime_env), reward) for reward in rewards}
+        {
+            reward.key: PooledReward(import_path(reward.name, reward.runtime_env), reward, made.sampling_rate)
+            for reward in rewards
+        }
     )
     starts = {key: handle.spec() for key, handle in handles.items()}
     missing, began = list(starts.values()), time.monotonic()

@@ -29,6 +29,8 @@ class PooledReward:
     path: str
     """What its actors import."""
     settings: RewardActorSettings
+    sampling_rate: int | None = None
+    """Of the sounds that it judges, in Hz."""
 
 
 class RewardPool:
@@ -137,6 +139,7 @@ class _ActorReplica:
                 device="cuda" if settings.num_gpus else "cpu",
                 smoothing=settings.smoothing,
                 frames=settings.seen_frames,
+                sampling_rate=reward.sampling_rate,
             )
         )
 

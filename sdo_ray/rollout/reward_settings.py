@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rewards.frames import Combine as FramesCombined
 from rewards.frames import Frames, Take
-from rewards.modality import Modality, named
+from rewards.modality import SAMPLE_RATE, Made, Modality, named
 from rewards.pulls import Normalize
 from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
@@ -153,12 +153,12 @@ class RewardActorSettings(Settings):
                 f"reward {self.name!r} scores batches as a whole, and models are compared image by image; name another"
             )
 
-    def check_modality(self, spec: RewardSpec, made: Modality) -> None:
+    def check_modality(self, spec: RewardSpec, made: Made) -> None:
         """Refuse a reward that judges other samples than the model makes.
 
         Args:
             spec: of the reward.
-            made: what the model makes; "any": it is not known.
+            made: what the model makes.
 
         Raises:
             ValueError: they do not match, or what is set for them does not.
@@ -168,14 +168,31 @@ class RewardActorSettings(Settings):
         judged: Modality = spec.modality if self.frames is None else "video"
         if self.smoothing is not None and judged == "audio":
             raise ValueError(f"reward {self.name!r} judges {named(judged)}, and smooth is for images and videos")
-        if "any" in (judged, made) or judged == made:
+        if made.modality == "audio":
+            self._check_rate(spec, made.sampling_rate)
+        if "any" in (judged, made.modality) or judged == made.modality:
             return
         fix = "name another"
-        if (judged, made) == ("image", "video"):
+        if (judged, made.modality) == ("image", "video"):
             fix = "give its frames, such as `frames: all`, or name another"
         elif self.frames is not None:
             fix = "remove its frames"
-        raise ValueError(f"reward {self.name!r} judges {named(judged)}, and the model makes {named(made)}; {fix}")
+        raise ValueError(
+            f"reward {self.name!r} judges {named(judged)}, and the model makes {named(made.modality)}; {fix}"
+        )
+
+    def _check_rate(self, spec: RewardSpec, made: int | None) -> None:
+        given = self.options.get(SAMPLE_RATE)
+        if given is not None and made not in (None, given):
+            raise ValueError(
+                f"reward {self.name!r}: its option {SAMPLE_RATE} is {given}, and the model's sounds have {made} Hz; "
+                "remove it"
+            )
+        if SAMPLE_RATE in spec.options and made is None and given is None:
+            raise ValueError(
+                f"reward {self.name!r} has to know how fast the model's sounds are, which no configuration of the "
+                f"model says; give its option {SAMPLE_RATE}, in Hz"
+            )
 
     def check_gradient(self, spec: RewardSpec) -> None:
         """Refuse what is to teach by a gradient, and has none; an evaluator need not.

@@ -45,7 +45,7 @@ def test_it_is_loaded_and_learned(paths: Path) -> None:
     model = ModelSettings(base=str(paths), pipeline=CLASS, train="full")
     pipeline = load_pipeline(model.reference)
     assert type(pipeline).__name__ == "TrajectoryPipeline"
-    assert made_by(model.reference) == "any"
+    assert made_by(model.reference).modality == "any"
     drawn = pipeline(["a", "b"], generator=torch.Generator().manual_seed(0))[0]
     assert drawn.shape == (2, 2, 32)
     weights = initial_policy(model, 0)

@@ -50,7 +50,7 @@ def video(directory: Path) -> Path:
 def audio(directory: Path) -> Path:
     """An AudioLDM in miniature, loud enough to be heard, and CLAP likewise."""
     (directory / "clap").mkdir()
-    clap = {"name": "clap_score", "options": {"source": str(save_clap(directory / "clap", 16)), "sample_rate": 16}}
+    clap = {"name": "clap_score", "options": {"source": str(save_clap(directory / "clap", 16))}}
     return tiny_settings(
         directory,
         saved("AudioLDM", directory / "base", vocoder=partial(vocoder, initializer_range=0.1)),
