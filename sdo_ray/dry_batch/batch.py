@@ -2,7 +2,7 @@
 
     as asked    the pipeline is called with the run's own settings, and left at its first denoiser call
     tiny        two prompts, few steps, a small image: plan, sampling, rewards, backward pass, contribution,
-                a trainer's step, evaluators
+                a trainer's step, evaluators; whether what is trained changes an image, and the same one once exported
 
 The classes are the model's own; a large one's have few layers and random weights. What fails is a problem of a setting.
 """
@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from sdo_ray.config.align import AlignSettings
-from sdo_ray.dry_batch.calls import blamed, check_call, stand_in, tiny
+from sdo_ray.dry_batch.calls import blamed, check_call, latents, stand_in, tiny
+from sdo_ray.dry_batch.effect import check_effect
 from sdo_ray.dry_batch.problems import OFF, problem
 from sdo_ray.dry_batch.process import Died, apart
 from sdo_ray.dry_batch.rewards import DryRewards
@@ -33,8 +34,12 @@ from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, choose_kept_graph
 from sdo_ray.rollout.preparation import runner_of
 from sdo_ray.rollout.records import Contribution, PromptBatch
+from sdo_ray.rollout.sampling import draw, noise
 from sdo_ray.settings import Problem, SettingsError, under
 from sdo_ray.training.modules import Denoisers, Policy
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 TIMEOUT = 600.0
 """Seconds for each part of it."""
@@ -144,6 +149,16 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
         set_parameters(trained, {name: parameter.detach() for name, parameter in module.named().items()})
     except Exception as error:
         raise SettingsError(problem("training", "a trainer's step of a first tiny batch failed", error)) from None
+    say("model")
+    is_stand_in = model.reference != settings.model.reference
+
+    def drawn(pipeline: DiffusionPipeline) -> torch.Tensor:
+        call = small.pipeline_call(_some(prompts, 1), _some(inputs, 1) if inputs else ())
+        if is_stand_in:  # of random weights, whose decoder may make one colour of everything
+            return latents(pipeline, call)
+        return draw(pipeline, call, noise(settings.run.seed, [0])).float()
+
+    check_effect(pipeline, trained, model, weights, drawn)
 
 
 def _some(prompts: Sequence[T], count: int) -> tuple[T, ...]:

@@ -98,8 +98,7 @@ def stand_in(base: str, directory: Path) -> str:
             save_small(base, place, heads=heads)
             pipeline = load_pipeline(str(place))
             how = SamplingSettings(num_inference_steps=2, options=_sizes(pipeline, {}))
-            with torch.no_grad(), own_precision(pipeline):
-                pipeline(**how.pipeline_call(["a"]), generator=noise(0, [0]), output_type="latent")
+            latents(pipeline, how.pipeline_call(["a"]))
         except SettingsError:
             raise
         except Exception as error:  # of a configuration that was made here
@@ -107,6 +106,13 @@ def stand_in(base: str, directory: Path) -> str:
         else:
             return str(place)
     raise ValueError(line(cause))
+
+
+def latents(pipeline: DiffusionPipeline, call: Mapping[str, Any]) -> torch.Tensor:
+    """What a stand-in samples for one prompt, before it is decoded; float32."""
+    with torch.no_grad(), own_precision(pipeline):
+        made = pipeline(**call, generator=noise(0, [0]), output_type="latent")[0]
+    return torch.as_tensor(made).float()
 
 
 def _begin(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str]) -> None:
