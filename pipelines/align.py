@@ -134,6 +134,8 @@ def _train(
         run,
         settings.samples_per_prompt,
         companion_decay(settings.plan, settings.sampling.num_inference_steps),
+        watch,
+        settings.samplers.lost_after,
     )
 
     def stream(start: int) -> ray.data.Dataset:
@@ -164,7 +166,7 @@ def _train(
     ):
         health = Health(training.max_idle_updates, training.max_skipped_share)
         shown: list[Observer] = [Progress(training.updates, move), StateLog(training.updates, StateFile(run, "align"))]
-        rules = check_held_out_rules(settings.evaluation.watch.rules, watched)
+        rules = check_held_out_rules(settings.evaluation.watch.rules, settings.looks_at)
         bounds: list[Observer] = [
             HeldOutRules(rules, policies, run),
             Budget(training.max_hours, training.max_samples, reports),

@@ -28,6 +28,7 @@ from sdo_ray.promotion.held_out import check_held_out_rules
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
 from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs
 from sdo_ray.prompts.read import read_prompts
+from sdo_ray.rollout.held_out import OF_IMAGES
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
 from sdo_ray.rollout.records import HeldOut, SamplerConfig
 from sdo_ray.rollout.reward_settings import MixSettings
@@ -138,6 +139,14 @@ class AlignSettings(Settings):
                 update * self.training.batch_size for update in updates if self.tracking.preview_prompts
             ),
         )
+
+    @property
+    def looks_at(self) -> list[str]:
+        """What a look during training measures: the evaluators', and what is measured of images."""
+        names = [evaluator.key for evaluator in self.evaluation.evaluators]
+        if made_if_known(self.model.reference) != "image" or self.evaluation.watch.num_prompts < 2:
+            return names
+        return [*names, *(name for name in OF_IMAGES if name not in names)]
 
     def held_out(self, evaluators: Mapping[str, Any]) -> HeldOut | None:
         """What samplers look at during training; None: nothing.
@@ -325,7 +334,7 @@ def _check_rewards(settings: AlignSettings) -> None:
         with problems.of("evaluation.evaluators"):
             check_names(evaluators)
         with problems.of("evaluation.watch.rules"):
-            check_held_out_rules(settings.evaluation.watch.rules, [evaluator.key for evaluator in evaluators])
+            check_held_out_rules(settings.evaluation.watch.rules, settings.looks_at)
         for term in terms:
             if term.weight and term.name in named:
                 problems.add(

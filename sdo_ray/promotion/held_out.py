@@ -15,15 +15,15 @@ from sdo_ray.training.records import UpdateReport
 from sdo_ray.training.standing import good_version, keep_good
 
 FILE = "held_out.json"
-"""What was measured of the base: `base`, evaluator -> mean."""
+"""What was measured of the base: `base`, name -> mean."""
 
 
-def check_held_out_rules(texts: Sequence[str], evaluators: Collection[str]) -> list[Rule]:
+def check_held_out_rules(texts: Sequence[str], measured: Collection[str]) -> list[Rule]:
     """The rules, which compare one mean with the base's or a number.
 
     Args:
         texts: as they were written.
-        evaluators: keys of those that look.
+        measured: what a look has numbers of.
 
     Raises:
         SettingsError: by position: one cannot be read, or cannot be judged while a run goes on.
@@ -33,15 +33,15 @@ def check_held_out_rules(texts: Sequence[str], evaluators: Collection[str]) -> l
         for number, text in enumerate(texts):
             with problems.of(str(number)):
                 rules.append(rule := parse_rule(text))
-                if (problem := _problem(rule, evaluators)) is not None:
+                if (problem := _problem(rule, measured)) is not None:
                     problems.add(problem.under(str(number)))
     return rules
 
 
-def _problem(rule: Rule, evaluators: Collection[str]) -> Problem | None:
-    if rule.metric not in evaluators:
-        got = f"{rule.text!r}: there is no evaluator {rule.metric}"
-        return Problem("", got, f"evaluation.evaluators are {', '.join(evaluators)}", "name one")
+def _problem(rule: Rule, measured: Collection[str]) -> Problem | None:
+    if rule.metric not in measured:
+        got = f"{rule.text!r}: looks measure no {rule.metric}"
+        return Problem("", got, f"they measure {', '.join(measured)}", "name one, or add an evaluator")
     if rule.reference == CHAMPION:
         return Problem("", f"{rule.text!r}: a run has no champion", fix="compare with base, or a number")
     if rule.above is not None or rule.confidence is not None:

@@ -21,7 +21,7 @@ from sdo_ray.cluster import cause_of
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds, means
 from sdo_ray.rollout.replica import RewardFailed
-from sdo_ray.rollout.watch import BatchFailed
+from sdo_ray.rollout.watch import BatchFailed, Disagreement
 from sdo_ray.secrets import redact
 
 PAUSES = (1.0, 5.0)
@@ -139,7 +139,7 @@ def _skipped(batch: PromptBatch, policy_version: int, cause: str) -> Contributio
 
 
 def _is_final(error: Exception) -> bool:
-    return isinstance(error, RewardMistake) or (isinstance(error, RewardFailed) and not error.prompts)
+    return isinstance(error, RewardMistake | Disagreement) or (isinstance(error, RewardFailed) and not error.prompts)
 
 
 def _is_for_memory(error: Exception) -> bool:

@@ -17,7 +17,8 @@ import torch
 
 from rewards.pulls import Memory
 from sdo_ray.models.checkpointing import checkpoint_blocks
-from sdo_ray.models.parameters import set_parameters
+from sdo_ray.models.fingerprint import fingerprint
+from sdo_ray.models.parameters import set_parameters, trained_values
 from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.rollout.answers import Answers
 from sdo_ray.rollout.attempts import Attempts, merged
@@ -41,7 +42,7 @@ from sdo_ray.rollout.records import (
     parted,
 )
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
-from sdo_ray.rollout.watch import BatchFailed, Watch
+from sdo_ray.rollout.watch import BatchFailed, Disagreement, Watch
 from sdo_ray.seeds import derive_seed
 
 
@@ -69,6 +70,7 @@ class Sampler:
         self._free = threading.Condition()
         self._attempts = Attempts(self._make, lambda: self._version, watch.say)
         self._broken: Exception | None = None
+        watch.stay_in_touch()
         try:
             with watch.starting():
                 self._load(reward_actors)
@@ -78,6 +80,9 @@ class Sampler:
     def _load(self, reward_actors: Mapping[str, Any]) -> None:
         config = self._config
         self._pipeline = load_model(config.model, self._device)
+        parts = {name: part for name, part in self._pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        weights = {f"{name}.{key}": w for name, part in parts.items() for key, w in part.state_dict().items()}
+        self._watch.agree("the base model's weights", "a sampler", fingerprint(weights))
         self._trained = attach_working_copy(self._pipeline.components, config.model)
         if config.model.checkpoints_blocks(self._device):
             checkpoint_blocks(self._pipeline.components.values())
@@ -197,9 +202,19 @@ class Sampler:
                 self._others["average"] = average
             if self._by_average and average is not None:
                 self._others["newest"] = newest
-            set_parameters(self._trained, average if self._by_average and average is not None else newest)
+            sampling = average if self._by_average and average is not None else newest
+            set_parameters(self._trained, sampling)
+            if self._version < 0:
+                self._check_policy(version, newest, sampling)
             self._memory = memory_of(weights)
             self._version = version
+
+    def _check_policy(self, version: int, newest: Weights, sampling: Weights) -> None:
+        """The first policy of all is the one that was published, and is what samples."""
+        self._watch.agree(f"the weights of policy version {version}", "a sampler", fingerprint(newest))
+        for name, weights in trained_values(self._trained).items():
+            if not torch.equal(weights, sampling[name].to(weights)):
+                raise Disagreement(f"a sampler has other weights in {name} than were published")
 
 
 def _shown(samples: torch.Tensor) -> torch.Tensor:

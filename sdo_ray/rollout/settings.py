@@ -160,6 +160,13 @@ class LearningSamplerSettings(SamplerSettings):
         description="Seconds for sampling a batch, and again for its backward pass; then the actor is replaced, and "
         "the batch tried again.",
     )
+    lost_after: Annotated[float, MAY_CHANGE] = Field(
+        300.0,
+        ge=30,
+        description="Seconds after which a sampler with batches in its hands and without a sign of life is lost, as "
+        "where its node is gone and no other has room. Trainers then go back to the newest checkpoint, which is one of "
+        "`trainers.max_failures`, and the samplers that are left are given its batches.",
+    )
     accumulate: int = Field(
         1,
         ge=1,

@@ -11,6 +11,7 @@ loop over updates u
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -24,10 +25,12 @@ import torch.distributed
 from ray.data.exceptions import UserCodeException
 
 from rewards.pulls import Memory
+from sdo_ray.models.fingerprint import fingerprint
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.policy_gradient import Decay
 from sdo_ray.rollout.policy_store import Policies, Publisher
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors, with_average
+from sdo_ray.rollout.watch import Disagreement, Watch
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
@@ -74,6 +77,10 @@ class WorkerConfig:
     """More in groups."""
     companion_decay: Decay | None = None
     """Of an average of the policies that the samplers get beside the newest, for plans that learn by it."""
+    watch: Watch | None = None
+    """Knows what samplers have in hand."""
+    lost_after: float = math.inf
+    """Seconds after which a sampler that is not heard of is lost."""
     damaged: frozenset[str] = frozenset()
     """Names of the checkpoints not to go on from, see `checkpoints.why_not`."""
     whole: ray.train.Checkpoint | None = None
@@ -89,7 +96,8 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     """The train function: `{"worker": WorkerConfig}`.
 
     Raises:
-        RuntimeError: if the stream ends early or a contribution arrives out of turn.
+        RuntimeError: if the stream ends early, a contribution arrives out of turn, or a sampler is lost, for which the
+            group has to start again.
     """
     worker = config["worker"]
     context = ray.train.get_context()
@@ -97,6 +105,7 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
     arrived = _contributions(worker.channel)
     weights = load_tensors(worker.initial_policy)
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
+    _agree(worker, "the weights that trainers begin with", module.state_dict())
     engine = make_engine(module, worker.training, worker.trainers, per_worker)
     training, start, memory, averaged, accompanied = worker.training, 0, Memory(), None, None
     saver, reports = Saver(worker.run, worker.channel), list[UpdateReport]()
@@ -117,10 +126,12 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
         if worker.companion_decay is not None and policy:
             averages[COMPANION] = Average(accompanied or policy, worker.companion_decay)
         _publish(publisher, start, policy, averages, memory)
+        if torch.distributed.get_rank() == 0:
+            _agree(worker, f"the weights of policy version {start}", policy)
         for update in range(start, training.updates):
             began = time.monotonic()
             mine: list[Contribution] = []
-            terms = module.terms(_taken(arrived, update, per_worker, worker.channel, mine))
+            terms = module.terms(_taken(arrived, update, per_worker, worker, mine))
             waited = time.monotonic() - began
             samples = worker.rows_per_contribution * worker.samples_per_prompt
             everyone = gather_numbers(mine, worker.rewards, samples, engine.device)
@@ -148,6 +159,17 @@ def train_worker(config: dict[str, WorkerConfig]) -> None:
                 reports.clear()
             if ending is not None:
                 return
+
+
+def _agree(worker: WorkerConfig, what: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """End the run if others have other weights."""
+    if worker.watch is None:
+        return
+    try:
+        worker.watch.agree(what, f"trainer {torch.distributed.get_rank()}", fingerprint(weights))
+    except Disagreement as error:
+        worker.channel.give_up(str(error))
+        raise
 
 
 Arrived = queue.Queue[Contribution | BaseException | None]
@@ -178,21 +200,21 @@ def _contributions(channel: Channel) -> Arrived:
 
 
 def _taken(
-    arrived: Arrived, update: int, count: int, channel: Channel, numbers: list[Contribution]
+    arrived: Arrived, update: int, count: int, worker: WorkerConfig, numbers: list[Contribution]
 ) -> Iterator[Contribution]:
     """This worker's contributions to an update, as they arrive; what is small of them is kept in `numbers`.
 
     Previews go to the driver from here.
     """
     for _ in range(count):
-        contribution = _next(arrived, update)
+        contribution = _next(arrived, update, worker)
         if contribution.preview is not None:
-            channel.preview(update, contribution.preview)
+            worker.channel.preview(update, contribution.preview)
         numbers.append(contribution.numbers())
         yield contribution
 
 
-def _next(arrived: Arrived, update: int) -> Contribution:
+def _next(arrived: Arrived, update: int, worker: WorkerConfig) -> Contribution:
     while True:
         try:
             contribution = arrived.get(timeout=LOG_EVERY)
@@ -200,6 +222,9 @@ def _next(arrived: Arrived, update: int) -> Contribution:
         except queue.Empty:
             # A warning, because processes of Ray write nothing below to their log files.
             logger.warning("update %d waits for a contribution from the samplers", update)
+            # Ray Data keeps a batch for the actor that has it, until that one has a place again.
+            if worker.watch is not None and (lost := worker.watch.lost(worker.lost_after)):
+                raise RuntimeError(f"lost: {'; '.join(lost)}") from None
     if isinstance(contribution, BaseException):
         raise contribution
     if contribution is None:

@@ -35,7 +35,7 @@ def looked(version: int, **means: float) -> UpdateReport:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("nsfw <= 0.1", r"there is no evaluator nsfw; evaluation.evaluators are alignment; name one"),
+        ("nsfw <= 0.1", r"looks measure no nsfw; they measure alignment; name one, or add an evaluator"),
         ("alignment >= champion", r"a run has no champion"),
         ("alignment >= base, 95 % confidence", r"confidence cannot be had from means of few images"),
         ("alignment >=", r"expected base or champion or a number"),

@@ -1,5 +1,6 @@
 """The sampler as Ray Data calls it, from several threads; its rewards, policies and watch are of this process."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import safetensors.torch
 import torch
 
 from rewards.scoring import score_with_gradient
 from rewards.terms import Mixing
 from sdo_ray.blocks import _OnBlocks, packed
+from sdo_ray.models.fingerprint import fingerprint
 from sdo_ray.models.parameters import trained_values
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.models.settings import ModelSettings
@@ -24,12 +27,12 @@ from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout import sampler as sampler_module
 from sdo_ray.rollout.contribution import compute_contribution, learn_from
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, dump_tensors, with_average
+from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, dump_tensors, load_tensors, with_average
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.sampler import Sampler
 from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
-from sdo_ray.rollout.watch import BatchFailed
+from sdo_ray.rollout.watch import BatchFailed, Disagreement
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import SettingsError
 from tests.support.ink import Ink, Redness
@@ -59,9 +62,17 @@ class Quiet:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.marks: dict[str, str] = {}
 
     def say(self, line: str) -> None:
         self.said.append(line)
+
+    def stay_in_touch(self) -> None:
+        pass
+
+    def agree(self, what: str, who: str, mark: str) -> None:
+        if self.marks.setdefault(what, mark) != mark:
+            raise Disagreement(f"{what} of {who}")
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -334,3 +345,33 @@ def test_an_anchor_is_to_version_0(tiny_base: Path) -> None:
 
     assert distance(0.0) == pytest.approx(0.0, abs=1e-9)
     assert distance(0.1) > 1e-5
+
+
+def test_the_first_policy_is_the_published_one_and_base_models_are_one(tiny_base: Path, tmp_path: Path) -> None:
+    settings = config(tiny_base)
+    made, watch = sampler(settings, Rewards())
+    _, published = made._policies.newest(0, known=-1)
+    made(blocks()[0])
+    assert watch.marks["the weights of policy version 0"] == fingerprint(load_tensors(published))
+    made._version = -1
+    watch.marks["the weights of policy version 0"] = "another"
+    with pytest.raises(BatchFailed, match="the weights of policy version 0 of a sampler"):
+        made(blocks()[0])
+    other = tmp_path / "other"
+    shutil.copytree(tiny_base, other)
+    file = other / "unet/diffusion_pytorch_model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    safetensors.torch.save_file(weights | {"conv_in.bias": weights["conv_in.bias"] + 1e-6}, file)
+    policies: Any = Versions(initial_policy(settings.model, 0))
+    second = Sampler(
+        replace(settings, model=settings.model.model_copy(update={"base": str(other)})), policies, {}, watch
+    )
+    with pytest.raises(BatchFailed, match="could not start: the base model's weights of a sampler"):
+        second(blocks()[0])
+
+
+def test_what_samples_is_what_was_published(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = sampler(config(tiny_base), Rewards())
+    monkeypatch.setattr(sampler_module, "set_parameters", lambda trained, weights: None)
+    with pytest.raises(BatchFailed, match=r"a sampler has other weights in .* than were published"):
+        made(blocks()[0])

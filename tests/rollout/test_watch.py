@@ -58,6 +58,49 @@ def test_a_new_stream_starts_with_nothing() -> None:
     assert watch.begin("b", 0, "rows 0") == 0
 
 
+def test_a_sampler_that_is_not_heard_of_is_lost_with_what_it_has_in_hand() -> None:
+    now = [0.0]
+    watch = WatchActor(lambda: now[0])
+    for sampler in "abc":
+        watch.begin(sampler, START, "its start")
+    for sampler in "ab":
+        watch.end(sampler, START)
+    watch.begin("a", 0, "rows 0")
+    watch.begin("b", 4, "rows 4")
+    watch.begin("b", 8, "rows 8")
+    now[0] = 200.0
+    watch.touch("a")
+    assert watch.lost(300.0) == []
+    now[0] = 310.0  # "c" still starts: it has nothing that others could be given
+    expected = [f"sampler 2 at rows {row}, not heard of for 310 s" for row in (4, 8)]
+    assert watch.lost(300.0) == expected
+    assert watch.news()[-1].endswith(
+        "rows 8, not heard of for 310 s: others are given its work, from the newest checkpoint on (loss 1 of this run)"
+    )
+    assert watch.lost(300.0) == expected  # another trainer asks
+    assert watch.news() == []
+    watch.reset()
+    assert watch.lost(300.0) == []
+
+
+def test_one_that_has_found_a_place_again_is_not_lost() -> None:
+    now = [0.0]
+    watch = WatchActor(lambda: now[0])
+    watch.begin("a", 0, "rows 0")
+    now[0] = 400.0
+    watch.begin("a", START, "its start")
+    assert watch.lost(300.0) == []
+
+
+def test_the_first_says_what_all_have_to() -> None:
+    watch = WatchActor()
+    assert watch.agree("weights", "a", "1") == ("a", "1")
+    assert watch.agree("weights", "b", "2") == ("a", "1")
+    assert watch.agree("policy", "b", "2") == ("b", "2")
+    watch.reset()
+    assert watch.agree("weights", "b", "2") == ("b", "2")
+
+
 def test_what_takes_too_long_ends_its_process_and_leaves_its_stacks() -> None:
     code = """
 import time

@@ -1,8 +1,11 @@
 """Contributions to updates as samplers would send them, for trainers without samplers."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import pyarrow as pa
 import ray.data
 import torch
 
@@ -10,7 +13,8 @@ from rewards.pulls import Pull
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
-from sdo_ray.rollout.records import Contribution, Seconds, dump_tensors
+from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds, dump_tensors
+from sdo_ray.rollout.watch import Watch
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
@@ -60,6 +64,21 @@ def stream_of(rewards: Sequence[float], preview: bytes | None = None) -> Callabl
         return ray.data.from_arrow(made)
 
     return stream
+
+
+class ContributingSampler:
+    """Takes its time, and answers a batch with the contribution that `stream_of` has in its place."""
+
+    def __init__(self, config: Any, policies: Policies, reward_actors: Mapping[str, Any], watch: Watch) -> None:
+        self._seconds = float(reward_actors["seconds"])
+        self._watch = watch
+        watch.stay_in_touch()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        batch = PromptBatch.from_arrow(table)
+        with self._watch.batch(batch):
+            time.sleep(self._seconds)
+            return contribution(batch.update, (batch.rows[0] // 2) % PER_UPDATE).to_arrow()
 
 
 def worker_config(
