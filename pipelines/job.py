@@ -80,10 +80,28 @@ def run_job(
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    """The flag `--set A.B=C`, read as `overrides`."""
+    """The flags `--set A.B=C` and `--change A.B=C`, read as `overrides`."""
     parser.add_argument(
         "--set", metavar="A.B=C", action="append", default=[], dest="overrides", help="change one setting; repeatable"
     )
+    parser.add_argument(
+        "--change",
+        metavar="A.B=C",
+        action=Change,
+        help="the same, of an alignment run that has begun with another value: it goes on with this one",
+    )
+
+
+class Change(argparse.Action):
+    """`--change A.B=C` is `--set A.B=C`, and A.B among `run.change`."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """See `argparse.Action`."""
+        own = [*(getattr(namespace, self.dest) or ()), values.partition("=")[0]]
+        setattr(namespace, self.dest, own)
+        namespace.overrides = [*namespace.overrides, values, f"run.change=[{', '.join(own)}]"]
 
 
 def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:

@@ -62,8 +62,9 @@ def tracked_run(settings: TrackedSettings, run: RunDirectory, uri: str) -> Itera
         AlreadyRunning: another driver works on it.
     """
     with driver_lock(run):
-        keep_settings(run, settings)
+        changes = keep_settings(run, settings)
         with TrackedRun(uri, settings.tracking.experiment, run, run.name, settings.to_dict()) as tracked:
+            tracked.set_tags({f"changed.{setting}": change for setting, change in changes.items()})
             try:
                 yield tracked
             except SettingsError as error:

@@ -18,7 +18,7 @@ from sdo_ray.config.calls import (
     samples_per_prompt,
 )
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
-from sdo_ray.config.run import RunSettings, has_begun
+from sdo_ray.config.run import LongRunSettings, has_begun
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.reference import parse
@@ -41,7 +41,7 @@ from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 class AlignSettings(Settings):
     """Everything about one alignment run."""
 
-    run: RunSettings
+    run: LongRunSettings
     model: ModelSettings
     prompts: PromptSettings
     sampling: LearnedSamplingSettings = Field(default_factory=LearnedSamplingSettings)

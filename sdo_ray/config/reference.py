@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from sdo_ray.settings import IsPath, Settings, may_change
+from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, IsPath, Settings, is_marked
 
 EXAMPLE = "pipelines/configs/emoji.yaml"
 REPOSITORY = Path(__file__).parents[2]
@@ -37,7 +37,11 @@ join (`ray job submit` sets it; without it, a run starts Ray on its machine), `R
 its token, and `MLFLOW_TRACKING_URI`, the MLflow server (without it, a database file in the run's storage).
 """
 
-MAY_CHANGE = " *May be another when the run is resumed.*"
+RESUMED = {
+    MAY_CHANGE: " *May be another when the run is resumed.*",
+    ON_PURPOSE: " *May be another when the run is resumed with `--change`.*",
+}
+"""What a mark says."""
 
 KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
@@ -71,7 +75,7 @@ def _section(kind: type[Settings], prefix: str, about: str) -> Iterator[str]:
                 _type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
                 _default(field),
                 _legal(field),
-                (field.description or "") + (MAY_CHANGE if may_change(field) else ""),
+                (field.description or "") + "".join(said for mark, said in RESUMED.items() if is_marked(field, mark)),
             )
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         yield ""

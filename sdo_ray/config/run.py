@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
 
@@ -10,11 +11,11 @@ from pydantic import Field, ValidationError
 
 from sdo_ray.models.files import pinned
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.settings import MAY_CHANGE, Problem, Settings, SettingsError, changeable, relative_paths, under
+from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, Problem, Settings, SettingsError, changeable, relative_paths, under
 from sdo_ray.storage import LONGEST_NAME, NAME, RunDirectory
 from sdo_ray.tracking.provenance import flatten
 
-FILE = "settings.json"
+FILE, CHANGES = "settings.json", "changes.json"
 BASE = "base.json"
 """The file that says which base model the run reads."""
 
@@ -36,6 +37,16 @@ class RunSettings(Settings):
         0.0,
         ge=0,
         description="Seconds that a cluster that grows may take to have room for the run; it is asked to at once.",
+    )
+
+
+class LongRunSettings(RunSettings):
+    """What the run is called and where it keeps its things, and which of its settings are changed on the way."""
+
+    change: list[str] = Field(
+        default_factory=list,
+        description="Settings that are meant to be others than the run has, such as `training.learning_rate`, of those "
+        "that may be so; from the next update on. `--change A.B=C` names a setting here and gives its value.",
     )
 
 
@@ -70,7 +81,7 @@ def open_run(settings: JobSettings) -> RunDirectory:
 
     Raises:
         SettingsError: the storage cannot be read, or a run of this name exists with other settings than those that may
-            change, see `MAY_CHANGE`; every difference is listed.
+            change, see `MAY_CHANGE`, or are meant to; every difference is listed.
     """
     run = RunDirectory(settings.run.storage, settings.run.name)
     try:
@@ -83,7 +94,9 @@ def open_run(settings: JobSettings) -> RunDirectory:
         return run
     differences = _differences(known, settings)
     kind: Any = type(settings)
-    free = {*changeable(kind, known), *changeable(kind, settings.to_dict())}
+    of_both = (known, settings.to_dict())
+    free, meant = ({name for values in of_both for name in changeable(kind, values, mark)} for mark in MARKS)
+    free |= _on_purpose(settings, meant)
     problems = [
         Problem(key, f"the run {settings.run.name!r} has {before}, got {now}")
         for key, (before, now) in differences.items()
@@ -95,11 +108,27 @@ def open_run(settings: JobSettings) -> RunDirectory:
             Problem(
                 "run.name",
                 f"{run.uri} was started with other settings, listed above",
-                "where it runs, how long and how often may change, see docs/configuration.md",
+                "where it runs, how long and how often may change, and others with --change, see docs/configuration.md",
                 "use them to resume, or another name",
             ),
         )
     return run
+
+
+MARKS = (MAY_CHANGE, ON_PURPOSE)
+
+
+def _on_purpose(settings: JobSettings, meant: set[str]) -> set[str]:
+    """The settings that are said to be changed on purpose.
+
+    Raises:
+        SettingsError: one cannot be.
+    """
+    named = set(getattr(settings.run, "change", ()))
+    if unknown := sorted(named - meant):
+        got = f"got {', '.join(unknown)}, on which depends what the run has made"
+        raise SettingsError(Problem("run.change", got, f"legal: {', '.join(sorted(meant))}", "begin another run"))
+    return named
 
 
 def _known(run: RunDirectory) -> dict[str, Any] | None:
@@ -112,6 +141,8 @@ def _differences(known: dict[str, Any], settings: JobSettings) -> dict[str, tupl
     given = settings.to_dict()
     _start_here(known, settings)
     _start_here(given, settings)
+    for values in (known, given):
+        values.get("run", {}).pop("change", None)
     before, now = flatten(known), flatten(given)
     return {
         key: (before.get(key, "nothing"), now.get(key, "nothing"))
@@ -155,13 +186,20 @@ def keep_reference(run: RunDirectory, reference: str) -> None:
     run.write_json(BASE, {"reference": reference})
 
 
-def keep_settings(run: RunDirectory, settings: JobSettings) -> None:
-    """Bind the run's name to these settings, and say which are others than before.
+def keep_settings(run: RunDirectory, settings: JobSettings) -> dict[str, str]:
+    """Bind the run's name to these settings; say, keep and return which are others than before, and what they were.
 
     Called once nothing can be refused any more: a run that was refused for a cluster too small, say, can so be started
     under its name with the settings mended.
     """
+    changes = {}
     if (known := _as_now(_known(run), settings)) is not None:
-        for key, (before, now) in _differences(known, settings).items():
-            print(f"{run.name}: {key} was {before} and is {now} from here on", flush=True)
+        changes = {key: f"{before} -> {now}" for key, (before, now) in _differences(known, settings).items()}
+    for key, change in changes.items():
+        before, _, now = change.partition(" -> ")
+        print(f"{run.name}: {key} was {before} and is {now} from here on", flush=True)
+    if changes:
+        past = run.read_json(CHANGES, lost="which settings were changed before, and when") or []
+        run.write_json(CHANGES, [*past, {"at": datetime.now(UTC).isoformat(timespec="seconds"), **changes}])
     run.write_json(FILE, settings.to_dict())
+    return changes

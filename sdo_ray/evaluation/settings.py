@@ -9,20 +9,20 @@ from pydantic import Field, model_validator
 from sdo_ray.evaluation.feature_registry import path_options
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.rollout.settings import InputColumns
-from sdo_ray.settings import PathsAmong, Settings, SettingsPath
+from sdo_ray.settings import ON_PURPOSE, PathsAmong, Settings, SettingsPath
 
 
 class WatchSettings(Settings):
     """Looks at the policy while it is trained, on held-out prompts, by the evaluators."""
 
-    every: int = Field(
+    every: Annotated[int, ON_PURPOSE] = Field(
         0,
         ge=0,
         description="Updates between two looks, the first of which is at the base; 0 does not look. A sampler makes "
         "the images between two batches.",
     )
     num_prompts: int = Field(8, ge=1, description="How many of the held-out prompts, with the noise of the comparison.")
-    rules: list[str] = Field(
+    rules: Annotated[list[str], ON_PURPOSE] = Field(
         default_factory=list,
         description="Rules, as of `sdo promote`, such as `alignment >= 0.95 * base`. The first look by which one does "
         "not hold ends training, and the newest version that passed a look is handed out.",

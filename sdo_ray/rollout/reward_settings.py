@@ -15,7 +15,7 @@ from rewards.pulls import Normalize
 from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
 from rewards.terms import Combine, Mixing, RewardTerm, Smoothing, check_gradient, check_mixing, check_weight
-from sdo_ray.settings import MAY_CHANGE, PathsAmong, Settings
+from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, PathsAmong, Settings
 
 
 def _path_options(reward: Mapping[str, Any]) -> set[str]:
@@ -212,8 +212,10 @@ class RewardActorSettings(Settings):
 class RewardSettings(RewardActorSettings):
     """A reward to learn from, or to watch."""
 
-    weight: float = Field(1.0, description="Its share of the mixed reward; 0 watches it without learning from it.")
-    cap: float | None = Field(
+    weight: Annotated[float, ON_PURPOSE] = Field(
+        1.0, description="Its share of the mixed reward; 0 watches it without learning from it."
+    )
+    cap: Annotated[float | None, ON_PURPOSE] = Field(
         None,
         description="Scores above this, or below it where the weight is negative, count as this and give no gradient: "
         "a guard against over-optimisation.",

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from sdo_ray import policy_gradient
 from sdo_ray.cheap_steps.settings import CheapStepsSettings
 from sdo_ray.prompts.inputs import Row, call_arguments
-from sdo_ray.settings import MAY_CHANGE, Settings, SettingsPath
+from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, Settings, SettingsPath
 
 Backward = Literal["sampler", "trainer"]
 """Where the denoiser's backward pass runs."""
@@ -136,6 +136,7 @@ class SamplerSettings(Settings):
 class LearningSamplerSettings(SamplerSettings):
     """The actors that sample and differentiate, for rewards that may be slow."""
 
+    batch_size: Annotated[int, ON_PURPOSE] = Field(8, ge=1, description="Images a sampler makes at once.")
     at_least: Annotated[int | None, MAY_CHANGE] = Field(
         None,
         ge=1,
@@ -167,7 +168,7 @@ class LearningSamplerSettings(SamplerSettings):
         "where its node is gone and no other has room. Trainers then go back to the newest checkpoint, which is one of "
         "`trainers.max_failures`, and the samplers that are left are given its batches.",
     )
-    accumulate: int = Field(
+    accumulate: Annotated[int, ON_PURPOSE] = Field(
         1,
         ge=1,
         description="Batches whose gradients a sampler adds up before they travel: an update then takes as many fewer "

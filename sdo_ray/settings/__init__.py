@@ -3,10 +3,11 @@
 from sdo_ray.settings.base import Settings
 from sdo_ray.settings.paths import IsPath, PathsAmong, RelativePath, SettingsPath, relative_paths
 from sdo_ray.settings.problems import Problem, Problems, SettingsError, at, under
-from sdo_ray.settings.resuming import MAY_CHANGE, changeable, may_change
+from sdo_ray.settings.resuming import MAY_CHANGE, ON_PURPOSE, changeable, is_marked
 
 __all__ = [
     "MAY_CHANGE",
+    "ON_PURPOSE",
     "IsPath",
     "PathsAmong",
     "Problem",
@@ -17,7 +18,7 @@ __all__ = [
     "SettingsPath",
     "at",
     "changeable",
-    "may_change",
+    "is_marked",
     "relative_paths",
     "under",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sdo_ray.rollout.settings import Backward
-from sdo_ray.settings import MAY_CHANGE, Settings
+from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, Settings
 
 OptimizerName = Literal["adamw", "adamw-8bit", "adafactor", "muon"]
 
@@ -55,14 +55,16 @@ class TrainerSettings(Settings):
 class ScheduleSettings(Settings):
     """The step size as a share of `training.learning_rate`, by the update."""
 
-    warmup: int = Field(0, ge=0, description="Updates over which it rises to 1, along a line.")
-    decay: Literal["none", "linear", "cosine"] = Field("none", description="How it falls after that.")
-    until: int = Field(
+    warmup: Annotated[int, ON_PURPOSE] = Field(0, ge=0, description="Updates over which it rises to 1, along a line.")
+    decay: Annotated[Literal["none", "linear", "cosine"], ON_PURPOSE] = Field(
+        "none", description="How it falls after that."
+    )
+    until: Annotated[int, ON_PURPOSE] = Field(
         0,
         ge=0,
         description="The update at which it has fallen to `floor`, where it stays; for `decay` other than none.",
     )
-    floor: float = Field(0.0, ge=0, le=1, description="The share that it falls to.")
+    floor: Annotated[float, ON_PURPOSE] = Field(0.0, ge=0, le=1, description="The share that it falls to.")
 
     @model_validator(mode="after")
     def _falls_after_it_has_risen(self) -> Self:
@@ -89,7 +91,9 @@ class TrainingSettings(Settings):
         None, ge=1, description="Training ends, with the policy it has, once so many samples are made."
     )
     batch_size: int = Field(32, ge=1, description="Samples an update learns from, over all samplers.")
-    learning_rate: float = Field(3e-4, gt=0, description="Step size, the highest of the schedule.")
+    learning_rate: Annotated[float, ON_PURPOSE] = Field(
+        3e-4, gt=0, description="Step size, the highest of the schedule."
+    )
     optimizer: OptimizerName = Field(
         "adamw",
         description="`adamw`; `adamw-8bit`, with moments of 8 bits, of the extra `bitsandbytes`; `adafactor`, which "
@@ -99,13 +103,13 @@ class TrainingSettings(Settings):
     schedule: ScheduleSettings = Field(
         default_factory=ScheduleSettings, description="How the step size changes; by default not at all."
     )
-    weight_decay: float = Field(
+    weight_decay: Annotated[float, ON_PURPOSE] = Field(
         0.0,
         ge=0,
         description="Decoupled decay, as AdamW's. It pulls what is trained, of whatever kind, to its values at the "
         "start, those of the base model.",
     )
-    anchor: float = Field(
+    anchor: Annotated[float, ON_PURPOSE] = Field(
         0.0,
         ge=0,
         description="Weight, in units of the mixed reward, of an anchor to the base model: the mean squared distance "
@@ -119,8 +123,10 @@ class TrainingSettings(Settings):
         description="Decay of an exponential moving average of the policies, such as 0.99, which is then what is "
         "evaluated and handed out. Samplers go on with the newest policy. 0 hands out the newest.",
     )
-    max_grad_norm: float = Field(1.0, gt=0, description="The update's gradient is clipped to this norm.")
-    max_policy_lag: int = Field(
+    max_grad_norm: Annotated[float, ON_PURPOSE] = Field(
+        1.0, gt=0, description="The update's gradient is clipped to this norm."
+    )
+    max_policy_lag: Annotated[int, ON_PURPOSE] = Field(
         0,
         ge=0,
         description="How many updates the policy that samples may be behind. 0 waits, and is exactly reproducible; "

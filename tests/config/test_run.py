@@ -1,12 +1,14 @@
 """A run's name and its settings."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 
+from pipelines.job import add_set
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
-from sdo_ray.config.run import keep_reference, keep_settings, model_of, open_run
+from sdo_ray.config.run import CHANGES, keep_reference, keep_settings, model_of, open_run
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
@@ -75,6 +77,49 @@ def test_the_mathematics_may_not_change(settings: AlignSettings, section: str, v
     with pytest.raises(SettingsError) as caught:
         open_run(changed(other, **{section: values}))
     assert [problem.setting for problem in caught.value.problems] == [f"{section}.{next(iter(values))}", "run.name"]
+
+
+def test_what_is_meant_may_change_and_is_kept(
+    settings: AlignSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = open_run(settings)
+    assert keep_settings(run, settings) == {}
+    file = tmp_path / "settings.yaml"
+    given = argparse.ArgumentParser()
+    add_set(given)
+    line = [
+        "--set",
+        "samplers.count=3",
+        "--change",
+        "training.learning_rate=0.002",
+        "--change",
+        "samplers.batch_size=4",
+    ]
+    overrides = given.parse_args(line).overrides
+    meant = load_settings(AlignSettings, file, overrides)
+    assert meant.run.change == ["training.learning_rate", "samplers.batch_size"]
+    expected = {
+        "samplers.batch_size": "2 -> 4",
+        "samplers.count": "2 -> 3",
+        "training.learning_rate": "0.01 -> 0.002",
+    }
+    assert keep_settings(open_run(meant), meant) == expected
+    assert "tiny: training.learning_rate was 0.01 and is 0.002 from here on" in capsys.readouterr().out
+    [change] = run.read_json(CHANGES)
+    assert {name: change[name] for name in expected} == expected
+    # From then on the run has them, and who gives the old ones does not mean it.
+    assert keep_settings(open_run(meant), meant) == {}
+    with pytest.raises(SettingsError, match=r"training\.learning_rate: the run 'tiny' has 0\.002, got 0\.01"):
+        open_run(settings)
+
+
+def test_what_a_run_has_made_depends_on_does_not_change_on_purpose(settings: AlignSettings, tmp_path: Path) -> None:
+    keep_settings(open_run(settings), settings)
+    for change in ("model.lora.rank=3", "run.seed=4", "training.optimizer=muon", "training.lerning_rate=1"):
+        name = change.partition("=")[0]
+        other = load_settings(AlignSettings, tmp_path / "settings.yaml", [f"run.change=[{name}]"])
+        with pytest.raises(SettingsError, match=rf"^run\.change: got {name}, on which depends what the run has made"):
+            open_run(other)
 
 
 def test_damaged_settings_say_what_to_do(settings: AlignSettings) -> None:
