@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, IsPath, Settings, is_marked
+from sdo_ray.config.run import LongRunSettings
+from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, IsPath, Mark, Settings, is_marked
 
 EXAMPLE = "pipelines/configs/emoji.yaml"
 REPOSITORY = Path(__file__).parents[2]
@@ -37,11 +38,9 @@ join (`ray job submit` sets it; without it, a run starts Ray on its machine), `R
 its token, and `MLFLOW_TRACKING_URI`, the MLflow server (without it, a database file in the run's storage).
 """
 
-RESUMED = {
-    MAY_CHANGE: " *May be another when the run is resumed.*",
-    ON_PURPOSE: " *May be another when the run is resumed with `--change`.*",
-}
-"""What a mark says."""
+RESUMED = {MAY_CHANGE: " *May be another when the run is resumed.*"}
+CHANGED = {ON_PURPOSE: " *May be another when the run is resumed with `--change`.*"}
+"""What a mark says; the latter of commands whose runs take changes."""
 
 KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
@@ -56,11 +55,12 @@ def reference(commands: Mapping[str, type[Settings]]) -> str:
     parts = [HEAD.format(example=EXAMPLE, yaml=text)]
     for command, kind in commands.items():
         parts.append(f"## `sdo {command}`\n")
-        parts += _section(kind, "", "")
+        run = kind.model_fields.get("run")
+        parts += _section(kind, RESUMED | (CHANGED if run and run.annotation is LongRunSettings else {}))
     return "\n".join(parts)
 
 
-def _section(kind: type[Settings], prefix: str, about: str) -> Iterator[str]:
+def _section(kind: type[Settings], said: Mapping[Mark, str], prefix: str = "", about: str = "") -> Iterator[str]:
     """A table of the section's own settings, then the sections in it."""
     inner = {name: found for name, field in kind.model_fields.items() if (found := _settings_in(field.annotation))}
     if prefix:
@@ -75,7 +75,7 @@ def _section(kind: type[Settings], prefix: str, about: str) -> Iterator[str]:
                 _type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
                 _default(field),
                 _legal(field),
-                (field.description or "") + "".join(said for mark, said in RESUMED.items() if is_marked(field, mark)),
+                (field.description or "") + "".join(said[mark] for mark in said if is_marked(field, mark)),
             )
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         yield ""
@@ -83,9 +83,11 @@ def _section(kind: type[Settings], prefix: str, about: str) -> Iterator[str]:
         field = kind.model_fields[name]
         if typing.get_origin(field.annotation) is list:
             legal = f", {legal}" if (legal := _legal(field)) else ""
-            yield from _section(section, f"{prefix}{name}.N.", f"A list{legal}. {field.description or ''}".strip())
+            yield from _section(
+                section, said, f"{prefix}{name}.N.", f"A list{legal}. {field.description or ''}".strip()
+            )
         else:
-            yield from _section(section, f"{prefix}{name}.", field.description or "")
+            yield from _section(section, said, f"{prefix}{name}.", field.description or "")
 
 
 def _settings_in(annotation: Any) -> type[Settings] | None:

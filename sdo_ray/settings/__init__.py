@@ -3,12 +3,13 @@
 from sdo_ray.settings.base import Settings
 from sdo_ray.settings.paths import IsPath, PathsAmong, RelativePath, SettingsPath, relative_paths
 from sdo_ray.settings.problems import Problem, Problems, SettingsError, at, under
-from sdo_ray.settings.resuming import MAY_CHANGE, ON_PURPOSE, changeable, is_marked
+from sdo_ray.settings.resuming import MAY_CHANGE, ON_PURPOSE, Mark, changeable, is_marked
 
 __all__ = [
     "MAY_CHANGE",
     "ON_PURPOSE",
     "IsPath",
+    "Mark",
     "PathsAmong",
     "Problem",
     "Problems",
