@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from sdo_ray.fidelity.estimates import Products, bias_of, cosine_of, for_the_price, jackknife, signed_square
+from sdo_ray.fidelity.estimates import Estimate, Products, bias_of, cosine_of, for_the_price, jackknife, signed_square
 from sdo_ray.fidelity.gradients import MeasuredGradient
 
 
@@ -175,6 +175,8 @@ class PlanTally:
         seconds, full_seconds = self._mean("seconds"), full._mean("seconds")
         saved, full_saved = self._mean("saved"), full._mean("saved")
         square = jackknife(products, signed_square)
+        if square.low is None:  # what one batch more or less makes or breaks is no number
+            square = Estimate(None)
         cosine_, bias = square.map(cosine_of), square.map(bias_of)
         rows, full_rows = self._mean("rows"), full._mean("rows")
         price, calls = (

@@ -176,6 +176,16 @@ def test_noise_alone_is_said_to_be_noise() -> None:
     assert "too noisy" in as_table(Fidelity([reference.summary(reference)], [], None))
 
 
+def test_what_one_batch_makes_or_breaks_is_said_to_be_noise() -> None:
+    """|m|^2 is estimated to be a little above 0, and below without the second batch."""
+    full = [measured(1.0, 0.0)] * 2
+    reference = tally("full", [[f, f] for f in full], full)
+    draws = [[measured(0.0, 0.9), measured(0.0, -0.9)], [measured(1.0, 0.0), measured(1.0, 0.0)]]
+    numbers = tally("plan", draws, full).summary(reference)
+    assert (numbers.cosine, numbers.bias, numbers.variance, numbers.norm_ratio) == (None,) * 4
+    assert "too noisy" in as_table(Fidelity([reference.summary(reference), numbers], [], None))
+
+
 def test_steps_in_closed_form() -> None:
     full = [measured(1.0, 1.0)] * 2
     reference = tally("full", [[f, f] for f in full], full)
