@@ -61,7 +61,11 @@ def settings(name: str, directory: Path, *, device: str, tiny: bool) -> dict[str
         "samplers": {"count": 1, "batch_size": 4, "num_gpus": 0.5 * share},
         "trainers": {"count": 1, "num_gpus": 0.3 * share},
         "training": {"updates": 4, "batch_size": 8, "learning_rate": 0.001},
-        "evaluation": {"prompts": str(directory / "heldout.txt"), "num_prompts": 4, "evaluators": [{"name": "saturation"}]},
+        "evaluation": {
+            "prompts": str(directory / "heldout.txt"),
+            "num_prompts": 4,
+            "evaluators": [{"name": "saturation"}],
+        },
         "tracking": {"experiment": "whole-run", "preview_every": 2, "preview_prompts": ["a"]},
     }
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
 import ray
 import ray.data
+
+from sdo_ray.sealed import Sealed
 
 BLOCK = "block"
 
@@ -43,7 +46,7 @@ def map_blocks(
     """
     dataset = ray.data.from_arrow([packed(block) for block in blocks]).map_batches(
         _OnBlocks,
-        fn_constructor_kwargs={"actor": actor, "arguments": dict(arguments)},
+        fn_constructor_kwargs={"actor": Sealed.of(partial(actor, **arguments))},
         compute=ray.data.ActorPoolStrategy(size=min(count, len(blocks)), max_tasks_in_flight_per_actor=1),
         batch_size=1,  # a block is a row, so it is neither cut nor joined; with GPUs Ray Data refuses None
         batch_format="pyarrow",
@@ -71,10 +74,10 @@ def unpacked(row: pa.Table) -> pa.Table:
 
 
 class _OnBlocks:
-    def __init__(self, actor: Callable[..., Callable[[pa.Table], pa.Table]], arguments: Mapping[str, Any]) -> None:
+    def __init__(self, actor: Sealed[Callable[[], Callable[[pa.Table], pa.Table]]]) -> None:
         self._refused: ValueError | None = None
         try:
-            self._actor = actor(**arguments)
+            self._actor = actor.open()()
         except ValueError as error:
             self._refused = error  # and raised by a call: an actor that cannot start is started again and again
 

@@ -19,6 +19,7 @@ from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import SamplerConfig
 from sdo_ray.rollout.sampler import Sampler
 from sdo_ray.rollout.watch import Watch
+from sdo_ray.sealed import Sealed, made_there
 
 
 def contribution_stream(
@@ -69,8 +70,8 @@ def contribution_stream(
         source, compute=ray.data.ActorPoolStrategy(size=1), override_num_blocks=1, num_cpus=0
     )
     dataset = dataset.map_batches(
-        sampler,
-        fn_constructor_kwargs={"config": config, "policies": policies, "reward_actors": reward_actors, "watch": watch},
+        made_there(sampler),
+        fn_constructor_kwargs={"make": Sealed.of(partial(sampler, config, policies, reward_actors, watch))},
         compute=ray.data.ActorPoolStrategy(
             size=config.samplers.count,
             max_tasks_in_flight_per_actor=config.samplers.in_flight,

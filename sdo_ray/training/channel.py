@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
+from sdo_ray.sealed import Sealed
 from sdo_ray.training.decisions import RollBack, Stop
-from sdo_ray.training.records import UpdateReport
+
+if TYPE_CHECKING:
+    from sdo_ray.training.records import UpdateReport
 
 
 class ChannelActor:
     """An asynchronous Ray actor. `Channel` is its client."""
 
     def __init__(self) -> None:
-        self._reports: dict[int, UpdateReport] = {}
+        self._reports: dict[int, tuple[Sealed[UpdateReport], bytes | None]] = {}
         self._previews: dict[int, bytes] = {}
         self._ending: tuple[Stop | RollBack, int] | None = None
         self._failure: str | None = None
@@ -32,17 +35,16 @@ class ChannelActor:
         """Keep the preview of an update for its report."""
         self._previews[update] = png
 
-    async def report(self, report: UpdateReport) -> Stop | RollBack | None:
+    async def report(self, update: int, report: Sealed[UpdateReport]) -> Stop | RollBack | None:
         """File the report of an update, in place of one that trainers who died had filed; returns how training ends."""
         async with self._changed:
-            preview = self._previews.pop(report.update, None)
-            self._reports[report.update] = replace(report, preview=preview)
+            self._reports[update] = report, self._previews.pop(update, None)
             self._changed.notify_all()
         decision, version = self._ending or (None, 0)
-        return decision if report.update + 1 >= version else None
+        return decision if update + 1 >= version else None
 
-    async def next_report(self, after: int, seconds: float) -> UpdateReport | None:
-        """The first update's after `after`, waiting at most `seconds`; those up to `after` are let go."""
+    async def next_report(self, after: int, seconds: float) -> tuple[Sealed[UpdateReport], bytes | None] | None:
+        """The first after `after` and its preview, waiting at most `seconds`; those up to `after` are let go."""
         async with self._changed:
             self._reports = {update: report for update, report in self._reports.items() if update > after}
             try:
@@ -82,13 +84,15 @@ class Channel:
 
     def report(self, report: UpdateReport) -> Stop | RollBack | None:
         """File the report of an update; returns how training ends now, if the driver has decided that it does."""
-        ending: Stop | RollBack | None = ray.get(self.actor.report.remote(report))
+        ending: Stop | RollBack | None = ray.get(self.actor.report.remote(report.update, Sealed.of(report)))
         return ending
 
     def next_report(self, after: int, seconds: float) -> UpdateReport | None:
         """The report of the first update after `after`, waiting at most `seconds` for it."""
-        report: UpdateReport | None = ray.get(self.actor.next_report.remote(after, seconds))
-        return report
+        if (found := ray.get(self.actor.next_report.remote(after, seconds))) is None:
+            return None
+        sealed, preview = found
+        return replace(sealed.open(), preview=preview)
 
     def end(self, decision: Stop | RollBack, version: int) -> None:
         """Have the trainers end at the next update boundary at which they have made `version`.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sdo_ray.training.records import UpdateReport
+if TYPE_CHECKING:
+    from sdo_ray.training.records import UpdateReport
 
 
 @dataclass(frozen=True)

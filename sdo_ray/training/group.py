@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from sdo_ray.cluster import cause_of
+from sdo_ray.sealed import Sealed
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
+from sdo_ray.training.arriving import ROLLOUTS, Work, start_training
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.listing import TRAIN, known, mend
 from sdo_ray.training.records import UpdateReport
-from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
+from sdo_ray.training.worker import WorkerConfig, train_worker
 
 
 class RunGivenUp(RuntimeError):
@@ -43,8 +46,8 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset]) -> It
     config, trainers, run = _from_whole_ones(config), config.trainers, config.run
     options = ray.data.ExecutionOptions(preserve_order=True)
     trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"worker": config},
+        start_training,
+        train_loop_config=Work(channel=config.channel, train=Sealed.of(partial(train_worker, config))),
         # Called at every start of the group, so that a restart gets the stream from its checkpoint on.
         datasets={ROLLOUTS: lambda: stream(_newest(run, config.damaged))},
         dataset_config=ray.train.DataConfig(execution_options=options, enable_shard_locality=False),

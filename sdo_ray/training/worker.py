@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from pathlib import Path
 import ray.train
 import torch
 import torch.distributed
-from ray.data.exceptions import UserCodeException
 
 from rewards.pulls import Memory
 from sdo_ray.models.fingerprint import fingerprint
@@ -32,6 +30,7 @@ from sdo_ray.rollout.policy_store import Policies, Publisher
 from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors, with_average
 from sdo_ray.rollout.watch import Disagreement, Watch
 from sdo_ray.storage import RunDirectory
+from sdo_ray.training.arriving import Arrived
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import AVERAGE, COMPANION, read_average, read_companion
@@ -49,9 +48,6 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY = 30.0
 """Seconds of waiting between two log lines."""
-
-ROLLOUTS = "rollouts"
-"""The name of the stream of contributions."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +88,18 @@ class WorkerConfig:
         return self.training.batch_size // self.contributions_per_update
 
 
-def train_worker(config: dict[str, WorkerConfig]) -> None:
-    """The train function: `{"worker": WorkerConfig}`.
+def train_worker(worker: WorkerConfig, arrived: Arrived) -> None:
+    """Train to the end.
+
+    Args:
+        worker: what to do.
+        arrived: this worker's contributions.
 
     Raises:
         RuntimeError: if the stream ends early, a contribution arrives out of turn, or a sampler is lost, for which the
             group has to start again.
     """
-    worker = config["worker"]
-    context = ray.train.get_context()
-    per_worker = worker.contributions_per_update // context.get_world_size()
-    arrived = _contributions(worker.channel)
+    per_worker = worker.contributions_per_update // ray.train.get_context().get_world_size()
     weights = load_tensors(worker.initial_policy)
     module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
     _agree(worker, "the weights that trainers begin with", module.state_dict())
@@ -172,33 +169,6 @@ def _agree(worker: WorkerConfig, what: str, weights: Mapping[str, torch.Tensor])
         raise
 
 
-Arrived = queue.Queue[Contribution | BaseException | None]
-"""Contributions, what the stream raised, and None at its end."""
-
-
-def _contributions(channel: Channel) -> Arrived:
-    """This worker's contributions, read by a thread, so that the samplers start while DeepSpeed does."""
-    shard = ray.train.get_dataset_shard(ROLLOUTS)
-    arrived: Arrived = queue.Queue(maxsize=2)
-
-    def read() -> None:
-        try:
-            # No prefetching: with policy lag 0 the next block cannot exist before this one is used.
-            for table in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for contribution in Contribution.from_arrow(table):
-                    arrived.put(contribution)
-            arrived.put(None)
-        except UserCodeException as error:
-            # A reward or a model that raises does so again: the run is given up, and not tried again as after a crash.
-            channel.give_up(str(error))
-            arrived.put(error)
-        except BaseException as error:
-            arrived.put(error)
-
-    threading.Thread(target=read, name="contributions", daemon=True).start()
-    return arrived
-
-
 def _taken(
     arrived: Arrived, update: int, count: int, worker: WorkerConfig, numbers: list[Contribution]
 ) -> Iterator[Contribution]:
@@ -217,7 +187,7 @@ def _taken(
 def _next(arrived: Arrived, update: int, worker: WorkerConfig) -> Contribution:
     while True:
         try:
-            contribution = arrived.get(timeout=LOG_EVERY)
+            table = arrived.get(timeout=LOG_EVERY)
             break
         except queue.Empty:
             # A warning, because processes of Ray write nothing below to their log files.
@@ -225,10 +195,11 @@ def _next(arrived: Arrived, update: int, worker: WorkerConfig) -> Contribution:
             # Ray Data keeps a batch for the actor that has it, until that one has a place again.
             if worker.watch is not None and (lost := worker.watch.lost(worker.lost_after)):
                 raise RuntimeError(f"lost: {'; '.join(lost)}") from None
-    if isinstance(contribution, BaseException):
-        raise contribution
-    if contribution is None:
+    if isinstance(table, BaseException):
+        raise table
+    if table is None:
         raise RuntimeError(f"the stream of contributions ended before update {update}")
+    [contribution] = Contribution.from_arrow(table)
     if contribution.update != update:
         raise RuntimeError(f"a contribution to update {contribution.update} arrived while update {update} is made")
     return contribution

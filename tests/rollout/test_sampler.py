@@ -33,6 +33,7 @@ from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.sampler import Sampler
 from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
 from sdo_ray.rollout.watch import BatchFailed, Disagreement
+from sdo_ray.sealed import Sealed
 from sdo_ray.seeds import derive_seed
 from sdo_ray.settings import SettingsError
 from tests.support.ink import Ink, Redness
@@ -259,7 +260,7 @@ def test_a_sampler_that_cannot_start_says_why_at_its_first_batch(tiny_base: Path
 
 def test_so_does_any_actor_on_blocks(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere"):
-        _OnBlocks(_Failing, {})(packed(pa.table({"update": [0]})))
+        _OnBlocks(Sealed.of(_Failing))(packed(pa.table({"update": [0]})))
 
 
 class _Failing:

@@ -18,6 +18,7 @@ from rewards.pulls import Memory, Pull
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.records import Contribution, load_tensors, memory_of, parted
+from sdo_ray.training.arriving import ROLLOUTS, arriving
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel
 from sdo_ray.training.checkpoints import AVERAGE, COMPANION, SCORE
@@ -27,7 +28,7 @@ from sdo_ray.training.modules import Policy
 from sdo_ray.training.optimizer_state import gather_state
 from sdo_ray.training.records import memory_after
 from sdo_ray.training.saving import Content, Saver
-from sdo_ray.training.worker import ROLLOUTS, WorkerConfig, train_worker
+from sdo_ray.training.worker import WorkerConfig, train_worker
 from tests.support.contributions import PER_UPDATE, WEIGHTS, contribution, stream_of, worker_config
 from tests.support.ports import free_port
 
@@ -60,14 +61,18 @@ def channel() -> Channel:
     return Channel.start()
 
 
+def trained(config: WorkerConfig) -> None:
+    train_worker(config, arriving(config.channel))
+
+
 def run(
-    config: WorkerConfig, stream: ray.data.Dataset, function: Callable[[dict[str, WorkerConfig]], None] = train_worker
+    config: WorkerConfig, stream: ray.data.Dataset, function: Callable[[WorkerConfig], None] = trained
 ) -> ray.train.Result:
     """Train in this process, and leave no process group behind."""
 
     def work(config: dict[str, WorkerConfig]) -> None:
         try:
-            function(config)
+            function(config["worker"])
         finally:
             # DeepSpeed keeps groups of its own, which only its own call forgets.
             deepspeed.comm.destroy_process_group()
@@ -143,7 +148,7 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
     whole = version(policies, 4)
     reports = [report for update in range(2) if (report := channel.next_report(update - 1, 5.0)) is not None]
 
-    def resumed(given: dict[str, WorkerConfig]) -> None:
+    def resumed(given: WorkerConfig) -> None:
         engine = make_engine(Policy(WEIGHTS), config.training, config.trainers, PER_UPDATE)
         average, companion = Average(WEIGHTS, 0.5), Average(WEIGHTS, "slow")
         for update in range(2):
@@ -155,7 +160,7 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bits(
         content = Content(2, memory_after(reports), policy_weights(engine), means, gather_state(engine))
         content.write(tmp_path)
         ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(tmp_path)))
-        train_worker(given)
+        trained(given)
 
     again = Policies.start(max_policy_lag=10)
     run(replace(config, policies=again, channel=Channel.start()), stream_of([1.0] * 4)(2), resumed)
