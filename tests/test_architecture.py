@@ -24,7 +24,7 @@ FLOORS = (
     {"cheap_steps", "media"},
     {"models", "cluster", "blocks", "submission", "prompts", "cycle", "driver", "tracking", "policy_gradient"},
     {"backprop", "zoo", "storage", "rewards", "secrets"},
-    {"settings", "seeds", "exit_codes", "interrupts", "own_packages"},
+    {"settings", "seeds", "exit_codes", "interrupts", "own_packages", "sealed"},
 )
 """The rooms from top to bottom: each imports from floors below its own only. A new room needs a place here."""
 
