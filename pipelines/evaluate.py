@@ -29,8 +29,9 @@ from pipelines.run import check_run, known_outcome, tracked_run
 from rewards.modality import Made
 from sdo_ray.cluster import connect
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate, check_made
-from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles, said_of_questions
+from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
 from sdo_ray.config.run import open_run
+from sdo_ray.config.trained_otherwise import said_of_questions, said_of_sampling
 from sdo_ray.driver.state import StateFile
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
@@ -89,8 +90,9 @@ def check(settings: EvaluateSettings) -> Ready | Evaluation:
     roles = find_roles(settings.models, settings.sampling, uri, settings.prompts.inputs)
     check_roles(run, roles)
     made = check_made(settings, {name: role.made for name, role in roles.items()})
-    for said in said_of_questions(settings.models, questions):
-        print(said, flush=True)
+    said = [*said_of_questions(settings.models, questions), *said_of_sampling(settings.models, settings.sampling)]
+    for line in said:
+        print(line, flush=True)
     return Ready(run, questions, roles, uri, made)
 
 

@@ -7,9 +7,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow as pa
-from pydantic import ValidationError
-
 from rewards.modality import Made
 from sdo_ray.config.calls import check_inputs, check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
@@ -25,13 +22,11 @@ from sdo_ray.models.files import check_files, pinned
 from sdo_ray.models.load import ZOO, check_base
 from sdo_ray.models.reference import Reference, parse
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.prompts.heldout import said_of_both
-from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.registry.history import History, history_of_run, history_of_version
 from sdo_ray.registry.registered_model import RegisteredModel
 from sdo_ray.registry.versions import find_version, is_registered, resolve_model
-from sdo_ray.rollout.settings import PromptSettings, SamplingSettings
+from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import fingerprint
@@ -87,29 +82,6 @@ def find_roles(
     return found
 
 
-def said_of_questions(models: ModelsSettings, questions: pa.Table) -> list[str]:
-    """Of each model that is a run of `sdo align` here: how many of the questions it was trained on, if any.
-
-    Args:
-        models: as they were named.
-        questions: with a column `prompt`.
-    """
-    said = []
-    for role, choice in ((CANDIDATE, models.candidate), (CHAMPION, models.champion)):
-        if choice is None or choice.model is None or is_registered(choice.model):
-            continue
-        if (run := _run_directory(choice.model)) is None:
-            continue
-        try:
-            prompts = PromptSettings.model_validate(run.read_json(SETTINGS).get("prompts"))
-            learned = read_prompts(prompts.train, prompts.column)
-        except (SettingsError, ValidationError):
-            continue  # its file need not be there any more
-        if both := said_of_both(learned, questions):
-            said.append(f"{role}: {both}; the comparison is not held out from it")
-    return said
-
-
 def check_roles(run: RunDirectory, roles: Mapping[str, Role]) -> None:
     """See that an evaluation that was started before goes on with the same models.
 
@@ -147,7 +119,7 @@ def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, str
     assert choice.model is not None
     if is_registered(choice.model):
         return _registered(choice, dtype, tracking_uri)
-    if (run := _run_directory(choice.model)) is not None:
+    if (run := run_directory(choice.model)) is not None:
         return _of_run(choice, run, dtype)
     check_base(choice.model)
     model = pinned(choice.model)
@@ -171,7 +143,7 @@ def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Rol
     return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri)), pipeline
 
 
-def _run_directory(model: str) -> RunDirectory | None:
+def run_directory(model: str) -> RunDirectory | None:
     """The directory of an alignment run, finished or not; None if it is something else."""
     if model.startswith(ZOO):
         return None

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdo_ray.config.roles import check_roles, find_roles, keep_roles, said_of_questions
+from sdo_ray.config.roles import check_roles, find_roles, keep_roles
+from sdo_ray.config.trained_otherwise import said_of_questions, said_of_sampling
 from sdo_ray.evaluation.models import AdaptedModel, WholeModel
 from sdo_ray.evaluation.outcome import Outcome, write_outcome
 from sdo_ray.evaluation.settings import ModelsSettings
@@ -147,3 +148,15 @@ def test_questions_that_a_model_was_trained_on_are_said(tiny_base: Path, tmp_pat
     run.write_json("settings.json", settings | {"prompts": {"train": str(tmp_path / "learned.parquet")}})
     [said] = said_of_questions(models, questions)
     assert said.startswith("candidate: 1 of 2 prompts are also trained on, such as 'A Cat'")
+
+
+def test_a_model_that_is_drawn_otherwise_than_it_was_trained_is_said(tiny_base: Path, tmp_path: Path) -> None:
+    run = finished_run(tmp_path, tiny_base)
+    trained = SamplingSettings(num_inference_steps=2, options={"height": 24, "width": 16, "eta": 0.0})
+    run.write_json("settings.json", run.read_json("settings.json") | {"sampling": trained.to_dict()})
+    models = ModelsSettings(base=str(tiny_base), candidate=run.uri)
+    assert said_of_sampling(models, trained) == []
+    other = SamplingSettings(num_inference_steps=4, options={"height": 32, "eta": 0.0})
+    assert said_of_sampling(models, other) == [
+        "candidate: it was trained with height 24 (here 32), num_inference_steps 2 (here 4), width 16 (here by default)"
+    ]
