@@ -80,10 +80,10 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     print(f"{run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     weights = sum(tensor.numel() for tensor in ready.initial.values())
     check_fits(settings.model, weights, settings.training, settings.trainers)
-    makes = made_by(settings.model.reference)
-    rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient, makes)
+    makes, inputs = made_by(settings.model.reference), settings.prompts.inputs
+    rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient, makes, inputs)
     evaluators = settings.evaluation.evaluators
-    watched = start_reward_actors(evaluators, made=makes) if settings.evaluation.watch.every else {}
+    watched = start_reward_actors(evaluators, made=makes, inputs=inputs) if settings.evaluation.watch.every else {}
     policies, watch = Policies.start(settings.training.max_policy_lag), Watch.start()
     with tracked_run(given, run, ready.uri) as tracked:
         keep_reference(run, settings.model.reference)
@@ -97,7 +97,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
         made = ImageConfig(settings.run.seed, settings.shown_sampling, settings.samplers)
         with Publisher(policies) as publisher:
             publisher.publish(policy.version, dump_tensors(policy.weights))
-            scorers = rewards | (watched or start_reward_actors(evaluators, made=makes))
+            scorers = rewards | (watched or start_reward_actors(evaluators, made=makes, inputs=inputs))
             trained = PolicyModel(settings.model, policies, policy.version)
             comparison = closing_evaluation(settings.evaluation, run, trained, made, scorers, settings.prompts.inputs)
         learned_from = reward_provenance(rewards)

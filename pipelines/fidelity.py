@@ -74,7 +74,8 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
         return ready
     run, settings, uri = ready
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
-    rewards = start_reward_actors(settings.rewards.terms, made=made_by(settings.model.reference))
+    made = made_by(settings.model.reference)
+    rewards = start_reward_actors(settings.rewards.terms, made=made, inputs=settings.prompts.inputs)
     with tracked_run(given, run, uri) as tracked:
         keep_reference(run, settings.model.reference)
         fidelity = _measure(settings, rewards, StateFile(run, "fidelity"))

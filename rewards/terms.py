@@ -9,6 +9,11 @@ from rewards.pulls import Normalize
 from rewards.spec import RewardSpec
 
 
+def called(name: str, label: str | None, text: str | None) -> str:
+    """What a reward's scores are called: `label` or `name`; with `@text`, so that one can evaluate by several."""
+    return (label or name) if text is None else f"{label or name}@{text}"
+
+
 @dataclass(frozen=True)
 class RewardTerm:
     """One reward of the mix."""
@@ -35,9 +40,8 @@ class RewardTerm:
 
     @property
     def key(self) -> str:
-        """What its scores are called: `name` or `label`; with `@text`, so that one reward can evaluate by several."""
-        called = self.label or self.name
-        return called if self.text is None else f"{called}@{self.text}"
+        """What its scores are called, see `called`."""
+        return called(self.name, self.label, self.text)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):

@@ -322,12 +322,12 @@ def _check_anchor(settings: AlignSettings) -> None:
 def _check_rewards(settings: AlignSettings) -> None:
     terms, evaluators = settings.rewards.terms, settings.evaluation.evaluators
     named = {evaluator.name for evaluator in evaluators}
-    made = made_if_known(settings.model.reference)
+    made, columns = made_if_known(settings.model.reference), settings.prompts.inputs.values()
     with Problems() as problems:
         with problems.of("rewards.terms"):
-            check_rewards(terms, made=made)
+            check_rewards(terms, made=made, columns=columns)
         with problems.of("evaluation.evaluators"):
-            check_rewards(evaluators, made=made)
+            check_rewards(evaluators, made=made, columns=columns)
         if not problems:
             with problems.of("rewards.terms"):
                 check_learned(terms, settings.plan.is_policy_gradient)

@@ -22,7 +22,7 @@ from sdo_ray.evaluation.settings import (
     ReportSettings,
 )
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
-from sdo_ray.prompts.inputs import read_inputs
+from sdo_ray.prompts.inputs import COLUMN, Prompts, argument_of, from_column, read_inputs, texts_of
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
@@ -73,7 +73,11 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
         with problems.of():
             questions = _read_questions(settings)
         with problems.of("rewards"):
-            check_rewards(settings.rewards, [questions["prompt"].to_pylist()] * len(settings.rewards))
+            inputs = settings.prompts.inputs
+            rows = from_column(questions[COLUMN].to_pylist()) if COLUMN in questions.column_names else []
+            asked = Prompts(questions["prompt"].to_pylist(), rows)
+            given = [texts_of(asked, argument_of(reward.text, inputs) if rows else None) for reward in settings.rewards]
+            check_rewards(settings.rewards, given, columns=inputs.values())
         with problems.of("rewards"):
             check_names(settings.rewards)
         for name in sorted(ABOUT.keys() & {reward.key for reward in settings.rewards}):
@@ -111,7 +115,7 @@ def check_made(settings: EvaluateSettings, made: Mapping[str, Made]) -> Made:
     modality = common.modality
     with Problems() as problems:
         with problems.of("rewards"):
-            check_rewards(settings.rewards, made=common)
+            check_rewards(settings.rewards, made=common, columns=None)
         if settings.features is not None and modality not in ("image", "video"):
             got = f"they are of images, and the models make {named(modality)}"
             problems.add(Problem("features", got, fix="give `features: null`"))

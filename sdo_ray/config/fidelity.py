@@ -128,7 +128,7 @@ def _check_cheap_steps(settings: FidelityRunSettings) -> None:
 def _check_rewards(settings: FidelityRunSettings) -> None:
     terms = settings.rewards.terms
     with under("rewards.terms"):
-        check_rewards(terms, made=made_if_known(settings.model.reference))
+        check_rewards(terms, (), made_if_known(settings.model.reference), settings.prompts.inputs.values())
         check_learned(terms)
 
 

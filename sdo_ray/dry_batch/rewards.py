@@ -12,6 +12,7 @@ from rewards.service import RewardActor
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.dry_batch.problems import problem
 from sdo_ray.media.modality import made_by
+from sdo_ray.prompts.inputs import argument_of, texts_of
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import SettingsError
@@ -38,6 +39,7 @@ class DryRewards:
         options = settings.sampling.options
         self._size = [side for name in ("height", "width") if isinstance(side := options.get(name), int)]
         self._rate = made_by(settings.model.reference).sampling_rate
+        self._inputs = settings.prompts.inputs
         self._say = say
 
     def __call__(
@@ -72,7 +74,8 @@ class DryRewards:
                 import_path(reward.name), reward.options, 1, "cpu", reward.smoothing, reward.seen_frames, self._rate
             )
             seen = interpolate(images, self._size) if len(self._size) == 2 and images.ndim == 4 else images
-            scores, gradient, _ = actor.score(seen.numpy(), list(prompts), learned, seeds)
+            given = texts_of(prompts, argument_of(reward.text, self._inputs))
+            scores, gradient, _ = actor.score(seen.numpy(), given, learned, seeds)
         except Exception as error:
             got = f"reward {reward.name!r} failed on a first tiny batch"
             raise SettingsError(problem(setting, got, error)) from None

@@ -21,7 +21,7 @@ from sdo_ray.evaluation.result import FILES
 from sdo_ray.media.files import to_file
 from sdo_ray.media.modality import modality_of, sampling_rate
 from sdo_ray.media.picture import picture, to_png
-from sdo_ray.prompts.inputs import COLUMN, from_column
+from sdo_ray.prompts.inputs import COLUMN, Prompts, from_column
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw_images
@@ -70,6 +70,7 @@ class ImageMaker:
         """A block of `image_blocks` -> a part, see `make_images`."""
         columns = block.to_pydict()
         pipeline = self._become(columns["role"][0])
+        inputs = from_column(columns.get(COLUMN, ()))
         start = time.perf_counter()
         images = draw_images(
             pipeline,
@@ -78,11 +79,11 @@ class ImageMaker:
             columns["prompt"],
             columns["index"],
             self._runner,
-            from_column(columns.get(COLUMN, ())),
+            inputs,
         )
         seconds = (time.perf_counter() - start) / len(images)
         vectors = None if self._features is None else self._features.extract.remote(images.numpy())
-        scores, _ = self._evaluators(images, columns["prompt"])
+        scores, _ = self._evaluators(images, Prompts(columns["prompt"], inputs))
         part: dict[str, Any] = columns | _files(pipeline, images) | {"seconds": [seconds] * len(images)}
         part |= {SCORE + name: values.double().tolist() for name, values in scores.items()}
         if vectors is not None:

@@ -21,6 +21,7 @@ from sdo_ray.backprop.denoiser_rows import denoiser_rows
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.fidelity.clock import clock_of
+from sdo_ray.prompts.inputs import Prompts
 from sdo_ray.rollout.group_objective import group_objective
 from sdo_ray.rollout.groups import Groups
 from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
@@ -105,15 +106,16 @@ def group_gradient(
         evaluated: how to sample, and what counts.
         draw: its number, which fixes the noise of stochastic steps.
     """
-    seed, rows, prompts = evaluated.seed, batch.rows, groups.each(batch.prompts)
+    seed, rows = evaluated.seed, batch.rows
+    prompts, inputs = groups.each(batch.prompts), groups.each(batch.inputs)
     steps = groups.stochastic(derive_seed(seed, "draw of groups", draw), rows, differentiable=False)
 
     def sampled() -> Trajectory:
-        call = evaluated.sampling.pipeline_call(prompts, groups.each(batch.inputs))
+        call = evaluated.sampling.pipeline_call(prompts, inputs)
         return sample(pipeline, call, groups.noise(seed, rows), groups.plan.backprop, stochastic=steps)
 
     def objective(trajectory: Trajectory) -> tuple[float, Cotangents]:
-        scores, _ = evaluated.rewards(trajectory.seen, prompts, groups.reward_seeds(seed, rows))
+        scores, _ = evaluated.rewards(trajectory.seen, Prompts(prompts, inputs), groups.reward_seeds(seed, rows))
         made, _ = group_objective(trajectory, groups, scores, {}, evaluated.terms, evaluated.mixing)
         count = max(1, int(made.valid.sum()))
         outputs = [(kept, u / count) for kept, u in made.cotangents.outputs]
@@ -181,7 +183,7 @@ def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan,
 def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, torch.Tensor]:
     """Mean mixed reward, and its gradient at the samples; a sample without a finite one counts as none."""
     seeds = reward_seeds(evaluated.seed, batch.rows)
-    scores, gradients = evaluated.rewards(trajectory.seen, batch.prompts, seeds)
+    scores, gradients = evaluated.rewards(trajectory.seen, Prompts(batch.prompts, batch.inputs), seeds)
     objective = reward_objective(scores, gradients, evaluated.terms, evaluated.mixing)
     count = max(1, int(objective.valid.sum()))
     mean, v = objective.score[objective.valid].sum().item() / count, objective.cotangents.samples

@@ -38,20 +38,10 @@ class RowSettings(Settings):
     limit: int | None = Field(None, ge=1, description="Take the first so many rows; none: all.")
 
 
-class TextRewardSettings(RewardSettings):
-    """A reward to follow, or to watch."""
-
-    text: str | None = Field(
-        None,
-        description="Column with the text that the reward is given, such as `target`; none: the prompt. Its scores are "
-        "then called `NAME@TEXT`.",
-    )
-
-
 class TextMixSettings(CombinationSettings):
     """The rewards and how their gradients are combined."""
 
-    terms: list[TextRewardSettings] = Field(min_length=1, description="The rewards.")
+    terms: list[RewardSettings] = Field(min_length=1, description="The rewards.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -11,7 +11,7 @@ import json
 import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,40 @@ STRENGTH = "strength"
 
 COLUMN = "inputs"
 """Of tables, where a row's inputs are JSON."""
+
+
+class Prompts(tuple[str, ...]):
+    """The prompts of a batch with their inputs; to whom those are nothing, a tuple of texts.
+
+    Args:
+        prompts: B prompts.
+        inputs: of each; may be empty.
+    """
+
+    inputs: tuple[Row, ...]
+
+    def __new__(cls, prompts: Sequence[str], inputs: Sequence[Row] = ()) -> Self:  # noqa: D102
+        made = super().__new__(cls, prompts)
+        made.inputs = tuple(inputs)
+        return made
+
+
+def argument_of(column: str | None, inputs: Mapping[str, str]) -> str | None:
+    """The argument that a column feeds; None if there is no column, or it feeds none."""
+    return next((argument for argument, name in inputs.items() if name == column), None)
+
+
+def texts_of(prompts: Sequence[str], argument: str | None) -> list[str]:
+    """What a reward is given: the prompts, or the texts that the pipeline's call was given as an argument.
+
+    Args:
+        prompts: B prompts, `Prompts` where there is an argument.
+        argument: of the call; None: the prompts.
+    """
+    if argument is None:
+        return list(prompts)
+    assert isinstance(prompts, Prompts)
+    return [str(row[argument]) for row in prompts.inputs]
 
 
 def read_inputs(path: str, column: str, inputs: Mapping[str, str], *, batch_size: int | None = None) -> list[Row]:

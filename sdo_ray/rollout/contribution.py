@@ -18,6 +18,7 @@ from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import PlanError, StepRunner
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
+from sdo_ray.prompts.inputs import Prompts
 from sdo_ray.rollout.anchor import anchored
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
@@ -66,7 +67,10 @@ class SampledBatch:
     @property
     def prompts(self) -> Sequence[str]:
         """Of each sample."""
-        return self.batch.prompts if self.groups is None else self.groups.each(self.batch.prompts)
+        prompts, inputs = self.batch.prompts, self.batch.inputs
+        if self.groups is None:
+            return Prompts(prompts, inputs)
+        return Prompts(self.groups.each(prompts), self.groups.each(inputs))
 
     def reward_seeds(self, seed: int) -> list[int]:
         """Each sample's seed of what a reward draws for it."""

@@ -11,6 +11,7 @@ import torch
 from rewards.saturation import Saturation
 from rewards.sharpness import Sharpness
 from sdo_ray.backprop.steps import StepRunner
+from sdo_ray.prompts.inputs import Prompts
 from sdo_ray.rollout.records import HeldOut
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw_images
@@ -52,7 +53,7 @@ def held_out_scores(
         prompts = held_out.prompts[part]
         images = draw_images(pipeline, sampling, seed, prompts, held_out.indices[part], runner, held_out.inputs[part])
         drawn.append(images)
-        scores, _ = evaluators(images, prompts)
+        scores, _ = evaluators(images, Prompts(prompts, held_out.inputs[part]))
         for key, values in scores.items():
             found[key] += [value for value in values.tolist() if math.isfinite(value)]
     return of_images(torch.cat(drawn)) | {key: statistics.fmean(values) for key, values in found.items() if values}

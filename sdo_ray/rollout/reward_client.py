@@ -17,6 +17,7 @@ from rewards.modality import Made
 from rewards.provenance import as_tags, is_noncommercial
 from rewards.registry import import_path
 from rewards.spec import RewardSpec
+from sdo_ray.prompts.inputs import argument_of, texts_of
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, start_pool
@@ -26,13 +27,17 @@ from sdo_ray.settings import Problem, Problems
 _log = logging.getLogger(__name__)
 
 ANYTHING = Made()
+NO_INPUTS: Mapping[str, str] = {}
 
 SAY_EVERY = 30.0
 """Seconds between lines that say which rewards are waited for."""
 
 
 def start_reward_actors(
-    rewards: Sequence[RewardActorSettings], black_boxes: bool = False, made: Made = ANYTHING
+    rewards: Sequence[RewardActorSettings],
+    black_boxes: bool = False,
+    made: Made = ANYTHING,
+    inputs: Mapping[str, str] = NO_INPUTS,
 ) -> dict[str, RewardHandle]:
     """The rewards' actors, each with its own resources and packages; returns handles by reward key.
 
@@ -43,13 +48,19 @@ def start_reward_actors(
         rewards: as they were named.
         black_boxes: whether rewards without a gradient can teach.
         made: what the model makes, see `RewardActorSettings.check_modality`.
+        inputs: argument of the pipeline's call -> column, for rewards with a `text`.
 
     Raises:
         SettingsError: naming each such reward.
     """
     handles = start_pool(
         {
-            reward.key: PooledReward(import_path(reward.name, reward.runtime_env), reward, made.sampling_rate)
+            reward.key: PooledReward(
+                import_path(reward.name, reward.runtime_env),
+                reward,
+                made.sampling_rate,
+                argument_of(reward.text, inputs),
+            )
             for reward in rewards
         }
     )
@@ -131,7 +142,7 @@ class RewardClient:
 
         Args:
             images: samples [B, ...], float32, or float16, in which case gradients come in as many bits.
-            texts: reward key -> B texts.
+            texts: reward key -> B texts, `Prompts` for one that is given what the pipeline was given.
             seeds: of each image, for what rewards draw; may be empty.
 
         Returns:
@@ -139,7 +150,9 @@ class RewardClient:
         """
         shared = ray.put(np.ascontiguousarray(images.cpu().numpy()))
         calls = {
-            key: reward.score(shared, tuple(images.shape), list(texts[key]), key in self._learned, list(seeds))
+            key: reward.score(
+                shared, tuple(images.shape), texts_of(texts[key], reward.argument), key in self._learned, list(seeds)
+            )
             for key, reward in self._rewards.items()
         }
         return {key: partial(self._answer, call) for key, call in calls.items()}

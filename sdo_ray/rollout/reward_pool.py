@@ -31,6 +31,8 @@ class PooledReward:
     settings: RewardActorSettings
     sampling_rate: int | None = None
     """Of the sounds that it judges, in Hz."""
+    argument: str | None = None
+    """Of the pipeline's call, whose texts it is given; None: the prompts."""
 
 
 class RewardPool:
@@ -189,6 +191,8 @@ class RewardHandle:
     pool: Any
     """Handle of the `RewardPool`."""
     key: str
+    argument: str | None = None
+    """See `PooledReward`."""
 
     def spec(self) -> ray.ObjectRef[RewardSpec]:
         """See `RewardPool.spec`."""
@@ -220,4 +224,4 @@ def start_pool(rewards: Mapping[str, PooledReward]) -> dict[str, RewardHandle]:
     # Whatever it dies of, it starts anew with new replicas, and what was asked is asked again.
     actor = ray.remote(RewardPool).options(num_cpus=0, max_concurrency=1000, max_restarts=-1, max_task_retries=-1)
     pool = actor.remote(dict(rewards))
-    return {key: RewardHandle(pool, key) for key in rewards}
+    return {key: RewardHandle(pool, key, reward.argument) for key, reward in rewards.items()}

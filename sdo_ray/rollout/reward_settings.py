@@ -14,7 +14,7 @@ from rewards.modality import SAMPLE_RATE, Made, Modality, named
 from rewards.pulls import Normalize
 from rewards.registry import check, path_options, rename_options, spec_of
 from rewards.spec import RewardSpec
-from rewards.terms import Combine, Mixing, RewardTerm, Smoothing, check_gradient, check_mixing, check_weight
+from rewards.terms import Combine, Mixing, RewardTerm, Smoothing, called, check_gradient, check_mixing, check_weight
 from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, PathsAmong, Settings
 
 
@@ -80,6 +80,11 @@ class RewardActorSettings(Settings):
         pattern=r"^[A-Za-z0-9][\w.-]*$",
         description="What its scores are called, for a reward that is named twice, with other options; none: its name.",
     )
+    text: str | None = Field(
+        None,
+        description="Column with the text or file that the reward is given instead of the prompt, one that "
+        "`prompts.inputs` names too, or in `sdo optimize` any. Its scores are then called `NAME@COLUMN`.",
+    )
     options: Annotated[dict[str, Any], PathsAmong(_path_options)] = Field(
         default_factory=dict, description="Arguments of the reward's constructor."
     )
@@ -122,7 +127,7 @@ class RewardActorSettings(Settings):
     @property
     def key(self) -> str:
         """What its actor and its scores are called."""
-        return self.label or self.name
+        return called(self.name, self.label, self.text)
 
     @property
     def smoothing(self) -> Smoothing | None:

@@ -17,6 +17,7 @@ from sdo_ray.cheap_steps.fast_copy import FastCopy
 from sdo_ray.cheap_steps.settings import CacheSettings
 from sdo_ray.fidelity.clock import clock_of
 from sdo_ray.fidelity.gradients import Evaluated, plan_gradient
+from sdo_ray.prompts.inputs import Prompts
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.sampling import draw, noise, plan_of, reward_seeds
 from sdo_ray.rollout.settings import PlanSettings
@@ -120,7 +121,10 @@ class Trials:
             how = replace(evaluated, sampling=sampling, runner=runner)
             measured = plan_gradient(pipeline, self._trained, batch, plan, how)
             return measured.gradient, measured.seconds
-        call, kind = sampling.pipeline_call(batch.prompts), "latent" if trial.compare == "latents" else "pt"
+        call, kind = (
+            sampling.pipeline_call(batch.prompts, batch.inputs),
+            "latent" if trial.compare == "latents" else "pt",
+        )
         samples, seconds = _timed(
             clock_of(pipeline),
             lambda: draw(pipeline, call, noise(evaluated.seed, batch.rows), runner, kind),
@@ -128,7 +132,7 @@ class Trials:
         if trial.compare == "latents":
             return samples.float().cpu(), seconds
         seeds = reward_seeds(evaluated.seed, batch.rows)
-        scores, _ = evaluated.rewards(samples.float().cpu(), batch.prompts, seeds)
+        scores, _ = evaluated.rewards(samples.float().cpu(), Prompts(batch.prompts, batch.inputs), seeds)
         return combine_scores(scores, evaluated.terms), seconds
 
 

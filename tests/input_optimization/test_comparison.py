@@ -25,9 +25,9 @@ from sdo_ray.input_optimization.settings import (
     FrozenModelSettings,
     OptimizationSettings,
     TextMixSettings,
-    TextRewardSettings,
 )
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.rollout.reward_settings import RewardSettings
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 from tests.support.ink import Ink
@@ -61,7 +61,7 @@ def config(iterations: int = 3, reward: str = "ink", children: int = G, **optimi
         model=FrozenModelSettings(base="tiny"),
         sampling=SamplingSettings(num_inference_steps=N, guidance_scale=2.0),
         plan=PlanSettings(name="group", options={"children": children, "advantage": "plain", "first": K, "last": K}),
-        rewards=TextMixSettings(terms=[TextRewardSettings(name=reward)]),
+        rewards=TextMixSettings(terms=[RewardSettings(name=reward)]),
         optimization=OptimizationSettings(**changes),
         samplers=SamplerSettings(batch_size=1),
         column="prompt",

@@ -23,10 +23,10 @@ from sdo_ray.input_optimization.settings import (
     FrozenModelSettings,
     OptimizationSettings,
     TextMixSettings,
-    TextRewardSettings,
 )
 from sdo_ray.media.picture import picture, to_png
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.rollout.reward_settings import RewardSettings
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.seeds import generator
 from tests.backprop.tiny import ddim, pndm
@@ -62,7 +62,7 @@ def config(variable: str = "latents", iterations: int = 3, **changes: Any) -> Op
         model=FrozenModelSettings(base="tiny"),
         sampling=SamplingSettings(num_inference_steps=N, guidance_scale=2.0),
         plan=PlanSettings(),
-        rewards=TextMixSettings(terms=[TextRewardSettings(name="ink")]),
+        rewards=TextMixSettings(terms=[RewardSettings(name="ink")]),
         optimization=OptimizationSettings(**optimization),
         samplers=SamplerSettings(),
         column="prompt",
@@ -158,7 +158,7 @@ def test_rows_do_not_depend_on_their_company(pipeline: Any) -> None:
 
 
 def test_rewards_are_given_their_own_texts(pipeline: Any) -> None:
-    terms = [TextRewardSettings(name="ink", text="target"), TextRewardSettings(name="ink", weight=0.0)]
+    terms = [RewardSettings(name="ink", text="target"), RewardSettings(name="ink", weight=0.0)]
     recorder = Recorder(("ink@target", "ink"))
     settings = replace(config(iterations=1), rewards=TextMixSettings(terms=terms))
     results = optimize_batch(pipeline, batch(0, 1), settings, recorder)
@@ -183,7 +183,7 @@ def test_a_row_that_is_not_finite_stays_and_the_others_go_on(pipeline: Any) -> N
 
 
 def test_above_the_cap_nothing_moves(pipeline: Any) -> None:
-    terms = [TextRewardSettings(name="ink", cap=-10.0)]
+    terms = [RewardSettings(name="ink", cap=-10.0)]
     (result,) = optimize_batch(pipeline, batch(0), replace(config(), rewards=TextMixSettings(terms=terms)), Recorder())
     assert result.mixed == [-10.0] * 4
     assert torch.equal(result.variable["final"], result.variable["initial"])

@@ -12,6 +12,7 @@ import torch
 from tests.backprop.matrix.assemble import image
 from tests.backprop.matrix.sound import vocoder
 from tests.rewards.tiny.clap import save_clap
+from tests.rewards.tiny.dino import save_dino
 from tests.support.runs import REPOSITORY, AlignProcess, tiny_settings
 from tests.support.samples import saved
 
@@ -62,14 +63,15 @@ def audio(directory: Path) -> Path:
 
 
 def inpainting(directory: Path) -> Path:
-    """A StableDiffusionInpaint in miniature; each prompt has an image and a mask beside the file."""
+    """A StableDiffusionInpaint in miniature; each prompt has an image, to stay near to, and a mask beside the file."""
+    near = {"name": "source_similarity", "text": "source", "options": {"source": str(save_dino(directory / "dino"))}}
     settings = tiny_settings(
         directory,
         saved("StableDiffusionInpaint", directory / "base"),
         **SMALL,
         prompts={"train": "train.csv", "inputs": {"image": "source", "mask_image": "mask", "strength": "how_much"}},
         sampling={"num_inference_steps": 4, "options": {"height": 32, "width": 32}},
-        rewards={"terms": [{"name": "tests.support.ink:Ink"}]},
+        rewards={"terms": [{"name": "tests.support.ink:Ink"}, near]},
         evaluation=EVALUATION | {"prompts": "heldout.csv"},
     )
     for file, prompts in (("train.csv", "abcdefg"), ("heldout.csv", "hijklmn")):

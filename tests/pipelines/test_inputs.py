@@ -25,8 +25,9 @@ from sdo_ray.input_optimization.loop import optimize_batch
 from sdo_ray.input_optimization.records import RowBatch, results_table
 from sdo_ray.input_optimization.rows import batches
 from sdo_ray.models.policy import load_model
-from sdo_ray.prompts.inputs import COLUMN, from_column
+from sdo_ray.prompts.inputs import COLUMN, Prompts, argument_of, from_column, texts_of
 from sdo_ray.rollout.records import PromptBatch
+from sdo_ray.rollout.reward_settings import RewardActorSettings, RewardSettings
 from sdo_ray.settings import SettingsError
 from tests.pipelines.test_any_model import inpainting
 from tests.support.ink import Ink
@@ -150,6 +151,23 @@ def test_sample(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [a == b for a, b in zip(images, others, strict=True)] == [False, True]
     assert sample.main([*how, "--prompt", "a", "--out", str(directory / "out")]) == 2
     assert "--input: given, but a --prompt has no columns; give the prompts by --prompts" in capsys.readouterr().err
+
+
+def test_a_reward_is_given_what_the_pipeline_was_given(directory: Path) -> None:
+    near = {"name": "source_similarity", "options": {"source": str(directory / "dino")}}
+    given = evaluation(directory).model_copy(update={"rewards": [RewardActorSettings(**near, text="source")]})
+    check_evaluate(given)
+    assert given.rewards[0].key == "source_similarity@source"
+    batch = Prompts(["a", "b"], [{"image": "1.png", "mask_image": "2.png"}] * 2)
+    assert texts_of(batch, argument_of("source", INPUTS)) == ["1.png", "1.png"]
+    assert texts_of(batch, argument_of(None, INPUTS)) == texts_of(["a", "b"], None) == ["a", "b"]
+    with pytest.raises(SettingsError, match=r"there is no image '[h-n]'; give its term the column"):
+        check_evaluate(given.model_copy(update={"rewards": [RewardActorSettings(**near)]}))
+    for check, made in ((check_fidelity, comparison(directory)), (check_optimize, optimization(directory))):
+        terms = [RewardSettings(name="tests.support.ink:Ink", text="smell")]
+        wrong = made.model_copy(update={"rewards": made.rewards.model_copy(update={"terms": terms})})
+        with pytest.raises(SettingsError, match="'smell'"):
+            check(wrong)
 
 
 def test_looks_during_training_are_given_them_too(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import torch
 from pydantic import ValidationError
 
 from rewards.terms import RewardTerm, Smoothing
-from sdo_ray.input_optimization.settings import TextRewardSettings
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.rollout.reward_settings import RewardSettings
 from sdo_ray.rollout.settings import SamplingSettings
@@ -38,7 +37,7 @@ def test_a_term_has_all_that_its_settings_say(bound: dict[str, float | None]) ->
     """So that a field that is new to both is not dropped on the way."""
     said = {"name": "ink", "weight": -0.5, "text": "target", "label": "black"} | bound
     assert said.keys() == {field.name for field in fields(RewardTerm)}, "give the new field a value of its own here"
-    texts = TextRewardSettings(**said)
+    texts = RewardSettings(**said)
     assert asdict(texts.term) == said
     assert texts.key == texts.term.key == "black@target"
     del said["text"]

@@ -14,6 +14,8 @@ from rewards.endpoints.server import make_app
 from . import blip, brisque, clap, clip, dino, mps, onnx, qwen
 from .servers import chat, serve
 
+HERE = Path(__file__).parent
+
 
 @dataclass(frozen=True)
 class Case:
@@ -105,6 +107,9 @@ CASES: dict[str, Case] = {
     ),
     "perceptual_similarity": Case(lambda folder: {"image": _image(folder), "size": 64}),
     "image_similarity": Case(_references),
+    "source_similarity": Case(
+        lambda folder: {"source": str(dino.save_dino(folder))}, prompts=(str(HERE / "a.png"), str(HERE / "b.png"))
+    ),
     "mmd": Case(_references),
     "frechet": Case(_references),
     "diversity": Case(lambda folder: {"source": str(dino.save_dino(folder))}),
