@@ -12,7 +12,9 @@ one piece are held at a time.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,27 @@ _log = logging.getLogger(__name__)
 
 _SAMPLED = 1024
 """At most so many values of each row are compared."""
+
+
+@dataclass
+class Halvings:
+    """How often a piece did not fit and was cut in two."""
+
+    count: int = 0
+
+
+_counting: ContextVar[Halvings | None] = ContextVar("halvings", default=None)
+
+
+@contextmanager
+def counted_halvings() -> Iterator[Halvings]:
+    """Count those of the backward passes that this thread makes in the block."""
+    halvings = Halvings()
+    token = _counting.set(halvings)
+    try:
+        yield halvings
+    finally:
+        _counting.reset(token)
 
 
 @dataclass(frozen=True)
@@ -209,6 +232,8 @@ class _Backward:
 
 def _halved(rows: int) -> int:
     half = -(-rows // 2)
+    if (halvings := _counting.get()) is not None:
+        halvings.count += 1
     _log.warning("out of memory in a backward pass of %d rows; it goes on with %d at a time", rows, half)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rewards.pulls import Memory
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import PlanError, StepRunner
+from sdo_ray.backprop.pieces import counted_halvings
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.prompts.inputs import Prompts
@@ -200,7 +201,8 @@ def learn_from(
             objective, told = group_objective(
                 trajectory, waiting.groups, scores, gradients, terms, mixing, memory, asked
             )
-        found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
+        with counted_halvings() as halvings:
+            found = backpropagate(trajectory, objective.cotangents, parameters, denoisers if here else None)
     gradient, calls = Gradient.none(), tuple[ShippedCall, ...]()
     if here:
         gradient = Gradient.of(found.parameters).cpu()
@@ -217,6 +219,7 @@ def learn_from(
         first_row=batch.rows[0],
         num_samples=int(valid.sum()),
         num_skipped=int((~valid).sum()),
+        num_splits=halvings.count,
         scores={name: values.tolist() for name, values in scores.items()},
         mixed=objective.score[valid].tolist(),
         step_norms=found.norms,

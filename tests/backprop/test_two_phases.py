@@ -9,7 +9,7 @@ from diffusers import HeunDiscreteScheduler
 
 from sdo_ray.backprop import KeptCall, backward_kept, differentiable_sample, make_plan
 from sdo_ray.backprop.denoisers import denoisers_of
-from sdo_ray.backprop.pieces import Call, gradients_of, sample_of
+from sdo_ray.backprop.pieces import Call, counted_halvings, gradients_of, sample_of
 from sdo_ray.backprop.surroundings import Surroundings
 from tests.support.sdxl import sdxl
 
@@ -161,10 +161,12 @@ def test_pieces_add_up_and_lie_side_by_side(rows: int) -> None:
 def test_what_does_not_fit_is_halved_until_it_does(limit: int, caplog: pytest.LogCaptureFixture) -> None:
     x, weight, u = (torch.randn(*shape, generator=seeded(i)) for i, shape in enumerate([(5, 3), (3, 2), (5, 2)]))
     call = call_that_fits(limit, x, weight)
-    found = gradients_of(call, [u], (), [True, True], 5)
+    with counted_halvings() as halvings:
+        found = gradients_of(call, [u], (), [True, True], 5)
     torch.testing.assert_close(found.inputs[0], u @ weight.T)
     torch.testing.assert_close(found.inputs[1], x.T @ u)
     assert "out of memory" in caplog.text
+    assert halvings.count == {1: 3, 2: 2, 4: 1}[limit]  # 5 -> 3 -> 2 -> 1
 
 
 def test_one_row_that_does_not_fit_is_an_error() -> None:

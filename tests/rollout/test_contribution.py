@@ -67,6 +67,27 @@ def test_gradients_of_batches_add_up(pipeline: Any) -> None:
     assert max(gradient.abs().max() for gradient in whole.gradient.values()) > 1e-4
 
 
+def test_a_backward_pass_that_does_not_fit_is_made_in_halves_and_counted(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, rest = contribution(pipeline, good, (0, 1, 2), kept_graph="recompute"), []
+    assert whole.num_splits == 0
+    network = pipeline.unet.forward
+
+    def fits_one_row(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled() and args[0].shape[0] > 1:  # both halves of guidance
+            rest.append(args[0].shape[0])
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return network(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline.unet, "forward", fits_one_row)
+    cut = contribution(pipeline, good, (0, 1, 2), kept_graph="recompute")
+    assert cut.num_splits == len(rest) > 0
+    assert (cut.num_samples, cut.num_skipped) == (3, 0)
+    for name, gradient in whole.gradient.items():
+        torch.testing.assert_close(cut.gradient[name], gradient, rtol=1e-3, atol=1e-6)
+
+
 def test_the_same_batch_again_is_the_same(pipeline: Any) -> None:
     first, second = contribution(pipeline, good), contribution(pipeline, good)
     assert first.scores == second.scores
