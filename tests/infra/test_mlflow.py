@@ -155,8 +155,8 @@ def test_the_server_keeps_runs_in_postgresql_and_artifacts_in_s3(server, tmp_pat
     mlflow.MlflowClient(uri).search_experiments()  # the first answer may take longer than a check waits
     check_server(uri)
     run = RunDirectory(str(tmp_path), "run")
-    with TrackedRun(uri, "emoji", run, "run", {"training": {"updates": 1}}) as tracked:
-        UpdateLog(tracked).catch_up([report(0, image())])
+    with TrackedRun(uri, "emoji", run, "run", {"training": {"updates": 1}}) as tracked, UpdateLog(tracked) as updates:
+        updates.catch_up([report(0, image())])
     client = mlflow.MlflowClient(uri)
     assert client.get_run(tracked.run_id).data.metrics["reward/mean"] == 0.5
     # Artifacts went through the server: this client has S3 credentials only to look at what is there.

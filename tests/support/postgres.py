@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,27 @@ def _program(name: str) -> str | None:
     return shutil.which(name) or (str(found[-1]) if found else None)
 
 
+class Postgres:
+    """A server that can go away and come back as it was."""
+
+    def __init__(self, uri: str, command: list[str], port: int, log: Path) -> None:
+        self.uri = uri
+        """`postgresql+psycopg2://USER:PASSWORD@127.0.0.1:PORT/postgres`"""
+        self._start = lambda: serving(command, port, log, {})
+        self._running = ExitStack()
+
+    def start(self) -> None:
+        """Serve."""
+        self._running.enter_context(self._start())
+
+    def stop(self) -> None:
+        """Answer nobody; what was committed stays."""
+        self._running.close()
+
+
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Serve until the block ends; yields `postgresql+psycopg2://USER:PASSWORD@127.0.0.1:PORT/postgres`."""
+def postgres_server() -> Iterator[Postgres]:
+    """Serve until the block ends."""
     prefix = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     directory = Path(tempfile.mkdtemp(prefix="sdo-postgres-"))
     try:
@@ -47,10 +65,22 @@ def postgres() -> Iterator[str]:
         create = [_program("initdb"), "-D", str(data), "-U", USER]
         create += ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
         subprocess.run([*prefix, *create], check=True, capture_output=True, cwd="/")  # type: ignore[list-item]
-        port = free_port()
-        command = [*prefix, _program("postgres"), "-F", "-D", str(data), "-p", str(port)]
-        command += ["-h", "127.0.0.1", "-k", str(directory)]
-        with serving(command, port, directory / "server.log", {}):
-            yield f"postgresql+psycopg2://{USER}:{password}@127.0.0.1:{port}/postgres"
+        port, program = free_port(), _program("postgres")
+        assert program is not None
+        command = [*prefix, program, "-F", "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(directory)]
+        uri = f"postgresql+psycopg2://{USER}:{password}@127.0.0.1:{port}/postgres"
+        server = Postgres(uri, command, port, directory / "server.log")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Serve until the block ends; yields the URI, see `Postgres`."""
+    with postgres_server() as server:
+        yield server.uri

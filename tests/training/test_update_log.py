@@ -62,6 +62,29 @@ def test_previews_are_images_with_a_step_slider(uri: str, run: RunDirectory) -> 
     }
 
 
+def test_an_image_whose_numbers_did_not_arrive_is_there_once(
+    uri: str, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images go another way than numbers: a database may be away and the artifacts not."""
+    monkeypatch.setattr(outbox, "PAUSE", 0.01)
+    it = tracked(uri, run)
+    log_batch, answers = it.client.log_batch, iter([False, False])
+
+    def away(*arguments: Any, **named: Any) -> None:
+        if not next(answers, True):
+            raise ConnectionError("the database is away")
+        log_batch(*arguments, **named)
+
+    it.client.log_batch = away
+    with it, UpdateLog(it) as log:
+        log.catch_up([report(0, image()), report(1, image())])
+    client = mlflow.MlflowClient(uri)
+    files = [Path(file.path).name for file in client.list_artifacts(it.run_id, "images")]
+    assert sorted(name.split("+")[2] for name in files if name.endswith(".png")) == ["1", "2"]
+    assert [metric.step for metric in client.get_metric_history(it.run_id, "reward/mean")] == [1, 2]
+    assert client.get_run(it.run_id).data.tags["mlflow.loggedImages"] == "True"
+
+
 def test_what_arrived_though_its_answer_did_not_is_not_logged_again(
     uri: str, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
