@@ -20,6 +20,7 @@ from pipelines.commands import COMMANDS as COMMANDS_OF_SDO
 from sdo_ray.config.loading import load_settings
 from tests.docs.blocks import APART, PAGES, REPOSITORY, blocks_of, why_apart
 from tests.support.ports import free_port
+from tests.support.recipes import save_model
 
 LANGUAGES = ("sh", "console")
 COMMANDS = re.compile(r"^(\$ )?(\w+=\S+ )*(sdo|make|ray|python|pip|export|git|docker|kubectl|mlflow|\.venv/bin/\w+) ")
@@ -67,6 +68,7 @@ def test_every_block_is_run_or_says_why_not() -> None:
     assert {page for page, blocks in RUN.items() if blocks} >= {"README.md", "first-run.md", "promote.md", "cycle.md"}
 
 
+FIRST_HOUR = "first-hour.md"
 CONFIGS = {"align": "emoji", "optimize": "optimize_text"}
 
 
@@ -131,11 +133,8 @@ def mark(tmp_path: Path) -> Iterator[str]:
             continue
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("page", sorted(page for page, blocks in RUN.items() if blocks))
-def test_a_page_is_typed(page: str, home: Path, installed: Path, mark: str) -> None:
-    text = "\n".join([*BEFORE.get(page, ()), *(block.typed for block in RUN[page])])
+def type_in(text: str, home: Path, installed: Path, mark: str) -> None:
+    """Have a shell run what a page says."""
     port = re.search(r"--dashboard-port=(\d+)", (home.parent / "shims/ray").read_text())
     assert port is not None
     # What stands for something of the reader's.
@@ -153,3 +152,43 @@ def test_a_page_is_typed(page: str, home: Path, installed: Path, mark: str) -> N
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     print(done.stdout)
+
+
+def text_of(page: str) -> str:
+    """What is typed of a page, and before it."""
+    return "\n".join([*BEFORE.get(page, ()), *(block.typed for block in RUN[page])])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("page", sorted(page for page, blocks in RUN.items() if blocks))
+def test_a_page_is_typed(page: str, home: Path, installed: Path, mark: str) -> None:
+    if page == FIRST_HOUR:
+        save_model("sdxl", home / "models/sdxl")
+    type_in(text_of(page), home, installed, mark)
+
+
+OTHER_MODELS = {
+    "sd35-medium": {'"export/warm/warm.safetensors"': '"runs/warm/adapter/pytorch_lora_weights.safetensors"'},
+    "flux1-dev": {},
+    "wan21-1.3b": {
+        "weight: 1.0}": "weight: 1.0, frames: 2}",
+        "{name: brightness}": "{name: brightness, frames: 2}",
+        "width: 64}": "width: 64, num_frames: 5}",
+        "--width 64": "--width 64 --set num_frames=5",
+        "width=64, generator": "width=64, num_frames=5, generator",
+    },
+}
+"""What the page's table says of models but SDXL, by recipe: what stands there -> what is typed."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("recipe", OTHER_MODELS)
+def test_the_first_hour_with_other_models(recipe: str, home: Path, installed: Path, mark: str) -> None:
+    save_model(recipe, home / "models/sdxl")
+    text = text_of(FIRST_HOUR)
+    for said, typed in OTHER_MODELS[recipe].items():
+        assert said in text
+        text = text.replace(said, typed)
+    type_in(text, home, installed, mark)
