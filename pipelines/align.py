@@ -80,7 +80,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
     print(f"{run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     weights = sum(tensor.numel() for tensor in ready.initial.values())
     check_fits(settings.model, weights, settings.training, settings.trainers)
-    makes, inputs = made_by(settings.model.reference), settings.prompts.inputs
+    makes, inputs = made_by(settings.model.reference), settings.columns
     rewards = start_reward_actors(settings.rewards.terms, settings.plan.is_policy_gradient, makes, inputs)
     evaluators = settings.evaluation.evaluators
     watched = start_reward_actors(evaluators, made=makes, inputs=inputs) if settings.evaluation.watch.every else {}
@@ -99,7 +99,7 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
             publisher.publish(policy.version, dump_tensors(policy.weights))
             scorers = rewards | (watched or start_reward_actors(evaluators, made=makes, inputs=inputs))
             trained = PolicyModel(settings.model, policies, policy.version)
-            comparison = closing_evaluation(settings.evaluation, run, trained, made, scorers, settings.prompts.inputs)
+            comparison = closing_evaluation(settings.evaluation, run, trained, made, scorers, settings.columns)
         learned_from = reward_provenance(rewards)
         outcome = hand_out(
             run, tracked, settings.model, policy.weights, comparison, made, settings.tracking, learned_from

@@ -107,7 +107,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         return ready
     run, questions, roles = ready.run, ready.questions, ready.roles
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
-    rewards = start_reward_actors(settings.rewards, made=ready.made, inputs=settings.prompts.inputs)
+    rewards = start_reward_actors(settings.rewards, made=ready.made, inputs=settings.columns)
     features = None if settings.features is None else start_features(settings.features)
     keep_roles(run, roles)
     with tracked_run(settings, run, ready.uri) as tracked:

@@ -75,7 +75,7 @@ def compare(settings: FidelityRunSettings) -> Fidelity:
     run, settings, uri = ready
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
     made = made_by(settings.model.reference)
-    rewards = start_reward_actors(settings.rewards.terms, made=made, inputs=settings.prompts.inputs)
+    rewards = start_reward_actors(settings.rewards.terms, made=made, inputs=settings.columns)
     with tracked_run(given, run, uri) as tracked:
         keep_reference(run, settings.model.reference)
         fidelity = _measure(settings, rewards, StateFile(run, "fidelity"))

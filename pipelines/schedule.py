@@ -91,7 +91,7 @@ def search(settings: ScheduleSettings) -> list[Found]:
         return ready
     run, settings, uri = ready
     print(f"{settings.run.name}: starting on {connect(settings.demands(), settings.run.wait_for_nodes)}", flush=True)
-    rewards = start_reward_actors(settings.terms, made=made_by(settings.model.reference))
+    rewards = start_reward_actors(settings.terms, made=made_by(settings.model.reference), inputs=settings.columns)
     with tracked_run(given, run, uri) as tracked:
         keep_reference(run, settings.model.reference)
         archive, pool = Archive(run, settings.genes), TrialPool(settings.trial_config(), rewards)
@@ -106,7 +106,15 @@ def _batches(settings: ScheduleSettings) -> tuple[PromptBatch, ...]:
     """Those to search on, then the others."""
     size, stop = settings.samplers.batch_size, settings.search.batches + settings.search.check_batches
     prompts = read_prompts(settings.prompts.train, settings.prompts.column)
-    blocks = schedule(prompts, seed=settings.run.seed, batch_size=size, sampler_batch_size=size, start=0, stop=stop)
+    blocks = schedule(
+        prompts,
+        seed=settings.run.seed,
+        batch_size=size,
+        sampler_batch_size=size,
+        start=0,
+        stop=stop,
+        inputs=settings.inputs(),
+    )
     return tuple(PromptBatch.from_arrow(block) for block in blocks)
 
 

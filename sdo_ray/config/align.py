@@ -26,7 +26,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.tokens import tokenizers_of, what_is_cut
 from sdo_ray.promotion.held_out import check_held_out_rules
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
-from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs
+from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs, with_texts
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.held_out import OF_IMAGES
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
@@ -74,13 +74,20 @@ class AlignSettings(Settings):
         """How the pipeline is called, with an example of what it is given besides prompts."""
         return self.sampling.with_example_of(self.inputs())
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """What is read besides prompts, see `with_texts`."""
+        return with_texts(
+            self.prompts.inputs, [reward.text for reward in (*self.rewards.terms, *self.evaluation.evaluators)]
+        )
+
     def inputs(self) -> list[Row]:
-        """What the pipeline is given besides each prompt to learn on; empty if no more.
+        """What the pipeline and rewards are given besides each prompt to learn on; empty if no more.
 
         Raises:
             SettingsError: see `read_inputs`.
         """
-        return read_inputs(self.prompts.train, self.prompts.column, self.prompts.inputs)
+        return read_inputs(self.prompts.train, self.prompts.column, self.columns)
 
     def preview_inputs(self) -> tuple[Row, ...]:
         """Likewise of the preview's prompts: those of the first row with that prompt.
@@ -157,12 +164,12 @@ class AlignSettings(Settings):
         evaluation, watch = self.evaluation, self.evaluation.watch
         if not watch.every:
             return None
-        heldout = read_heldout(evaluation.prompts, evaluation.column, inputs=self.prompts.inputs)
+        heldout = read_heldout(evaluation.prompts, evaluation.column, inputs=self.columns)
         asked = draw_questions(heldout, evaluation.num_prompts, self.run.seed).to_pylist()[: watch.num_prompts]
         return HeldOut(
             prompts=tuple(row["prompt"] for row in asked),
             indices=tuple(row["index"] for row in asked),
-            inputs=tuple(from_column([row[COLUMN] for row in asked])) if self.prompts.inputs else (),
+            inputs=tuple(from_column([row[COLUMN] for row in asked])) if self.columns else (),
             rows=frozenset(u * self.training.batch_size for u in range(0, self.training.updates, watch.every)),
             evaluators=evaluators,
         )
@@ -322,12 +329,12 @@ def _check_anchor(settings: AlignSettings) -> None:
 def _check_rewards(settings: AlignSettings) -> None:
     terms, evaluators = settings.rewards.terms, settings.evaluation.evaluators
     named = {evaluator.name for evaluator in evaluators}
-    made, columns = made_if_known(settings.model.reference), settings.prompts.inputs.values()
+    made = made_if_known(settings.model.reference)
     with Problems() as problems:
         with problems.of("rewards.terms"):
-            check_rewards(terms, made=made, columns=columns)
+            check_rewards(terms, made=made)
         with problems.of("evaluation.evaluators"):
-            check_rewards(evaluators, made=made, columns=columns)
+            check_rewards(evaluators, made=made)
         if not problems:
             with problems.of("rewards.terms"):
                 check_learned(terms, settings.plan.is_policy_gradient)
@@ -377,9 +384,9 @@ def _check_inputs(settings: AlignSettings) -> None:
                 check_inputs(pipeline_class(base), given.inputs, settings.sampling)
         size = settings.samplers.batch_size
         with problems.of("prompts.train"):
-            read_inputs(given.train, given.column, given.inputs, batch_size=size)
+            read_inputs(given.train, given.column, settings.columns, batch_size=size)
         with problems.of("evaluation.prompts"):
-            read_inputs(asked.prompts, asked.column, given.inputs, batch_size=size)
+            read_inputs(asked.prompts, asked.column, settings.columns, batch_size=size)
         if not problems:
             with problems.of():
                 settings.preview_inputs()

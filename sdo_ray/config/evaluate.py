@@ -22,7 +22,7 @@ from sdo_ray.evaluation.settings import (
     ReportSettings,
 )
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
-from sdo_ray.prompts.inputs import COLUMN, Prompts, argument_of, from_column, read_inputs, texts_of
+from sdo_ray.prompts.inputs import COLUMN, Prompts, argument_of, from_column, read_inputs, texts_of, with_texts
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, Settings, SettingsError, under
@@ -47,6 +47,11 @@ class EvaluateSettings(Settings):
     samplers: SamplerSettings = Field(default_factory=SamplerSettings)
     report: ReportSettings = Field(default_factory=ReportSettings)
     tracking: ExperimentSettings = Field(default_factory=ExperimentSettings)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What is read besides prompts, see `with_texts`."""
+        return with_texts(self.prompts.inputs, [reward.text for reward in self.rewards])
 
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
@@ -73,11 +78,11 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
         with problems.of():
             questions = _read_questions(settings)
         with problems.of("rewards"):
-            inputs = settings.prompts.inputs
+            inputs = settings.columns
             rows = from_column(questions[COLUMN].to_pylist()) if COLUMN in questions.column_names else []
             asked = Prompts(questions["prompt"].to_pylist(), rows)
             given = [texts_of(asked, argument_of(reward.text, inputs) if rows else None) for reward in settings.rewards]
-            check_rewards(settings.rewards, given, columns=inputs.values())
+            check_rewards(settings.rewards, given)
         with problems.of("rewards"):
             check_names(settings.rewards)
         for name in sorted(ABOUT.keys() & {reward.key for reward in settings.rewards}):
@@ -115,7 +120,7 @@ def check_made(settings: EvaluateSettings, made: Mapping[str, Made]) -> Made:
     modality = common.modality
     with Problems() as problems:
         with problems.of("rewards"):
-            check_rewards(settings.rewards, made=common, columns=None)
+            check_rewards(settings.rewards, made=common)
         if settings.features is not None and modality not in ("image", "video"):
             got = f"they are of images, and the models make {named(modality)}"
             problems.add(Problem("features", got, fix="give `features: null`"))
@@ -132,7 +137,9 @@ def _said(made: Made) -> str:
 def _read_questions(settings: EvaluateSettings) -> pa.Table:
     asked, needed = settings.prompts, "category" in settings.prompts.model_fields_set
     with under("prompts.heldout"):
-        read_inputs(asked.heldout, asked.column, asked.inputs, batch_size=settings.samplers.batch_size)
-        prompts = read_heldout(asked.heldout, asked.column, asked.category, category_needed=needed, inputs=asked.inputs)
+        read_inputs(asked.heldout, asked.column, settings.columns, batch_size=settings.samplers.batch_size)
+        prompts = read_heldout(
+            asked.heldout, asked.column, asked.category, category_needed=needed, inputs=settings.columns
+        )
     with under("prompts.num_prompts"):
         return draw_questions(prompts, asked.num_prompts, settings.run.seed, images_per_prompt=asked.images_per_prompt)

@@ -12,7 +12,7 @@ from sdo_ray.config.run import RunSettings
 from sdo_ray.fidelity.settings import FidelitySettings
 from sdo_ray.fidelity.worker import GradientConfig
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.prompts.inputs import Row, read_inputs
+from sdo_ray.prompts.inputs import Row, read_inputs, with_texts
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.settings import PromptSettings, SamplerSettings, SamplingSettings
@@ -32,13 +32,18 @@ class FidelityRunSettings(Settings):
     fidelity: FidelitySettings = Field(default_factory=FidelitySettings)
     tracking: ExperimentSettings = Field(default_factory=ExperimentSettings)
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """What is read besides prompts, see `with_texts`."""
+        return with_texts(self.prompts.inputs, [reward.text for reward in self.rewards.terms])
+
     def inputs(self) -> list[Row]:
-        """What the pipeline is given besides each prompt; empty if no more.
+        """What the pipeline and rewards are given besides each prompt; empty if no more.
 
         Raises:
             SettingsError: see `read_inputs`.
         """
-        return read_inputs(self.prompts.train, self.prompts.column, self.prompts.inputs)
+        return read_inputs(self.prompts.train, self.prompts.column, self.columns)
 
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
@@ -128,7 +133,7 @@ def _check_cheap_steps(settings: FidelityRunSettings) -> None:
 def _check_rewards(settings: FidelityRunSettings) -> None:
     terms = settings.rewards.terms
     with under("rewards.terms"):
-        check_rewards(terms, (), made_if_known(settings.model.reference), settings.prompts.inputs.values())
+        check_rewards(terms, (), made_if_known(settings.model.reference))
         check_learned(terms)
 
 
@@ -136,7 +141,7 @@ def _check_prompts(settings: FidelityRunSettings) -> None:
     batches, size, given = settings.fidelity.batches, settings.samplers.batch_size, settings.prompts
     with under("prompts.train"):
         count = len(read_prompts(given.train, given.column))
-        read_inputs(given.train, given.column, given.inputs, batch_size=size)
+        read_inputs(given.train, given.column, settings.columns, batch_size=size)
     if count < batches * size:
         raise SettingsError(
             Problem(

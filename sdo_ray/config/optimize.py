@@ -173,5 +173,5 @@ def _check_rewards(settings: OptimizeSettings) -> None:
     texts, terms = settings.texts(), settings.rewards.terms
     with under("rewards.terms"):
         given = [texts[term.text or settings.rows.column] for term in terms]
-        check_rewards(terms, given, made_if_known(settings.model.base), None)
+        check_rewards(terms, given, made_if_known(settings.model.base))
         check_learned(terms, black_boxes=settings.plan.is_policy_gradient)

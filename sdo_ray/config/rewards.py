@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,7 +20,6 @@ def check_rewards(
     rewards: Sequence[RewardActorSettings],
     prompts: Sequence[Sequence[str]] = (),
     made: Made = ANYTHING,
-    columns: Collection[str] | None = (),
 ) -> None:
     """Refuse rewards or options that there are not, or that cannot be used so, see `RewardActorSettings.check`.
 
@@ -28,17 +27,12 @@ def check_rewards(
         rewards: as they were named.
         prompts: what each will be given, where that is known.
         made: what the model makes, see `RewardActorSettings.check_modality`.
-        columns: whose texts they can be given instead of prompts; None: it is seen where they are read.
 
     Raises:
         SettingsError: problems of their positions in the list.
     """
     with Problems() as problems:
         for number, reward in enumerate(rewards):
-            if columns is not None and reward.text is not None and reward.text not in columns:
-                got = f"got {reward.text!r}, which prompts.inputs does not name"
-                legal = f"it names {', '.join(columns) or 'none'}"
-                problems.add(Problem(f"{number}.text", got, legal, "name one that it does"))
             try:
                 reward.check(prompts[number] if prompts else ())
                 if (spec := spec_of(reward.name, reward.runtime_env)) is not None:

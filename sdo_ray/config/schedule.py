@@ -5,10 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from sdo_ray.cluster import Demand
-from sdo_ray.config.calls import check_estimator, check_model, made_if_known
+from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
 from sdo_ray.config.rewards import check_learned, check_rewards
 from sdo_ray.config.run import RunSettings
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.prompts.inputs import Row, read_inputs, with_texts
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.reward_settings import MixSettings, RewardSettings
 from sdo_ray.rollout.settings import PromptSettings, SamplerSettings, SamplingSettings
@@ -41,6 +42,19 @@ class ScheduleSettings(Settings):
         """What is chosen from."""
         return Genes(self.search.holds, self.search.orders, self.sampling.num_inference_steps)
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """What is read besides prompts, see `with_texts`."""
+        return with_texts(self.prompts.inputs, [reward.text for reward in self.terms])
+
+    def inputs(self) -> list[Row]:
+        """What the pipeline and the rewards are given besides each prompt; empty if no more.
+
+        Raises:
+            SettingsError: see `read_inputs`.
+        """
+        return read_inputs(self.prompts.train, self.prompts.column, self.columns)
+
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
         rewards = [Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.terms]
@@ -48,7 +62,8 @@ class ScheduleSettings(Settings):
 
     def trial_config(self) -> TrialConfig:
         """What the actors need to know."""
-        return TrialConfig(self.run.seed, self.model, self.sampling, self.rewards, self.samplers, self.search.plan)
+        sampling = self.sampling.with_example_of(self.inputs())
+        return TrialConfig(self.run.seed, self.model, sampling, self.rewards, self.samplers, self.search.plan)
 
 
 def check_schedule(settings: ScheduleSettings) -> None:
@@ -64,7 +79,9 @@ def check_schedule(settings: ScheduleSettings) -> None:
 
 
 def _check_model(settings: ScheduleSettings) -> None:
-    check_model(settings.model.reference, settings.sampling)
+    kind = check_model(settings.model.reference, settings.sampling)
+    with under("prompts.inputs"):
+        check_inputs(kind, settings.prompts.inputs, settings.sampling)
 
 
 def _check_steps(settings: ScheduleSettings) -> None:
@@ -91,9 +108,10 @@ def _check_rewards(settings: ScheduleSettings) -> None:
 
 
 def _check_prompts(settings: ScheduleSettings) -> None:
+    search, size, given = settings.search, settings.samplers.batch_size, settings.prompts
     with under("prompts.train"):
-        count = len(read_prompts(settings.prompts.train, settings.prompts.column))
-    search, size = settings.search, settings.samplers.batch_size
+        count = len(read_prompts(given.train, given.column))
+        read_inputs(given.train, given.column, settings.columns, batch_size=size)
     if count < (needed := (search.batches + search.check_batches) * size):
         got = (
             f"{search.batches} batches to search on and {search.check_batches} others of {size} prompts are {needed} "

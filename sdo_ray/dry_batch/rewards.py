@@ -39,7 +39,7 @@ class DryRewards:
         options = settings.sampling.options
         self._size = [side for name in ("height", "width") if isinstance(side := options.get(name), int)]
         self._rate = made_by(settings.model.reference).sampling_rate
-        self._inputs = settings.prompts.inputs
+        self._inputs = settings.columns
         self._say = say
 
     def __call__(

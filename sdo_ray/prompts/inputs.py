@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -32,8 +32,22 @@ IMAGES, SOUNDS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}, {".wav"}
 STRENGTH = "strength"
 """Argument of image-to-image: the share of the sampling steps that it takes, the last ones."""
 
+FOR_REWARDS = "reward."
+"""What names of columns start with that rewards alone are given, and no call."""
+
 COLUMN = "inputs"
 """Of tables, where a row's inputs are JSON."""
+
+
+def with_texts(inputs: Mapping[str, str], texts: Iterable[str | None]) -> dict[str, str]:
+    """Argument of the pipeline's call -> column, and the columns of rewards' texts that feed no argument.
+
+    Args:
+        inputs: argument of the call -> column.
+        texts: columns; None is none.
+    """
+    fed = {*inputs.values(), None}
+    return dict(inputs) | {FOR_REWARDS + text: text for text in texts if text is not None and text not in fed}
 
 
 class Prompts(tuple[str, ...]):
@@ -102,7 +116,8 @@ def call_arguments(rows: Sequence[Row]) -> dict[str, Any]:
     Raises:
         SettingsError: a file cannot be read.
     """
-    return {argument: _argument([row[argument] for row in rows]) for argument in (rows[0] if rows else ())}
+    given = [argument for argument in (rows[0] if rows else ()) if not argument.startswith(FOR_REWARDS)]
+    return {argument: _argument([row[argument] for row in rows]) for argument in given}
 
 
 def as_column(rows: Sequence[Row]) -> pa.Array:
@@ -140,7 +155,7 @@ def _check(path: str, argument: str, column: str, values: Sequence[str | float],
     if len(sizes) > 1 and argument == STRENGTH:
         got = f"{path!r}: column {column!r} has {len(sizes)} numbers, and another {STRENGTH} is another number of steps"
         raise SettingsError(Problem("", got, fix="give all rows the same one"))
-    if len(sizes) > 1 and batch_size > 1:
+    if len(sizes) > 1 and batch_size > 1 and not argument.startswith(FOR_REWARDS):
         got = f"{path!r}: column {column!r} has {len(sizes)} numbers or sizes, such as {next(iter(sizes))}"
         raise SettingsError(Problem("", f"{got}, and a call takes one", fix="choose samplers.batch_size: 1"))
 

@@ -82,8 +82,8 @@ class RewardActorSettings(Settings):
     )
     text: str | None = Field(
         None,
-        description="Column with the text or file that the reward is given instead of the prompt, one that "
-        "`prompts.inputs` names too, or in `sdo optimize` any. Its scores are then called `NAME@COLUMN`.",
+        description="Column of the prompts' file, or of the rows, with the text or file that the reward is given "
+        "instead of the prompt. Its scores are then called `NAME@COLUMN`.",
     )
     options: Annotated[dict[str, Any], PathsAmong(_path_options)] = Field(
         default_factory=dict, description="Arguments of the reward's constructor."

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from pipelines import fidelity, sample
+from pipelines import fidelity, sample, schedule
 from rewards.scoring import score_with_gradient
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import make_plan
@@ -19,6 +19,8 @@ from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.config.roles import find_roles
+from sdo_ray.config.schedule import ScheduleSettings, check_schedule
+from sdo_ray.dry_batch.batch import dry_batch
 from sdo_ray.evaluation.images import image_blocks
 from sdo_ray.fidelity.gradients import Evaluated, plan_gradient
 from sdo_ray.input_optimization.loop import optimize_batch
@@ -123,6 +125,22 @@ def test_fidelity(directory: Path) -> None:
     assert not torch.equal(gradient(batch), gradient(replace(batch, inputs=batch.inputs[::-1])))
 
 
+def test_schedule(directory: Path) -> None:
+    given = settings(
+        directory,
+        ScheduleSettings,
+        model={"base": str(directory / "base"), "lora": {"rank": 2, "alpha": 2.0}},
+        prompts={"train": "train.csv", "inputs": INPUTS},
+        sampling=SAMPLING | {"num_inference_steps": 4},
+        rewards={"terms": [{"name": INK[0]["name"], "text": "source"}]},
+        samplers={"batch_size": 2},
+        search={"batches": 1, "check_batches": 1},
+    )
+    check_schedule(given)
+    assert all(stems(batch.inputs) == list(batch.prompts) for batch in schedule._batches(given))
+    assert given.trial_config().sampling.pipeline_call(["a"])["image"]
+
+
 def test_optimize(directory: Path) -> None:
     given = optimization(directory)
     check_optimize(given)
@@ -168,6 +186,25 @@ def test_a_reward_is_given_what_the_pipeline_was_given(directory: Path) -> None:
         wrong = made.model_copy(update={"rewards": made.rewards.model_copy(update={"terms": terms})})
         with pytest.raises(SettingsError, match="'smell'"):
             check(wrong)
+
+
+def test_columns_that_rewards_alone_are_given(tmp_path: Path) -> None:
+    """The prompts' file has another column, which no argument of the call is fed by."""
+    path = inpainting(tmp_path)
+    for file in ("train.csv", "heldout.csv"):
+        header, *lines = (tmp_path / file).read_text().splitlines()
+        lines = [f"{line},{'to be read ' * number}x" for number, line in enumerate(lines)]
+        (tmp_path / file).write_text("\n".join([f"{header},words", *lines]))
+    settings = load_settings(AlignSettings, path, ["rewards.terms.0.text=words"])
+    check_align(settings)
+    rows = settings.inputs()
+    assert texts_of(Prompts(["a", "b"], rows[:2]), argument_of("words", settings.columns)) == ["x", "to be read x"]
+    call = settings.called_sampling.pipeline_call(["a", "b"], rows[:2])
+    assert {"image", "mask_image", "strength"} <= call.keys()
+    assert not [name for name in call if name.startswith("reward")]
+    assert dry_batch(settings) is None
+    with pytest.raises(SettingsError, match="has no column 'smell'"):
+        check_align(load_settings(AlignSettings, path, ["rewards.terms.0.text=smell"]))
 
 
 def test_looks_during_training_are_given_them_too(tmp_path: Path) -> None:
