@@ -148,5 +148,9 @@ CASES: dict[str, Case] = {
     "ocr": Case(prompts=('a sign "open"', 'the word "cat"'), slow=True),
     "safety": Case(lambda folder: {"weights": onnx.save_classifier(folder / "tiny.onnx")}),
     "clap_score": Case(lambda folder: {"source": str(clap.save_clap(folder)), "sample_rate": 16_000}),
+    "detections": Case(
+        lambda _: {"detector": "tests.rewards.tiny.detector:halves", "confidence": 0.0},
+        prompts=('{"include": [{"class": "light"}, {"class": "dark"}]}', '{"include": [{"class": "dark", "count": 2}, {"class": "light"}]}'),
+    ),
     "brisque": Case(brisque.save_brisque),
 }
