@@ -5,7 +5,8 @@
 On the embedded model in float32 with the demo's LoRA, everything in one process; in every round all ways have the same
 prompts, noise, kept step and adapter, and take turns in a drawn order, so that whatever else the machine does hits all
 of them. Time is CPU time, of sampling, decoding and the backward pass from the images (the rewards' own apart), divided
-by that of the plain call of the same round. The gradient is that of the demo's rewards at the adapter.
+by that of the plain call of the same round, and by that of the model in bfloat16. The gradient is that of the demo's
+rewards at the adapter.
 
     plain     pipeline(...), images decoded
     others    one update with K = 1; see WAYS, and RIVALS for fewer steps of DPM-Solver++ 2M, exact each
@@ -14,6 +15,7 @@ by that of the plain call of the same round. The gradient is that of the demo's 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import time
@@ -60,12 +62,18 @@ WAYS: dict[str, dict[str, Any]] = {
         "cache": {"name": "taylor", "every": 2, "last": 0},
         "fast_copy": "bfloat16",
     },
+    "cg-taylor, every 4": {"cache": {"name": "cg-taylor", "every": 4}},
+    "guidance, every 2": {"cache": {"name": "guidance", "every": 2}},
     "deepcache, every 3": {"cache": {"name": "deepcache", "every": 3}},
     "deepcache, every 3, bfloat16 copy": {"cache": {"name": "deepcache", "every": 3}, "fast_copy": "bfloat16"},
     "faster-diffusion, every 2": {"cache": {"name": "faster-diffusion", "every": 2}},
 }
 RIVALS = {"DPM++ 2M, every 2nd time step": 2, "DPM++ 2M, every 3rd time step": 3}
 """Name -> how many of the N time steps one of its own stands for."""
+
+
+PLAIN = {"plain": False, "plain in bfloat16": True}
+"""What is divided by: name -> whether it is the model in half precision."""
 
 
 @dataclass
@@ -90,6 +98,7 @@ class Bench:
         self.steps = steps
         self.pipe: Any = load_pipeline("zoo://emoji")
         trained = attach(self.pipe.components, LoraSettings(rank=8, alpha=8.0, targets=LAYERS))
+        self.half: Any = load_pipeline("zoo://emoji", "bfloat16")
         self.parameters = list(trained_parameters(trained).values())
         torch.manual_seed(0)
         for p in self.parameters:
@@ -102,10 +111,10 @@ class Bench:
         """What runs the steps without a graph."""
         return runner_of(self.pipe, SamplingSettings.model_validate({"num_inference_steps": self.steps, **way}))
 
-    def plain(self, seed: int) -> float:
-        """CPU seconds of the plain call."""
+    def plain(self, seed: int, half: bool = False) -> float:
+        """CPU seconds of the plain call; `half`, of a model in bfloat16 without an adapter, which is the cheapest."""
         began = time.process_time()
-        self.pipe(output_type="pt", **self._call(seed))
+        (self.half if half else self.pipe)(output_type="pt", **self._call(seed))
         return time.process_time() - began
 
     def update(self, seed: int, k: int, runner: StepRunner | None, every: int | None = None) -> tuple[float, Any, Any]:
@@ -163,16 +172,19 @@ def measure(bench: Bench, rounds: int, only: list[str] | None) -> dict[str, Row]
     """All ways in all rounds; one round before them is not counted for time."""
     names = [name for name in (*WAYS, *RIVALS) if not only or name in only or name == "exact"]
     runners = {name: bench.runner(WAYS[name]) for name in names if name in WAYS}
-    rows = {name: Row() for name in ("plain", *names)}
+    rows = {name: Row() for name in (*PLAIN, *names)}
     draw = random.Random(0)
-    bench.plain(0)
+    for half in PLAIN.values():
+        bench.plain(0, half)
     for seed in range(rounds):
         # A step of each part of the trajectory in turn.
         k = int((seed + draw.random()) / rounds * bench.steps)
         with torch.no_grad():
             bench.parameters[0].add_(0.0)  # written to: copies have to follow, as they do after every update
         made: dict[str, Any] = {}
-        runs: list[tuple[str, Callable[[], Any]]] = [("plain", partial(_timed, bench, seed))]
+        runs: list[tuple[str, Callable[[], Any]]] = [
+            (name, partial(_timed, bench, seed, half)) for name, half in PLAIN.items()
+        ]
         runs += [(name, partial(bench.update, seed, k, runner)) for name, runner in runners.items()]
         runs += [(name, partial(bench.update, seed, k, None, n)) for name, n in RIVALS.items() if name in names]
         draw.shuffle(runs)
@@ -201,15 +213,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rows = measure(Bench(arguments.steps, arguments.batch), arguments.rounds, arguments.only)
     print(f"\nN = {arguments.steps}, batch {arguments.batch}, {arguments.rounds} rounds\n")
-    print("| steps without a graph | update / plain call | latents | cosine | norm |\n|---|---|---|---|---|")
-    plain = rows.pop("plain").seconds
+    print("| steps without a graph | update / plain call | / in bfloat16 | latents | cosine | norm |")
+    print("|---|---|---|---|---|---|")
+    plain = [rows.pop(name).seconds for name in PLAIN]
     for name, row in rows.items():
-        ratio = _range([s / p for s, p in zip(row.seconds, plain, strict=True)])
-        print(f"| {name} | {ratio} | {_mean(row.latents, 3)} | {_range(row.cosine)} | {_mean(row.norm, 2)} |")
+        ratios = [_range([s / p for s, p in zip(row.seconds, base, strict=True)]) for base in plain]
+        told = [_mean(row.latents, 3), _range(row.cosine), _mean(row.norm, 2)]
+        print(f"| {name} | {' | '.join([*ratios, *told])} |")
+    print(f"\nload of the machine at the end: {os.getloadavg()[0]:.1f}")
 
 
-def _timed(bench: Bench, seed: int) -> tuple[float]:
-    return (bench.plain(seed),)
+def _timed(bench: Bench, seed: int, half: bool) -> tuple[float]:
+    return (bench.plain(seed, half),)
 
 
 def _range(values: list[float]) -> str:

@@ -77,7 +77,7 @@ def holding_runner(
     if cache.name == "cg-taylor":
         tolerance = GATE if tolerance is None else tolerance
         gates = {name: first_block(denoiser) for name, denoiser in denoisers_of(pipeline).items()}
-    return CheapRunner(held, cache.computed, cache.degree, tolerance, copies, gates)
+    return CheapRunner(held, cache.computed, cache.degree, tolerance, copies, gates, cache.name == "guidance")
 
 
 def copies_of(runner: StepRunner | None) -> list[torch.nn.Module]:

@@ -12,6 +12,7 @@ With p = 0 and a linear scheduler two steps of one output are one step of the co
 Adams-Bashforth method of it. Published as TaylorSeer (arXiv 2503.06923), which writes it with finite differences.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,8 @@ class Continuation:
             self._known.clear()
             self._shapes = shapes
         values = [x.detach().clone() for x in floating(output)]
+        if self._known and shapes_of(self._known[-1][1]) != shapes_of(values):
+            self._known.clear()
         self._form = rebuilt(output, iter(values))
         self._known.append((step, values))
 
@@ -74,7 +77,9 @@ class Continuation:
         return rebuilt(self._form, iter(self._values(step)))
 
     def error(self, step: int, output: Any) -> float:
-        """||y(step) - y|| / ||y|| over all tensors of what the call gave there, y."""
+        """||y(step) - y|| / ||y|| over all tensors of what the call gave there, y; infinite for other shapes."""
+        if shapes_of(self._known[-1][1]) != shapes_of(list(floating(output))):
+            return math.inf
         pairs = list(zip(self._values(step), (y.detach() for y in floating(output)), strict=True))
         off = sum(float((guess - y).float().square().sum()) for guess, y in pairs)
         size = sum(float(y.float().square().sum()) for _, y in pairs)

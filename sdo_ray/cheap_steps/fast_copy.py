@@ -18,7 +18,7 @@ from sdo_ray.backprop.repeated import check_can_be_repeated
 from sdo_ray.cheap_steps.quantised import quantise
 from sdo_ray.cheap_steps.settings import CopySettings
 from sdo_ray.cheap_steps.small import SmallDenoiser
-from sdo_ray.cheap_steps.typed_call import take_times_in_any_type, typed_call
+from sdo_ray.cheap_steps.typed_call import take_any_type, typed_call
 from sdo_ray.models.trained.registry import merge
 from sdo_ray.settings import Problem, SettingsError
 
@@ -51,7 +51,7 @@ class FastCopy:
         merge({name: self.module})
         # Not diffusers' own `to`, which warns of parts that may be kept in float32.
         torch.nn.Module.to(self.module.requires_grad_(False), self.dtype)
-        take_times_in_any_type("", self.module)
+        take_any_type(self.module)
         quantise(self.module, settings.quantize)
         self.first, self._small = 0.0, None
         if settings.small is not None:
@@ -107,7 +107,7 @@ class FastCopy:
             holder["layer"] = merged
             quantise(holder, self._settings.quantize)
             self.module.set_submodule(path, holder["layer"])
-            take_times_in_any_type(path, holder["layer"])
+            take_any_type(holder["layer"])
 
 
 def _trained_layers(denoiser: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -22,7 +22,7 @@ def held_modules(denoiser: torch.nn.Module, cache: CacheSettings) -> list[str]:
         SettingsError: the denoiser has no such modules.
     """
     match cache.name:
-        case "taylor" | "cg-taylor":
+        case "taylor" | "cg-taylor" | "guidance":
             return [""]
         case "deepcache":
             return _deepcache(denoiser)
@@ -38,7 +38,7 @@ def first_block(denoiser: torch.nn.Module) -> str:
         SettingsError: it has no list of blocks.
     """
     for name, blocks in denoiser.named_children():
-        if isinstance(blocks, torch.nn.ModuleList) and len(blocks) and list(blocks[0].children()):
+        if isinstance(blocks, torch.nn.ModuleList) and len(blocks) and isinstance(blocks[0], torch.nn.Module):
             return f"{name}.0"
     got = f"'cg-taylor' looks at a denoiser's first block, and a {type(denoiser).__name__} has no list of blocks"
     raise SettingsError(Problem("name", got, fix="choose 'taylor', which any model has"))

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from sdo_ray.backprop.errors import TraceError
 from sdo_ray.backprop.patches import replaced_call
 from sdo_ray.backprop.tensors import with_type
 from sdo_ray.cheap_steps.continuation import Continuation
 from sdo_ray.cheap_steps.fast_copy import FastCopy
+from sdo_ray.cheap_steps.guidance_rows import latents_of, prompts_half, with_half
 
 Place = tuple[str, str]
 """A denoiser's component name, and the name of a module in it; "" is the denoiser itself."""
@@ -48,6 +50,7 @@ class CheapRunner:
         gates: denoiser -> a module that is run at held steps too; where its continuation is further off than
             `tolerance`, which then says nothing else, all of the denoiser is. Confidence-gated Taylor (arXiv
             2508.02240). The denoiser itself is what is held then.
+        guidance: only what guidance leads away from is held, see `guidance_rows`, of the denoiser itself.
     """
 
     def __init__(
@@ -58,8 +61,9 @@ class CheapRunner:
         tolerance: float | None = None,
         copies: Mapping[str, FastCopy] = MappingProxyType({}),
         gates: Mapping[str, str] = MappingProxyType({}),
+        guidance: bool = False,
     ) -> None:
-        self.copies, self._gates = copies, gates
+        self.copies, self._gates, self._guidance = copies, gates, guidance
         self._held, self._schedule, self._order, self._tolerance = held, computed, order, tolerance
         self._known: dict[tuple[Place, int], Continuation] = {}
         self._begin(frozenset())
@@ -118,6 +122,7 @@ class CheapRunner:
         self._step, self._computes, self._mode = -1, True, _Mode.ASIDE
         self._made: dict[Place, int] = defaultdict(int)
         self._error = 0.0
+        self._latents: torch.Tensor | None = None
 
     def _enter(self, step: int) -> None:
         if step == self._step:
@@ -145,6 +150,8 @@ class CheapRunner:
             return forward(*args, **kwargs)
         known = self._of_call(place)
         fits = known.fits((args, kwargs))
+        if self._mode is _Mode.HELD and fits and self._guidance:
+            return self._prompts_computed(place, known, forward, args, kwargs)
         if self._mode is _Mode.HELD and fits and place[0] not in self._gates:
             return known.predict(self._step)
         try:
@@ -155,6 +162,38 @@ class CheapRunner:
             return known.predict(self._step)
         if self._tolerance is not None and fits:
             self._error = max(self._error, known.error(self._step, output))
+        self._observe(known, place, (args, kwargs), output)
+        return output
+
+    def _prompts_computed(
+        self,
+        place: Place,
+        known: Continuation,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A call of which the prompt's branch is computed and the other continued."""
+        if (half := prompts_half(args, kwargs)) is not None:
+            try:
+                computed = forward(*half[0], **half[1])
+            except (RuntimeError, ValueError, IndexError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                got = f"'guidance' with a {place[0]} whose rows cannot be computed alone ({error})"
+                raise TraceError("sampling.cache", got, "one that can", "choose 'taylor'") from error
+            return with_half(known.predict(self._step), computed)
+        latents, before = latents_of(args, kwargs), self._latents
+        if self._made[place] == 1:
+            self._latents = latents
+            if (place, 1) not in self._known:
+                got = f"'guidance', and a call of the {place[0]} for no other branch than the prompt's"
+                raise TraceError(
+                    "sampling.cache", got, "a sampler with guidance", "choose 'taylor', or raise guidance_scale"
+                )
+        elif latents is not None and before is not None and torch.equal(latents, before):
+            return known.predict(self._step)
+        output = forward(*args, **kwargs)
         self._observe(known, place, (args, kwargs), output)
         return output
 

@@ -12,7 +12,7 @@ from sdo_ray.settings.paths import at_home
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-OURS = ("taylor", "cg-taylor", "deepcache", "faster-diffusion", "modules")
+OURS = ("taylor", "cg-taylor", "guidance", "deepcache", "faster-diffusion", "modules")
 """Caches that are ours: modules are held, for any model that has them."""
 DIFFUSERS = ("taylorseer", "pab", "first-block", "mag-cache", "faster-cache")
 """Caches that diffusers has for its transformers."""
@@ -24,7 +24,8 @@ class CacheSettings(Settings):
 
     name: Literal[*OURS, *DIFFUSERS] = Field(  # type: ignore[valid-type]
         description="`taylor`: the denoiser's output is continued; for any model. `cg-taylor`: likewise where the "
-        "first block's continuation is near to what it gives, else all is computed. `deepcache`, `faster-diffusion`: "
+        "first block's continuation is near to what it gives, else all is computed. `guidance`: what guidance leads "
+        "away from is continued, and the prompt's branch computed. `deepcache`, `faster-diffusion`: "
         "all but the outermost blocks of a UNet are held, or its encoder. `modules`: those of `modules`. "
         "`taylorseer`, `pab`, `first-block`, `mag-cache`, `faster-cache`: diffusers' own, for transformers that have "
         "one."
@@ -45,7 +46,7 @@ class CacheSettings(Settings):
         ge=0,
         le=3,
         description="Degree of the polynomial by which outputs are continued; 0 repeats the last. None: 1 with "
-        "`taylor` and `cg-taylor`, else 0.",
+        "`taylor`, `cg-taylor` and `guidance`, else 0.",
     )
     tolerance: float | None = Field(
         None,
@@ -82,7 +83,7 @@ class CacheSettings(Settings):
     @property
     def degree(self) -> int:
         """What `order` means."""
-        return int(self.name in ("taylor", "cg-taylor")) if self.order is None else self.order
+        return int(self.name in ("taylor", "cg-taylor", "guidance")) if self.order is None else self.order
 
     def computed(self, num_steps: int) -> frozenset[int]:
         """The steps of N = `num_steps` at which everything is computed; the first always."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sdo_ray.cheap_steps.typed_call import take_times_in_any_type, typed_call
+from sdo_ray.cheap_steps.typed_call import take_any_type, typed_call
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.settings import Problem, SettingsError
 
@@ -39,7 +39,7 @@ class SmallDenoiser:
             if key in wanted and key in given and wanted[key] != given[key]:
                 got = f"the {name} of {reference!r} has {key} = {given[key]}, and that of the model {wanted[key]}"
                 raise SettingsError(Problem("small", got, fix="name a model of the same latents and prompts"))
-        take_times_in_any_type("", module)
+        take_any_type(module)
         self.module, self._dtype, self._own = module, dtype, own.dtype
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

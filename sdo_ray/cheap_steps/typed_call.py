@@ -35,16 +35,15 @@ def typed_call(
     return with_type(module(*map_floating(cast, args), **named), own)
 
 
-def take_times_in_any_type(path: str, module: torch.nn.Module) -> None:
-    """Have the layers that embed times cast what they are given: some networks leave it in the type of the times, which
-    `typed_call` keeps.
+def take_any_type(module: torch.nn.Module) -> None:
+    """Have linear layers cast what they are given: some networks hand them times, or what they make of those, in the
+    type of the times, which `typed_call` keeps.
 
     Args:
-        path: the module's name in its network; "" is that itself.
-        module: in which they are found by name.
+        module: whose layers they are.
     """
-    for name, layer in module.named_modules(prefix=path):
-        if "time" in name and isinstance(layer, torch.nn.Linear):
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Linear):
             layer.register_forward_pre_hook(_cast_input)
 
 

@@ -11,6 +11,7 @@ from rewards.modality import Made
 from sdo_ray.config.calls import check_inputs, check_options, check_pipeline
 from sdo_ray.config.run import FILE as SETTINGS
 from sdo_ray.config.run import model_of
+from sdo_ray.config.served import check_served
 from sdo_ray.evaluation.models import AdaptedModel, ModelSource, WholeModel
 from sdo_ray.evaluation.outcome import read_outcome
 from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION
@@ -25,7 +26,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.registry.history import History, history_of_run, history_of_version
 from sdo_ray.registry.registered_model import RegisteredModel
-from sdo_ray.registry.versions import find_version, is_registered, resolve_model
+from sdo_ray.registry.versions import find_version, is_registered, recipe_beside, resolve_model
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
@@ -79,6 +80,9 @@ def find_roles(
                 check_options(pipeline, sampling)
                 with at("prompts.inputs"):
                     check_inputs(pipeline, inputs, sampling)
+                if role == CANDIDATE and whole.model is not None and is_registered(whole.model):
+                    recipe = recipe_beside(resolve_model(found[role].where, tracking_uri))
+                    check_served(found[role].where, recipe, sampling)
     return found
 
 

@@ -30,6 +30,7 @@ from tests.backprop.matrix.check import adapt
 OURS: dict[str, dict[str, Any]] = {
     "taylor": {"cache": {"name": "taylor", "every": 2, "last": 0}},
     "cg-taylor": {"cache": {"name": "cg-taylor", "every": 2, "last": 0}},
+    "guidance": {"cache": {"name": "guidance", "every": 2, "last": 0}},
     "deepcache": {"cache": {"name": "deepcache", "every": 2, "last": 0}},
     "faster-diffusion": {"cache": {"name": "faster-diffusion", "every": 2, "last": 0}},
     "fast copy": {"fast_copy": {"dtype": "bfloat16"}},
@@ -48,11 +49,12 @@ YES, NO, FAILS = "yes", "", "fails"
 HEAD = """# Cheap steps by pipeline
 
 Which of the ways of [cheap steps](cheap-steps.md) each pipeline class takes, diffusers {version}: each class built
-small from its own parts (`tests/backprop/matrix`) with two blocks at least and a LoRA, and called once with the way switched
-on. *yes*: it runs, with a sample of the plain call's shape. Empty: it is refused by name, before or at the first call.
-*fails*: diffusers' cache is switched on and then raises in its own code. `modules` takes whatever modules a model has,
-and `small` any model with a smaller sibling, so they have no column. What a way costs and how near it comes is a matter
-of the trained model: `sdo fidelity` and `sdo schedule` measure it.
+small from its own parts (`tests/backprop/matrix`) with two blocks at least and a LoRA, and called once with the way
+switched on. *yes*: it runs, with a sample of the plain call's shape. Empty: it is refused by name, before or at the
+first call. *fails*: diffusers' cache is switched on and then raises in its own code, or the pipeline looks at what its
+denoiser did at a step that was held. `modules` takes whatever modules a model has, and `small` any model with a smaller
+sibling, so they have no column. What a way costs and how near it comes is a matter of the trained model: `sdo fidelity`
+and `sdo schedule` measure it.
 
 Written by `python -m tests.cheap_steps.presets docs/cheap-steps-pipelines.md` (2026-11-26), which with names of classes
 runs those only and keeps the other rows; `pytest tests/cheap_steps/test_presets.py -m "slow or not slow"` checks it.

@@ -71,3 +71,11 @@ def test_a_call_of_other_shapes_is_another_call() -> None:
     assert not known.fits([torch.zeros(4, 3)])
     known.observe(2, [torch.zeros(4, 3)], torch.tensor([5.0]))
     assert known.predict(3).item() == 5
+
+
+def test_outputs_of_another_shape_are_another_thing() -> None:
+    known = Continuation(1)
+    known.observe(0, (), torch.ones(3))
+    assert known.error(1, torch.ones(4)) == float("inf")
+    known.observe(1, (), torch.full((4,), 2.0))
+    assert torch.equal(known.predict(2), torch.full((4,), 2.0))

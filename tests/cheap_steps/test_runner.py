@@ -31,6 +31,8 @@ WAYS = {
     "taylor with a tolerance": (stable_diffusion, {"name": "taylor", "tolerance": 0.3}),
     "cg-taylor": (stable_diffusion, {"name": "cg-taylor", "tolerance": 0.5}),
     "cg-taylor of a transformer": (stable_diffusion_3, {"name": "cg-taylor", "tolerance": 0.5}),
+    "guidance": (stable_diffusion, {"name": "guidance", "every": 2}),
+    "guidance of a transformer": (stable_diffusion_3, {"name": "guidance"}),
     "deepcache": (stable_diffusion, {"name": "deepcache"}),
     "faster-diffusion": (stable_diffusion, {"name": "faster-diffusion", "every": 2}),
     "modules": (stable_diffusion_3, {"name": "modules", "modules": MODULES, "order": 1}),
