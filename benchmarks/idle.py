@@ -20,11 +20,10 @@ import ray
 import yaml
 
 import pipelines
+from benchmarks.sleeping import Reports
 from pipelines.align import align
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
-from sdo_ray.training.decisions import Continue, Decision
-from sdo_ray.training.records import UpdateReport
 
 CONFIGS = Path(pipelines.__file__).parent / "configs"
 
@@ -37,18 +36,6 @@ class Case:
     """Actors of the reward."""
     in_flight: int
     """Batches in a sampler's hands."""
-
-
-class Reports:
-    """An observer that keeps what it sees."""
-
-    def __init__(self) -> None:
-        self.seen: list[UpdateReport] = []
-
-    def observe(self, report: UpdateReport) -> Decision:
-        """See `Observer`."""
-        self.seen.append(report)
-        return Continue()
 
 
 def main() -> None:
