@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sdo_ray.export.card import CardFacts
     from sdo_ray.export.check import Draw
     from sdo_ray.export.formats import Aligned, Format
+    from sdo_ray.rollout.reward_settings import RewardSettings
     from sdo_ray.storage import RunDirectory
 
 FORMATS = ("diffusers", "kohya", "merged")
@@ -102,6 +103,17 @@ def export(given: argparse.Namespace) -> Iterator[str]:
             yield from (f"{form}: {place}; not loaded again" for form, place in written.items())
 
 
+def _licence(term: RewardSettings) -> str | None:
+    """A reward's, where it is known here; what was learned is handed out on machines without the rewards too."""
+    from rewards.registry import RewardError, spec_of
+
+    try:
+        spec = spec_of(term.name, term.runtime_env)
+    except RewardError:
+        return None
+    return None if spec is None else spec.licence
+
+
 def _facts(
     model: Aligned,
     written: Mapping[Format, Path],
@@ -110,7 +122,6 @@ def _facts(
     trigger: str | None,
     images: str | None,
 ) -> CardFacts:
-    from rewards.registry import spec_of
     from sdo_ray.evaluation.result import BASE, CANDIDATE
     from sdo_ray.evaluation.summary import as_table
     from sdo_ray.export.card import CardFacts, RewardLine
@@ -118,11 +129,7 @@ def _facts(
 
     call = settings.sampling.pipeline_call(["..."])
     call.pop("prompt")
-    rewards = [
-        RewardLine(term.key, term.weight, spec.licence if (spec := spec_of(term.name, term.runtime_env)) else None)
-        for term in settings.rewards.terms
-        if term.weight
-    ]
+    rewards = [RewardLine(term.key, term.weight, _licence(term)) for term in settings.rewards.terms if term.weight]
     trained = settings.model.kind_settings
     recipe = {
         "base model": model.base,

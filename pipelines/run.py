@@ -33,7 +33,7 @@ class FoundLate(RuntimeError):
 def known_outcome(run: RunDirectory, read: Callable[[RunDirectory], T | None]) -> T | None:
     """What a complete run came to, saying so; None of one that is not."""
     if (outcome := read(run)) is not None:
-        print(f"{run.name} is complete; its outcome:\n")
+        print(f"{run.name} is complete\n")
     return outcome
 
 

@@ -113,7 +113,7 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
         with quiet_libraries():
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
-        cause = " ".join(str(error).split())[:200]
+        cause = " ".join(str(error).split())[:200] or f"diffusers' reader ends with {type(error).__name__}"
         got = f"{str(file)!r} does not fit {type(pipeline).__name__}: {cause}"
         raise SettingsError(Problem("adapter", got, fix=FIT)) from None
     taken = sum(

@@ -169,8 +169,12 @@ def test_a_page_is_typed(page: str, home: Path, installed: Path, mark: str) -> N
 
 
 OTHER_MODELS = {
-    "sd35-medium": {'"export/warm/warm.safetensors"': '"runs/warm/adapter/pytorch_lora_weights.safetensors"'},
-    "flux1-dev": {},
+    "sd35-medium": {
+        '"export/warm/warm.safetensors"': '"runs/warm/adapter/pytorch_lora_weights.safetensors"',
+        "from_pretrained(sys.argv[1])": "from_pretrained(sys.argv[1], text_encoder_3=None, tokenizer_3=None)",
+    },
+    # diffusers reads single blocks in the file for other programs at the published size only.
+    "flux1-dev": {"alpha: 8.0}": "alpha: 8.0, targets: [to_out.0, add_q_proj, add_k_proj, add_v_proj]}"},
     "wan21-1.3b": {
         "weight: 1.0}": "weight: 1.0, frames: 2}",
         "{name: brightness}": "{name: brightness, frames: 2}",

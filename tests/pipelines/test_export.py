@@ -81,6 +81,15 @@ def test_the_card_says_how_it_was_made_and_whose_the_rewards_are(tiny_base: Path
     assert "`tiny.safetensors`" in body
 
 
+def test_no_reward_need_be_on_the_machine(tiny_base: Path, tmp_path: Path) -> None:
+    """The LoRA is handed out where people use it, and a reward of one's own lies where the run was."""
+    run, out = finished(tmp_path, tiny_base), tmp_path / "out"
+    settings = run / "settings.json"
+    settings.write_text(settings.read_text().replace("tests.support.ink:Ink", "nowhere:Warmth"))
+    assert main([str(run), "--out", str(out), "--no-check"]) == 0
+    assert "| nowhere:Warmth | 1 | not said |" in (out / "README.md").read_text()
+
+
 def test_an_adapter_without_effect_fails(tiny_base: Path, tmp_path: Path, capsys) -> None:
     run = finished(tmp_path, tiny_base, trained=False)
     assert main([str(run), "--out", str(tmp_path / "out")]) == 1
