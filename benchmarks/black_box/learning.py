@@ -46,13 +46,12 @@ LESSONS: Mapping[str, Lesson] = {
     "small files": Lesson({"jpeg_compressibility": 1.0}, (), FILES, ("group", "flow-grpo", "dance-grpo")),
     "small files, aligned": Lesson({"jpeg_compressibility": 1.0, "alignment": 1.0}, (), FILES, ("group",)),
     "style": Lesson({"preference": 1.0}, ("preference",), STYLE, ("sdo", "group", "flow-grpo", "dance-grpo")),
-    "style, aligned": Lesson({"preference": 1.0, "alignment": 1.0}, (), ALL, ("group",), BOTH),
     "style and small files, aligned": Lesson(
         {"preference": 1.0, "jpeg_compressibility": 1.0, "alignment": 1.0}, (), ALL, ("group",), BOTH
     ),
 }
 """`jpeg_compressibility` has no gradient; `alignment` alone, by its gradient, is what the mix is compared with.
-That of `preference` is for `sdo` alone: what it is worth. In the mixes that have it, it teaches by its gradient."""
+That of `preference` is for `sdo` alone: what it is worth. In the mix of three it teaches `group` too, by its gradient."""
 
 
 def learning(
