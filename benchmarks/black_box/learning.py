@@ -51,7 +51,7 @@ LESSONS: Mapping[str, Lesson] = {
     ),
 }
 """`jpeg_compressibility` has no gradient; `alignment` alone, by its gradient, is what the mix is compared with.
-That of `preference` is for `sdo` alone: what it is worth. In the mix of three it teaches `group` too, by its gradient."""
+That of `preference` is for `sdo` alone: what it is worth. In the mix of three `group` has it too."""
 
 
 def learning(
