@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mlflow_server import serving
-from tests.support.ports import free_port
+from tests.support.ports import free_port, wait_until
 
 USER = "mlflow"
 
@@ -34,10 +35,11 @@ def _program(name: str) -> str | None:
 class Postgres:
     """A server that can go away and come back as it was."""
 
-    def __init__(self, uri: str, command: list[str], port: int, log: Path) -> None:
+    def __init__(self, uri: str, command: list[str], port: int, data: Path) -> None:
         self.uri = uri
         """`postgresql+psycopg2://USER:PASSWORD@127.0.0.1:PORT/postgres`"""
-        self._start = lambda: serving(command, port, log, {})
+        self._start = lambda: serving(command, port, data.parent / "server.log", {})
+        self._process = data / "postmaster.pid"
         self._running = ExitStack()
 
     def start(self) -> None:
@@ -46,6 +48,10 @@ class Postgres:
 
     def stop(self) -> None:
         """Answer nobody; what was committed stays."""
+        if self._process.exists():
+            # Fast. What SIGTERM asks for waits for clients, whose pools keep their connections.
+            os.kill(int(self._process.read_text().split()[0]), signal.SIGINT)
+            wait_until(lambda: not self._process.exists(), "PostgreSQL to end", seconds=60)
         self._running.close()
 
 
@@ -69,7 +75,7 @@ def postgres_server() -> Iterator[Postgres]:
         assert program is not None
         command = [*prefix, program, "-F", "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(directory)]
         uri = f"postgresql+psycopg2://{USER}:{password}@127.0.0.1:{port}/postgres"
-        server = Postgres(uri, command, port, directory / "server.log")
+        server = Postgres(uri, command, port, data)
         server.start()
         try:
             yield server
