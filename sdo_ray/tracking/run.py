@@ -131,7 +131,7 @@ class TrackedRun:
         done = self.logged(_legal(name))
         for step, numbers in enumerate(curves):
             if step not in done:
-                self._log_metrics({_legal(name): value for name, value in numbers.items()}, step)
+                self._log_metrics(dict(numbers), step)
         self.set_tags(tags)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -159,7 +159,8 @@ class TrackedRun:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+        logged = [Metric(_legal(key), value, now, step) for key, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=logged)
 
 
 def _experiment_id(client: MlflowClient, experiment: str, directory: RunDirectory) -> str:

@@ -130,5 +130,8 @@ def test_a_run_that_is_gone_can_be_begun_anew(uri: str, run: RunDirectory) -> No
 def test_names_that_mlflow_does_not_take(uri: str, run: RunDirectory) -> None:
     settings = {"runtime_env": {"env_vars": {"A(B)": "x"}}}
     with TrackedRun(uri, "odd names", run, "a run", settings) as it:
-        pass
-    assert mlflow.MlflowClient(uri).get_run(it.run_id).data.params == {"runtime_env.env_vars.A/B": "x"}
+        it.log_step(1, {"score/source_similarity@source": 0.5})
+        it.log_results({"score/ocr@words": 0.25}, [])
+    logged = mlflow.MlflowClient(uri).get_run(it.run_id).data
+    assert logged.params == {"runtime_env.env_vars.A/B": "x"}
+    assert logged.metrics == {"score/source_similarity/source": 0.5, "score/ocr/words": 0.25}
