@@ -132,24 +132,26 @@ def test_numbers_by_category(open_page) -> None:
 
 
 def test_enlarging_with_keys_alone(open_page) -> None:
+    from playwright.sync_api import expect  # which waits until the page has seen a key
+
     it = open_page(harmless(champion=True))
     title, viewer = it.page.locator("#viewer-title"), it.page.locator("#viewer")
     it.choose("category", "even")
     it.page.locator(".open:visible").first.focus()
     it.page.keyboard.press("Enter")
-    assert viewer.is_visible()
-    assert title.inner_text() == "thing 0"
-    assert viewer.locator("img").count() == 3
+    expect(viewer).to_be_visible()
+    expect(title).to_have_text("thing 0")
+    expect(viewer.locator("img")).to_have_count(3)
     assert [row.split()[0] for row in viewer.locator("tbody tr").all_inner_texts()] == [
         *("learned", "heldout", "distance_from_base")
     ]
     it.page.keyboard.press("ArrowRight")
-    assert title.inner_text() == "thing 2"  # only what the filter shows
+    expect(title).to_have_text("thing 2")  # only what the filter shows
     it.page.keyboard.press("ArrowLeft")
     it.page.keyboard.press("ArrowLeft")
-    assert title.inner_text() == "thing 10"
+    expect(title).to_have_text("thing 10")
     it.page.keyboard.press("Escape")
-    assert not viewer.is_visible()
+    expect(viewer).not_to_be_visible()
     focused = it.page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert focused == "Enlarge: thing 10"
     assert it.complaints == []

@@ -150,7 +150,10 @@ CASES: dict[str, Case] = {
     "clap_score": Case(lambda folder: {"source": str(clap.save_clap(folder)), "sample_rate": 16_000}),
     "detections": Case(
         lambda _: {"detector": "tests.rewards.tiny.detector:halves", "confidence": 0.0},
-        prompts=('{"include": [{"class": "light"}, {"class": "dark"}]}', '{"include": [{"class": "dark", "count": 2}, {"class": "light"}]}'),
+        prompts=(
+            '{"include": [{"class": "light"}, {"class": "dark"}]}',
+            '{"include": [{"class": "dark", "count": 2}, {"class": "light"}]}',
+        ),
     ),
     "brisque": Case(brisque.save_brisque),
 }
