@@ -20,6 +20,9 @@ from sdo_ray.settings import Problem, SettingsError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    Draw = Callable[[DiffusionPipeline], torch.Tensor]
+    """A small sample of a pipeline."""
+
 MOVED = 0.1
 """Noise on what is trained, as a share of its size."""
 MOST = 0.25
@@ -33,7 +36,7 @@ def check_effect(
     trained: Mapping[str, torch.nn.Module],
     model: ModelSettings,
     initial: Weights,
-    draw: Callable[[DiffusionPipeline], torch.Tensor],
+    draw: Draw,
 ) -> None:
     """Refuse a policy that changes no image, or another one where it is exported and loaded by plain diffusers.
 
