@@ -52,6 +52,7 @@ APART = {
         "promote.md",
         "sdo promote pipelines/configs/promote_emoji.yaml --rollback",
     ): "there is one version, and not three; tests/pipelines/test_promote.py goes back",
+    ("recipes.md", "sdo align"): "weights of a hub; tests/pipelines/test_recipes.py runs each on a tiny model",
     (
         "rewards.md",
         "pip install",
