@@ -44,7 +44,8 @@ def map_blocks(
         count: actors at most; never more than blocks.
         resources: of each actor.
     """
-    dataset = ray.data.from_arrow([packed(block) for block in blocks]).map_batches(
+    # Not `from_arrow`, which looks at each block in a task that takes a CPU, of which none need be free.
+    dataset = ray.data.from_blocks([packed(block) for block in blocks]).map_batches(
         _OnBlocks,
         fn_constructor_kwargs={"actor": Sealed.of(partial(actor, **arguments))},
         compute=ray.data.ActorPoolStrategy(size=min(count, len(blocks)), max_tasks_in_flight_per_actor=1),

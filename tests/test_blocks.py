@@ -22,12 +22,17 @@ class Sizes:
 @pytest.mark.parametrize("num_gpus", [0.0, 0.5])
 def test_each_block_is_one_call(num_gpus: float) -> None:
     blocks = [pa.table({"x": [0, 1]}), pa.table({"x": [2]}), pa.table({"x": [3, 4, 5]}), pa.table({"x": [6]})]
-    ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    # Whole CPUs are for others: no task of Ray Data's own may need one.
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
+        others = ray.remote(Sizes).options(num_cpus=1).remote(0)
+        ray.get(others.__ray_ready__.remote())
+        ray.get((more := ray.remote(Sizes).options(num_cpus=0.2).remote(0)).__ray_ready__.remote())
         made = map_blocks(
-            blocks, Sizes, {"add": 10}, count=2, resources=SimpleNamespace(num_cpus=0.5, num_gpus=num_gpus)
+            blocks, Sizes, {"add": 10}, count=2, resources=SimpleNamespace(num_cpus=0.3, num_gpus=num_gpus)
         )
         rows = sorted(row for table in made for row in zip(*table.to_pydict().values(), strict=True))
+        del others, more
     finally:
         ray.shutdown()
     assert rows == [(10, 2), (11, 2), (12, 1), (13, 3), (14, 3), (15, 3), (16, 1)]
