@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.commands import COMMANDS, commands_with_settings
-from pipelines.job import add_set, ended, quiet
+from pipelines.job import add_change, add_set, ended, quiet
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.own_packages import find_modules_beside
 from sdo_ray.settings import Problem, SettingsError
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--as", dest="command", choices=CHECKED, help="the command that it is for; by default its sections tell"
     )
     add_set(parser)
+    add_change(parser)
     given = parser.parse_args(arguments)
     return ended("check", lambda: check(given.config, given.command, given.overrides))
 

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.job import ended, quiet
-from sdo_ray.exit_codes import ExitCode
+from pipelines.job import new_directory, printed, quiet
 from sdo_ray.settings import Problem, SettingsError, at
 
 
@@ -22,13 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     quiet()
     given = _parser().parse_args(arguments)
-
-    def job() -> int:
-        for line in compose(given):
-            print(line, flush=True)
-        return ExitCode.OK
-
-    return ended("compose", job)
+    return printed("compose", lambda: compose(given))
 
 
 def compose(given: argparse.Namespace) -> Iterator[str]:
@@ -54,9 +47,7 @@ def compose(given: argparse.Namespace) -> Iterator[str]:
     from sdo_ray.models.load import check_base, load_pipeline
     from sdo_ray.models.quiet import quiet_libraries
 
-    out = Path(given.out).expanduser()
-    if out.exists() and any(out.iterdir()):
-        raise SettingsError(Problem("--out", f"{str(out)!r} is there, and not empty", fix="name a new directory"))
+    out = new_directory("--out", given.out)
     adapters = [(place, _number(weight)) for place, weight in map(_pair, given.adapters)]
     options: dict[str, Any] = {}
     override(options, given.options)

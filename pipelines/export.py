@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.job import ended, quiet
-from sdo_ray.exit_codes import ExitCode
+from pipelines.job import printed, quiet
 from sdo_ray.settings import Problem, SettingsError, at
 
 if TYPE_CHECKING:
@@ -38,13 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     quiet()
     given = _parser().parse_args(arguments)
-
-    def job() -> int:
-        for line in export(given):
-            print(line, flush=True)
-        return ExitCode.OK
-
-    return ended("export", job)
+    return printed("export", lambda: export(given))
 
 
 def export(given: argparse.Namespace) -> Iterator[str]:

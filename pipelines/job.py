@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from sdo_ray.exit_codes import ExitCode
 from sdo_ray.interrupts import end_as_by_ctrl_c
 from sdo_ray.own_packages import find_modules_beside
 from sdo_ray.secrets import read_secret_files, redact, take_credentials_from_tracking_uri
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 TRACEBACK = "traceback.txt"
 """Of the error that stopped a run last, in its directory."""
@@ -62,6 +62,8 @@ def run_job(
         "config", metavar="CONFIG", help="YAML file with the settings; docs/configuration.md lists them"
     )
     add_set(parser)
+    if name == "align":
+        add_change(parser)
     given = parser.parse_args(arguments)
 
     def read_and_run() -> int:
@@ -80,10 +82,14 @@ def run_job(
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    """The flags `--set A.B=C` and `--change A.B=C`, read as `overrides`."""
+    """The flag `--set A.B=C`, read as `overrides`."""
     parser.add_argument(
         "--set", metavar="A.B=C", action="append", default=[], dest="overrides", help="change one setting; repeatable"
     )
+
+
+def add_change(parser: argparse.ArgumentParser) -> None:
+    """The flag `--change A.B=C`, read into `overrides` beside those of `add_set`."""
     parser.add_argument(
         "--change",
         metavar="A.B=C",
@@ -102,6 +108,34 @@ class Change(argparse.Action):
         own = [*(getattr(namespace, self.dest) or ()), values.partition("=")[0]]
         setattr(namespace, self.dest, own)
         namespace.overrides = [*namespace.overrides, values, f"run.change=[{', '.join(own)}]"]
+
+
+def printed(name: str, lines: Callable[[], Iterable[str]]) -> int:
+    """Print what a command without a settings file says it has done, as it does it; returns its exit code.
+
+    Args:
+        name: of the command.
+        lines: does the work.
+    """
+
+    def work() -> int:
+        for line in lines():
+            print(line, flush=True)
+        return ExitCode.OK
+
+    return ended(name, work)
+
+
+def new_directory(flag: str, given: str) -> Path:
+    """The directory that a flag names, which nothing may be in yet.
+
+    Raises:
+        SettingsError: of the flag.
+    """
+    out = Path(given).expanduser()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SettingsError(Problem(flag, f"{str(out)!r} is there, and not empty", fix="name a new directory"))
+    return out
 
 
 def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.job import add_set, ended, quiet
+from pipelines.job import add_change, add_set, ended, quiet
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.own_packages import find_modules_beside
 
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="GiB of a sampler's GPU")
     parser.add_argument("--tflops", type=float, metavar="RATE", help="10^12 operations a second that it sustains")
     add_set(parser)
+    add_change(parser)
     given = parser.parse_args(arguments)
     return ended("plan", lambda: plan(given.config, given.overrides, given.gpu_memory, given.tflops))
 

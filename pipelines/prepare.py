@@ -13,25 +13,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from pipelines.job import add_set, ended, quiet
-from sdo_ray.exit_codes import ExitCode
-from sdo_ray.settings import Problem, SettingsError, at
+from pipelines.job import add_set, new_directory, printed, quiet
+from sdo_ray.settings import at
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     quiet()
     given = _parser().parse_args(arguments)
-
-    def job() -> int:
-        for line in prepare_file(given):
-            print(line, flush=True)
-        return ExitCode.OK
-
-    return ended("prepare", job)
+    return printed("prepare", lambda: prepare_file(given))
 
 
 def prepare_file(given: argparse.Namespace) -> Iterator[str]:
@@ -51,9 +43,7 @@ def prepare_file(given: argparse.Namespace) -> Iterator[str]:
     from sdo_ray.prompts.settings import PreparationSettings
     from sdo_ray.storage import RunDirectory
 
-    out = Path(given.out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError(Problem("--out", f"{str(out)!r} is there, and not empty", fix="name a new directory"))
+    out = new_directory("--out", given.out)
     changes: dict[str, Any] = {}
     override(changes, given.overrides)
     settings = validated(PreparationSettings, changes | {"source": given.source})

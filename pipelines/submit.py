@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands import COMMANDS
-from pipelines.job import add_set, ended, quiet
+from pipelines.job import add_change, add_set, ended, quiet
 from sdo_ray.config.loading import load_settings, read_settings
 from sdo_ray.own_packages import find_modules_beside
 from sdo_ray.secrets import redact
@@ -183,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", metavar="CONFIG", help="YAML file with the settings")
     add_set(parser)
+    add_change(parser)
     parser.add_argument(
         "--address",
         metavar="URL",

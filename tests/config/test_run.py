@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.job import add_set
+from pipelines.job import add_change, add_set
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.run import CHANGES, keep_reference, keep_settings, model_of, open_run
@@ -87,6 +87,7 @@ def test_what_is_meant_may_change_and_is_kept(
     file = tmp_path / "settings.yaml"
     given = argparse.ArgumentParser()
     add_set(given)
+    add_change(given)
     line = [
         "--set",
         "samplers.count=3",

@@ -89,6 +89,9 @@ def test_a_directory_with_something_in_it_is_left_alone(tiny_base: Path, tmp_pat
     (tmp_path / "file").touch()
     assert main(["--model", str(tiny_base), "--out", str(tmp_path)]) == 2
     assert "is there, and not empty" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["--model", str(tiny_base), "--out", str(tmp_path / "file")]) == 2
+    assert "--out: " in capsys.readouterr().err
 
 
 def test_a_checkpoint_in_one_file_is_taken(tiny_base: Path, tmp_path: Path, plain) -> None:
