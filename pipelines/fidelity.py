@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pipelines.batches import first_batches
 from pipelines.job import run_job
 from pipelines.run import check_run, tracked_run
 from sdo_ray.cheap_steps.settings import CheapStepsSettings
@@ -32,9 +33,6 @@ from sdo_ray.fidelity.table import as_table
 from sdo_ray.fidelity.worker import Work, measure_all
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.policy import initial_policy
-from sdo_ray.prompts.read import read_prompts
-from sdo_ray.prompts.schedule import schedule
-from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings
 from sdo_ray.settings import under
@@ -120,7 +118,7 @@ def work_name(work: Work) -> str:
     assert work.plan is not None
     if work.cheap is None:
         return plan_name(work.plan)
-    return plan_name(work.plan) + " " + "".join(c if c.isalnum() or c in " ._-" else "-" for c in work.cheap.words)
+    return f"{plan_name(work.plan)} {_letters(work.cheap.words)}"
 
 
 def plan_name(plan: PlanSettings) -> str:
@@ -128,27 +126,21 @@ def plan_name(plan: PlanSettings) -> str:
     if plan.name == "full":
         return plan.name
     words = (plan.name, *(f"{option} {value}" for option, value in plan.options.items()))
-    return "".join(c if c.isalnum() or c in " ._-" else "-" for c in " ".join(words))
+    return _letters(" ".join(words))
+
+
+def _letters(words: str) -> str:
+    """With a dash for each that MLflow does not take."""
+    return "".join(c if c.isalnum() or c in " ._-" else "-" for c in words)
 
 
 def _work(settings: FidelityRunSettings) -> list[Work]:
-    size, batches = settings.samplers.batch_size, settings.fidelity.batches
-    prompts = read_prompts(settings.prompts.train, settings.prompts.column)
-    blocks = schedule(
-        prompts,
-        seed=settings.run.seed,
-        batch_size=size,
-        sampler_batch_size=size,
-        start=0,
-        stop=batches,
-        inputs=settings.inputs(),
-    )
     singles = [None] if settings.fidelity.steps else []
     full = PlanSettings(name="full", options={"checkpoint": settings.fidelity.checkpoint})
     plans: list[PlanSettings | None] = [full, *singles, *settings.fidelity.plans]
     pieces: list[tuple[PlanSettings | None, CheapStepsSettings | None]] = [(plan, None) for plan in plans]
     pieces += [(settings.fidelity.plans[0], cheap) for cheap in settings.fidelity.cheap_steps]
-    return [Work(PromptBatch.from_arrow(block), *piece) for block in blocks for piece in pieces]
+    return [Work(batch, *piece) for batch in first_batches(settings, settings.fidelity.batches) for piece in pieces]
 
 
 def _title(settings: FidelityRunSettings) -> str:

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipelines.batches import first_batches
 from pipelines.job import run_job
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cheap_steps.schedule_file import write_schedule
@@ -29,8 +30,6 @@ from sdo_ray.exit_codes import ExitCode
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.load import load_scheduler
 from sdo_ray.models.policy import initial_policy
-from sdo_ray.prompts.read import read_prompts
-from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.settings import under
@@ -104,18 +103,7 @@ def search(settings: ScheduleSettings) -> list[Found]:
 
 def _batches(settings: ScheduleSettings) -> tuple[PromptBatch, ...]:
     """Those to search on, then the others."""
-    size, stop = settings.samplers.batch_size, settings.search.batches + settings.search.check_batches
-    prompts = read_prompts(settings.prompts.train, settings.prompts.column)
-    blocks = schedule(
-        prompts,
-        seed=settings.run.seed,
-        batch_size=size,
-        sampler_batch_size=size,
-        start=0,
-        stop=stop,
-        inputs=settings.inputs(),
-    )
-    return tuple(PromptBatch.from_arrow(block) for block in blocks)
+    return first_batches(settings, settings.search.batches + settings.search.check_batches)
 
 
 def _trial(settings: ScheduleSettings, candidate: Candidate) -> Trial:
