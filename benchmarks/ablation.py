@@ -31,7 +31,8 @@ from rewards import create
 from rewards.pulls import Memory
 from rewards.scoring import score_with_gradient
 from rewards.smoothing import score_with_smoothed_gradient
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters

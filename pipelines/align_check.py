@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from pipelines.run import check_run, known_outcome
-from sdo_ray.config.align import AlignSettings, check_align, said_of_prompts, texts_of
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
+from sdo_ray.config.align_texts import said_of_prompts, texts_of
 from sdo_ray.config.inputs import Inputs
 from sdo_ray.config.run import model_of, open_run
 from sdo_ray.dry_batch.batch import check_by_dry_batch

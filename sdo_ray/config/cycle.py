@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.calls import check_options, check_pipeline
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.loading import load_settings

@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 
 from rewards.registry import spec_of
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.dry_batch.batch import dry_batch
 from tests.rewards.tiny import clip

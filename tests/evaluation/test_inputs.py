@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.evaluation.images import image_blocks
 from sdo_ray.evaluation.settings import WatchSettings

@@ -12,7 +12,8 @@ import pytest
 import ray
 
 from pipelines.align import main
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.config.run import keep_settings, open_run
 from sdo_ray.settings import SettingsError

@@ -13,7 +13,8 @@ from pipelines import fidelity, sample, schedule
 from rewards.scoring import score_with_gradient
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import make_plan
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.evaluate import EvaluateSettings, check_evaluate
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.loading import load_settings

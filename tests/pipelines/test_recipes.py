@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.export import main as export
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.settings import SettingsError

@@ -10,7 +10,8 @@ import pytest
 import ray
 import torch
 
-from sdo_ray.config.align import AlignSettings, check_align
+from sdo_ray.config.align import AlignSettings
+from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.loading import load_settings
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs, start_reward_actors
 from sdo_ray.rollout.reward_settings import RewardActorSettings, RewardSettings
