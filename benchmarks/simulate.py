@@ -77,9 +77,8 @@ class _Run:
     env: simpy.Environment = field(default_factory=simpy.Environment)
     ends: list[float] = field(default_factory=list)
     """When each update was published."""
-    busy: list[float] = field(default_factory=list)
-    """When each computation ended; `worked` has its seconds."""
-    worked: list[float] = field(default_factory=list)
+    computed: list[tuple[float, float]] = field(default_factory=list)
+    """When each computation began and ended."""
     waited: list[float] = field(default_factory=list)
     """Of each update, by the trainer that waited longest."""
 
@@ -119,8 +118,7 @@ class _Run:
         with sampler.request() as turn:
             yield turn
             yield self.env.timeout(seconds)
-        self.busy.append(self.env.now)
-        self.worked.append(seconds)
+        self.computed.append((self.env.now - seconds, self.env.now))
 
     def train(self) -> Process:
         for update, arrived in enumerate(self.arrived):
@@ -155,10 +153,7 @@ def simulate(times: Times, layout: Layout, updates: int = 24, skipped: tuple[int
     run.env.run(run.done)
     first, last = skipped[0] - 1, updates - 1 - skipped[1]
     start, end = run.ends[first], run.ends[last]
-    worked = sum(
-        max(0.0, min(done, end) - max(done - seconds, start))
-        for done, seconds in zip(run.busy, run.worked, strict=True)
-    )
+    worked = sum(max(0.0, min(ended, end) - max(began, start)) for began, ended in run.computed)
     wall = end - start
     return Predicted(
         wall / (last - first), 1 - worked / (layout.samplers * wall), sum(run.waited[first + 1 : last + 1]) / wall

@@ -2,6 +2,8 @@
 
 Ray opens whatever arrives with a call, and opening an object imports what it is made of: torch and diffusers take
 seconds in each of the processes between a driver and its samplers and trainers, one after the other.
+
+The bytes come from the same run, through Ray, which pickles all that it carries: they are trusted as its cluster is.
 """
 
 from __future__ import annotations
