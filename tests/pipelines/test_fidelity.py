@@ -1,9 +1,6 @@
 """`sdo fidelity`: the real command on a tiny model, its numbers, and what it refuses."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from pipelines.fidelity import main
-from tests.support.runs import REPOSITORY
+from tests.support.runs import AlignProcess
 
 CHEAP = [{"cache": "taylor"}, {"cache": {"name": "taylor", "every": 2}, "fast_copy": "bfloat16"}]
 PLANS = [{"name": "sdo", "options": {"K": 4}}, {"name": "draft", "options": {"K": 4}}, {"name": "refl"}]
@@ -40,17 +37,10 @@ def settings_file(directory: Path, base: Path, **sections: dict[str, Any]) -> Pa
 
 
 def command(path: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.fidelity", str(path), "--set", "fidelity.checkpoint=true"],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "actor restart will fail" not in done.stderr
-    return done.stdout
+    with AlignProcess(str(path), "--set", "fidelity.checkpoint=true", command="fidelity") as run:
+        said = run.finish()
+    assert "actor restart will fail" not in said
+    return said
 
 
 @pytest.mark.slow

@@ -1,9 +1,6 @@
 """`sdo schedule`: the real command on a tiny model, what it leaves, that it goes on, and what it refuses."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from PIL import Image
 from pipelines.schedule import main
 from sdo_ray.config.loading import load_settings
 from sdo_ray.rollout.settings import SamplingSettings
-from tests.support.runs import REPOSITORY
+from tests.support.runs import AlignProcess
 
 
 def settings_file(directory: Path, base: Path, **sections: dict[str, Any]) -> Path:
@@ -44,16 +41,8 @@ def settings_file(directory: Path, base: Path, **sections: dict[str, Any]) -> Pa
 
 
 def command(path: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.schedule", str(path)],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    with AlignProcess(str(path), command="schedule") as run:
+        return run.finish()
 
 
 @pytest.mark.slow
