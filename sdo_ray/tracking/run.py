@@ -15,6 +15,7 @@ from PIL import Image
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
+from sdo_ray.tracking.refusals import Refusals, is_for_good
 from sdo_ray.tracking.server import impatient, without_password
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def check_tracked(uri: str, experiment: str, directory: RunDirectory) -> None:
 class TrackedRun:
     """Numbers, images, files and tags of one run, whatever job it is of.
 
+    A metric, image or tag that MLflow refuses for good is said, counted and passed over. What a person or time can
+    mend, an outage or a deleted run, is raised.
+
     Args:
         uri: the MLflow server.
         experiment: its experiment.
@@ -75,7 +79,7 @@ class TrackedRun:
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        self.uri = uri
+        self.uri, self._refusals = uri, Refusals()
         known = _known(directory)
         if known is None or known["tracking_uri"] != without_password(uri):
             self.run_id = self._start(experiment, directory, name, settings)
@@ -106,7 +110,8 @@ class TrackedRun:
             if self._has_image(key, step):  # of an attempt whose numbers did not get through
                 self.client.set_tag(self.run_id, "mlflow.loggedImages", True)
             else:
-                self.client.log_image(self.run_id, Image.open(io.BytesIO(image)), key=key, step=step)
+                with self._refusals.passed_over(f"image {key}"):
+                    self.client.log_image(self.run_id, Image.open(io.BytesIO(image)), key=key, step=step)
         self._log_metrics(dict(metrics), step)
 
     def _has_image(self, key: str, step: int) -> bool:
@@ -137,7 +142,8 @@ class TrackedRun:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tag the run."""
         for key, value in tags.items():
-            self.client.set_tag(self.run_id, _legal(key), value)
+            with self._refusals.passed_over(f"tag {key}"):
+                self.client.set_tag(self.run_id, _legal(key), value)
 
     def adopt(self, directory: RunDirectory) -> None:
         """Show the MLflow run of another run's directory, if it has one, below this one."""
@@ -149,6 +155,8 @@ class TrackedRun:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the MLflow run as FINISHED or, to be continued when the run is resumed, as FAILED."""
+        if count := self._refusals.count:
+            print(f"MLflow refused {count} metrics, images or tags for good; each is named above, once", flush=True)
         if kind is None:
             self.client.set_terminated(self.run_id, "FINISHED")
             return
@@ -160,7 +168,15 @@ class TrackedRun:
 
         now = int(time.time() * 1000)
         logged = [Metric(_legal(key), value, now, step) for key, value in metrics.items()]
-        self.client.log_batch(self.run_id, metrics=logged)
+        try:
+            self.client.log_batch(self.run_id, metrics=logged)
+        except Exception as error:
+            # Of a deleted run everything is refused, until somebody restores it.
+            if not is_for_good(error) or self.client.get_run(self.run_id).info.lifecycle_stage == "deleted":
+                raise
+            for metric in logged:  # a batch is taken whole or not at all
+                with self._refusals.passed_over(f"metric {metric.key}"):
+                    self.client.log_batch(self.run_id, metrics=[metric])
 
 
 def _experiment_id(client: MlflowClient, experiment: str, directory: RunDirectory) -> str:
