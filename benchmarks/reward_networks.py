@@ -132,10 +132,10 @@ def _qwen() -> tuple[Score, int]:
     }
     config = Qwen2VLConfig(text_config=text, vision_config={"hidden_size": 1536}, image_token_id=0)
     model, parameters = _filled(lambda: Qwen2VLForConditionalGeneration(config), torch.bfloat16)
-    vlm = QwenVl(model, PreTrainedTokenizerFast(tokenizer_object=tokenizer), "qwen2_vl", 448)
+    vlm = QwenVl(model, PreTrainedTokenizerFast(tokenizer_object=tokenizer), "qwen2_vl", (448**2, 448**2))
 
     def score(images: Tensor) -> Tensor:
-        found = model(**vlm.inputs(images[0], "?"), use_cache=False, logits_to_keep=1).logits
+        found = model(**vlm.image_inputs(images[0], "?"), use_cache=False, logits_to_keep=1).logits
         return found[0, -1].float().softmax(-1)[:1]
 
     return score, parameters

@@ -63,6 +63,6 @@ class VqaScore(FromHub):
         return torch.stack([self._score(image, prompt) for image, prompt in zip(images, prompts, strict=True)])
 
     def _score(self, image: Tensor, prompt: str) -> Tensor:
-        inputs = self._vlm.inputs(image, self._question.replace("{prompt}", prompt))
+        inputs = self._vlm.image_inputs(image, self._question.replace("{prompt}", prompt))
         logits = self._vlm.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1]
         return (logits if logits.element_size() > 4 else logits.float()).softmax(-1)[self._answer]

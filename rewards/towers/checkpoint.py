@@ -50,7 +50,7 @@ class FromHub:
     def check_use(cls, prompts: Sequence[str], **options: Any) -> None:
         """Refuse sources that are neither hub ids nor there, and precisions that there are not."""
         precision(options.get("dtype", "float32"))
-        for option in ("source", "tokenizer"):
+        for option in ("source", "tokenizer", "base"):
             if option in options:
                 check_source(option, options[option])
 
@@ -82,8 +82,13 @@ def precision(dtype: str) -> torch.dtype:
     return PRECISIONS[dtype]
 
 
-def find_folder(source: str, revision: str | None = None) -> Path:
-    """The folder of a model in the layout of transformers: a local one, or a snapshot of the hub.
+def find_folder(source: str, revision: str | None = None, files: Sequence[str] = ()) -> Path:
+    """The folder of a model: a local one, or a snapshot of the hub.
+
+    Args:
+        source: hub id or local folder.
+        revision: of the hub.
+        files: patterns of those that are wanted of the hub; none: a model's in the layout of transformers.
 
     Raises:
         OSError: it is not there.
@@ -94,7 +99,10 @@ def find_folder(source: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     # Folders inside hold the same weights in other formats.
-    return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=["*/*"]))
+    others = None if files else ["*/*"]
+    return Path(
+        snapshot_download(source, revision=revision, allow_patterns=[*(files or _FILES)], ignore_patterns=others)
+    )
 
 
 def find_file(source: str, name: str, revision: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Vision-language models of the Qwen-VL kind, asked about an image whose patches are made from the tensor.
+"""Vision-language models of the Qwen-VL kind, asked about an image or a video whose patches are made from the tensor.
 
 Wang et al., 2409.12191 (Qwen2-VL); Qwen2.5-VL and Qwen3-VL take patches in the same order. The processors of
 transformers make them without gradients.
@@ -18,42 +18,51 @@ from rewards.towers.pixels import CLIP_MEAN, CLIP_STD, HALF, normalized, resized
 MEANS_AND_STDS = {"qwen2_vl": (CLIP_MEAN, CLIP_STD), "qwen2_5_vl": (CLIP_MEAN, CLIP_STD), "qwen3_vl": (HALF, HALF)}
 """Of the pixels, by kind of model."""
 
-IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-
 
 class QwenVl:
-    """A question about one image, as what the model takes.
+    """A question about one image or video, as what the model takes.
 
     Args:
         model: of transformers, frozen.
         tokenizer: its tokenizer.
         kind: one of `MEANS_AND_STDS`.
-        side: an image is resized to about side x side pixels, in its own shape.
+        pixels: of an image or frame, at least and at most about so many; it keeps its own shape.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, kind: str, side: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, kind: str, pixels: tuple[int, int]) -> None:
         self.model, self.tokenizer = model, tokenizer
         self._mean, self._std = MEANS_AND_STDS[kind]
-        self._side = side
+        self._pixels = pixels
 
-    def inputs(self, image: Tensor, question: str, system: str = "You are a helpful assistant.") -> dict[str, Tensor]:
+    def image_inputs(self, image: Tensor, question: str) -> dict[str, Tensor]:
         """Arguments of the model's `forward` for one image [3, H, W] in [0, 1], up to where its answer begins."""
-        config = self.model.config
-        vision = config.vision_config
+        grid, values, asked = self._asked(image[None], question, "<|image_pad|>", self.model.config.image_token_id, 1)
+        return {**asked, "pixel_values": values, "image_grid_thw": grid}
+
+    def video_inputs(self, frames: Tensor, question: str) -> dict[str, Tensor]:
+        """The same for a video of frames [F, 3, H, W]; of the kind "qwen2_vl"."""
+        grid, values, asked = self._asked(frames, question, "<|video_pad|>", self.model.config.video_token_id, 2)
+        return {**asked, "pixel_values_videos": values, "video_grid_thw": grid}
+
+    def _asked(
+        self, frames: Tensor, question: str, pad: str, pad_id: int, kind: int
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Grid [1, 3], patches, and the text as arguments; `kind` is what `mm_token_type_ids` has where it is seen."""
+        vision = self.model.config.vision_config
         merge = vision.spatial_merge_size
-        size = grid_size(image.shape[-2], image.shape[-1], vision.patch_size * merge, self._side**2)
-        pixels = normalized(resized(image[None], *size), self._mean, self._std)
-        height, width = (side // vision.patch_size for side in size)
-        text = _turns(system, IMAGE + question)
-        pads = "<|image_pad|>" * (height * width // merge**2)
-        ids = self.tokenizer(text.replace("<|image_pad|>", pads), return_tensors="pt").input_ids.to(image.device)
-        return {
+        size = grid_size(frames.shape[-2], frames.shape[-1], vision.patch_size * merge, *self._pixels)
+        pixels = normalized(resized(frames, *size), self._mean, self._std)
+        grid = [-(-len(frames) // vision.temporal_patch_size), *(side // vision.patch_size for side in size)]
+        pads = pad * (math.prod(grid) // merge**2)
+        text = _turns("You are a helpful assistant.", f"<|vision_start|>{pads}<|vision_end|>{question}")
+        ids = self.tokenizer(text, return_tensors="pt").input_ids.to(frames.device)
+        asked = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
-            "mm_token_type_ids": (ids == config.image_token_id).int(),
-            "pixel_values": patches(pixels, vision.patch_size, merge, vision.temporal_patch_size).to(self.model.dtype),
-            "image_grid_thw": torch.tensor([[1, height, width]], device=image.device),
+            "mm_token_type_ids": kind * (ids == pad_id).int(),
         }
+        values = patches(pixels, vision.patch_size, merge, vision.temporal_patch_size).to(self.model.dtype)
+        return torch.tensor([grid], device=frames.device), values, asked
 
 
 def load_qwen_vl(source: str, revision: str | None, side: int, dtype: str, device: str) -> tuple[QwenVl, Any]:
@@ -68,20 +77,21 @@ def load_qwen_vl(source: str, revision: str | None, side: int, dtype: str, devic
     if kind not in MEANS_AND_STDS:
         raise ValueError(f"{source} is a model of kind {kind!r}; known are {', '.join(MEANS_AND_STDS)}")
     model = load_pretrained(AutoModelForImageTextToText, folder, dtype, device)
-    return QwenVl(model, AutoTokenizer.from_pretrained(folder), kind, side), describe_folder(source, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return QwenVl(model, tokenizer, kind, (side**2, side**2)), describe_folder(source, folder)
 
 
-def grid_size(height: int, width: int, factor: int, pixels: int) -> tuple[int, int]:
-    """Height and width to which an image is resized: multiples of `factor`, their product near `pixels`.
+def grid_size(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
+    """Height and width to which an image is resized: multiples of `factor`, with `least` to `most` pixels.
 
-    Rounded as Qwen's processor does with its smallest and largest number of pixels alike: for 448 x 448 pixels,
-    768 x 768 becomes 420 x 420, as 768 / (768 / 448) is a little less than 448.
+    Rounded as Qwen's processor does: for 448 x 448 pixels and no others, 768 x 768 becomes 420 x 420, as
+    768 / (768 / 448) is a little less than 448.
     """
     rows, columns = (max(factor, round(side / factor) * factor) for side in (height, width))
-    if rows * columns == pixels:
+    if least <= rows * columns <= most:
         return rows, columns
+    pixels, rounded = (most, math.floor) if rows * columns > most else (least, math.ceil)
     scale = math.sqrt(height * width / pixels)
-    rounded = math.floor if rows * columns > pixels else math.ceil
     rows, columns = (max(factor, rounded(side / scale / factor) * factor) for side in (height, width))
     return rows, columns
 

@@ -105,7 +105,7 @@ def test_a_batch_of_two_is_two_of_one(name, make):
 @every
 @pytest.mark.parametrize("size", [(32, 48), (70, 33), (9, 9)])
 def test_images_of_other_shapes(name, size, make):
-    shape = (3, *size) if spec_of(name).modality == "image" else (1, 30 * sum(size))
+    shape = {"image": (3, *size), "video": (3, 3, *size), "audio": (1, 30 * sum(size))}[spec_of(name).modality]
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
     assert score(make(name), images, list(CASES[name].prompts)).isfinite().all()
 

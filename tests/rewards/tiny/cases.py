@@ -145,6 +145,12 @@ CASES: dict[str, Case] = {
         step=1e-3,
         tolerance=0.05,
     ),
+    "video_align": Case(
+        lambda folder: {**qwen.save_video_align(folder), "dtype": "float32"},
+        prompts=("cat", "two dogs"),
+        step=1e-3,
+        tolerance=0.05,
+    ),
     "ocr": Case(prompts=('a sign "open"', 'the word "cat"'), slow=True),
     "safety": Case(lambda folder: {"weights": onnx.save_classifier(folder / "tiny.onnx")}),
     "clap_score": Case(lambda folder: {"source": str(clap.save_clap(folder)), "sample_rate": 16_000}),

@@ -18,12 +18,18 @@ PINS = Path(__file__).parent / "pins.json"
 def images_of(name: str) -> torch.Tensor:
     """What the reward judges, the same on every machine.
 
-    Two images, float32 [2, 3, 24, 24], waves of other lengths in each channel; or two stereo sounds, [2, 2, 1728].
+    Two images, float32 [2, 3, 24, 24], waves of other lengths in each channel; two videos of four of them that move,
+    [2, 4, 3, 24, 24]; or two stereo sounds, [2, 2, 1728].
     """
     rows, columns = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
     waves = [torch.sin(rows * (0.3 + 0.2 * i) + columns * (0.9 - 0.13 * i) + i) for i in range(6)]
     images = (0.5 + 0.45 * torch.stack(waves)).view(2, 3, 24, 24)
-    return images if spec_of(name).modality == "image" else (images - 0.5).reshape(2, 1, 1728).repeat(1, 2, 1)
+    match spec_of(name).modality:
+        case "video":
+            return torch.stack([images.roll(3 * number, -1) for number in range(4)], 1)
+        case "audio":
+            return (images - 0.5).reshape(2, 1, 1728).repeat(1, 2, 1)
+    return images
 
 
 def read_pins() -> dict[str, list[float]]:
