@@ -14,12 +14,11 @@ _NO_GRAD = torch.no_grad()(lambda: None).__code__
 """What any function decorated with `torch.no_grad` runs."""
 
 
-@contextmanager
-def replaced_call(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
-    """Within the block, calls of `module` go to `around(call, args, kwargs)`, with `call` what they were.
+def replace_call(module: torch.nn.Module, around: Callable[..., Any]) -> Callable[[], None]:
+    """From now on calls of `module` go to `around(call, args, kwargs)`, with `call` what they were.
 
     All of the call: the module's forward hooks, a `forward` that offloading or a cache has put on the instance, and
-    what `module.compile()` made of it.
+    what `module.compile()` made of it. A copy of the module is called as it was. Returns what undoes it.
     """
     # Where `torch.nn.Module.compile` puts the compiled call. A `forward` would be inside that, to be compiled with it.
     before = vars(module).get("_compiled_call_impl")
@@ -28,15 +27,25 @@ def replaced_call(module: torch.nn.Module, around: Callable[..., Any]) -> Iterat
     def replacement(*args: Any, **kwargs: Any) -> Any:
         return around(call, args, kwargs)
 
-    # By `vars`, because the wrapper that `torch.compile(module)` makes passes attributes on to what it wraps.
-    vars(module)["_compiled_call_impl"] = replacement
-    try:
-        yield
-    finally:
+    def undo() -> None:
         if before is None:
             del vars(module)["_compiled_call_impl"]
         else:
             vars(module)["_compiled_call_impl"] = before
+
+    # By `vars`, because the wrapper that `torch.compile(module)` makes passes attributes on to what it wraps.
+    vars(module)["_compiled_call_impl"] = replacement
+    return undo
+
+
+@contextmanager
+def replaced_call(module: torch.nn.Module, around: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, calls of `module` are those of `replace_call`."""
+    undo = replace_call(module, around)
+    try:
+        yield
+    finally:
+        undo()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ def check_align(settings: AlignSettings) -> None:
     with Problems() as problems:
         parts = (
             _check_model,
+            _check_texts,
             _check_registered,
             _check_plan,
             _check_backward,
@@ -46,6 +47,17 @@ def check_align(settings: AlignSettings) -> None:
 
 def _check_model(settings: AlignSettings) -> None:
     check_model(settings.model.reference, settings.sampling)
+
+
+def _check_texts(settings: AlignSettings) -> None:
+    if settings.samplers.text_encoders == "keep":
+        return
+    if beyond := settings.model.kind.beyond_denoisers(settings.model.kind_settings):
+        got = f"got 'offload', but model.{settings.model.train}.{beyond} trains text encoders"
+        raise SettingsError(Problem("samplers.text_encoders", got, fix="choose 'keep', or train the denoisers alone"))
+    if settings.samplers.num_gpus and settings.sampling.options.get("clip_skip") is not None:
+        got = "got 'offload', but sampling.options.clip_skip has a pipeline use parts of an encoder by themselves"
+        raise SettingsError(Problem("samplers.text_encoders", got, fix="choose 'keep', or remove clip_skip"))
 
 
 def _check_registered(settings: AlignSettings) -> None:

@@ -10,6 +10,7 @@ from sdo_ray.backprop import StepRunner
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.cheap_steps.choose import choose_runner, copies_of
 from sdo_ray.rollout.settings import Decode, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.texts import offload_text_encoders
 from sdo_ray.settings import Problem, SettingsError, under
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: S
     Args:
         pipeline: as loaded, with what is trained, on the device where it samples.
         sampling: see its `decode`, `cache` and `fast_copy`.
-        samplers: see its `tf32`, `channels_last` and `compile`.
+        samplers: see its `tf32`, `channels_last`, `text_encoders` and `compile`.
 
     Returns:
         What runs its steps without a graph; None: its own calls.
 
     Raises:
-        SettingsError: see `set_decoding` and `runner_of`.
+        SettingsError: see `set_decoding`, `offload_text_encoders` and `runner_of`.
     """
     set_decoding(pipeline, sampling.decode)
     if pipeline.device.type == "cuda":
@@ -40,6 +41,8 @@ def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: S
         for part in pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if samplers.text_encoders == "offload":
+        offload_text_encoders(pipeline)
     runner = runner_of(pipeline, sampling)
     if samplers.compile:
         for denoiser in (*denoisers_of(pipeline).values(), *copies_of(runner)):

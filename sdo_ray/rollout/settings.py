@@ -126,6 +126,12 @@ class SamplerSettings(Settings):
     channels_last: bool = Field(
         False, description="Whether weights lie in memory with the channels last, as tensor cores read convolutions."
     )
+    text_encoders: Annotated[Literal["keep", "offload"], ON_PURPOSE] = Field(
+        "keep",
+        description="Where frozen text encoders are between batches. `keep`: on the device. `offload`: in main memory; "
+        "a prompt is encoded once, by itself, and up to 2 GiB of what each encoder returned are remembered. Embeddings "
+        "are the same but for rounding.",
+    )
     compile: bool = Field(
         False,
         description="Whether denoisers are compiled (`torch.compile`, block by block where diffusers can), which takes "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdo_ray.rollout.settings import KeptGraph
+from sdo_ray.rollout.texts import is_text_encoder
 from sdo_ray.sizing.sizes import Sizes
 
 
@@ -21,14 +22,18 @@ class Batches:
     in_flight: int
     """Batches in its hands at once."""
     kept_graph: KeptGraph
+    offloads: bool = False
+    """Whether text encoders are there only while they encode, before a batch's first step."""
 
 
 def sampler_bytes(sizes: Sizes, how: Batches) -> tuple[float, float]:
     """Of a sampler's weights, and of the activations that are alive at most, without what the allocator wastes.
 
+    Text encoders that are offloaded count, one at a time, as what is alive at most.
+
     Text encoders' activations are not counted: they are gone before the first step.
     """
-    passing = how.images * max(sizes.step.passing, sizes.decoder.passing)
+    passing, waiting = how.images * max(sizes.step.passing, sizes.decoder.passing), 0.0
     if how.kept_graph == "recompute":  # an image at a time
         learning = max(sizes.step.held, sizes.decoder.held)
     else:
@@ -36,8 +41,13 @@ def sampler_bytes(sizes: Sizes, how: Batches) -> tuple[float, float]:
         beyond = max(sizes.step.held - sizes.step.saved, sizes.decoder.held - sizes.decoder.saved)
         learning = how.images * (how.in_flight * saved + beyond)
         # The next batch is sampled while others wait.
-        passing += how.images * (how.in_flight - 1) * saved
-    return sum(sizes.weights.values()), max(passing, learning)
+        waiting = how.images * (how.in_flight - 1) * saved
+        passing += waiting
+    if not how.offloads:
+        return sum(sizes.weights.values()), max(passing, learning)
+    encoders = {name: size for name, size in sizes.weights.items() if is_text_encoder(name)}
+    encoding = waiting + max(encoders.values(), default=0)
+    return sum(sizes.weights.values()) - sum(encoders.values()), max(passing, learning, encoding)
 
 
 def image_operations(sizes: Sizes, how: Batches) -> tuple[float, float]:

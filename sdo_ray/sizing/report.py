@@ -54,7 +54,8 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
     samplers = settings.samplers
     blocks = settings.model.checkpoints_blocks("cuda" if samplers.num_gpus else "cpu")
     kept, images = kept_and_images(pipeline, settings.sampling, settings.plan, samplers.batch_size)
-    one = sizes[blocks]
+    one, steps = sizes[blocks], settings.sampling.num_inference_steps
+    offloads = samplers.text_encoders == "offload"
     yield "weights of a sampler: " + ", ".join(f"{name} {_gib(size)}" for name, size in one.weights.items())
     yield f"trained: {one.trained / 1e6:.1f} of {one.denoisers / 1e6:.1f} million parameters of the denoiser"
     yield ""
@@ -62,7 +63,7 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
     yield f"memory of a sampler, weights and activations, GiB, {kept} kept step{'s' * (kept > 1)}:"
     yield f"  {'sampling.kept_graph':22}{'model.checkpoint_blocks':26}{as_set:>14}{'batch of 1':>14}"
     for graph, checkpointed in WAYS:
-        how = Batches(images, kept, settings.sampling.num_inference_steps, samplers.in_flight, graph)
+        how = Batches(images, kept, steps, samplers.in_flight, graph, offloads)
         cells = [_cell(sizes[checkpointed], each, memory) for each in (how, replace(how, images=1))]
         chosen = checkpointed == blocks and settings.sampling.kept_graph in (graph, "auto")
         mark = "  <- these settings" if chosen else ""
@@ -74,7 +75,7 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
     yield f"memory of a trainer, weights, gradients and optimizer: {_gib(held.device)} GiB{host}"
     yield ""
     graph = "retain" if settings.sampling.kept_graph == "auto" else settings.sampling.kept_graph
-    how = Batches(images, kept, settings.sampling.num_inference_steps, samplers.in_flight, graph)
+    how = Batches(images, kept, steps, samplers.in_flight, graph, offloads)
     plain, learning = image_operations(one, how)
     count = training.batch_size * settings.samples_per_prompt
     said = f"an update: {count * learning / 1e15:.3g} x 10^15 operations, {learning / plain:.2f} of plain sampling"

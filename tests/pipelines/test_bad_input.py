@@ -95,6 +95,14 @@ CASES = {
         ["training.anchor=1.0", "model.lora.text_encoder_targets=[q_proj]"],
         "training.anchor: got 1, but model.lora.text_encoder_targets trains more than the denoisers",
     ),
+    "text encoders that are trained and away": (
+        ["samplers.text_encoders=offload", "model.lora.text_encoder_targets=[q_proj]"],
+        "samplers.text_encoders: got 'offload', but model.lora.text_encoder_targets trains text encoders",
+    ),
+    "parts of text encoders that are away": (
+        ["samplers.text_encoders=offload", "samplers.num_gpus=1", "sampling.options.clip_skip=1"],
+        "samplers.text_encoders: got 'offload', but sampling.options.clip_skip has a pipeline use parts",
+    ),
     "nothing to shard": (["trainers.zero_stage=3"], "trainers.zero_stage: got 3, which shards the denoiser's weights"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),
     "a float for an integer": (["training.updates=1.5"], "training.updates: got 1.5 (float)"),

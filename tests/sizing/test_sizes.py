@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,5 +94,10 @@ def test_needs_of_a_sampler() -> None:
     assert sampler_bytes(sizes, waiting) == (1500, 4 * (2 * 500 + 50))
     again = Batches(images=4, kept=2, steps=10, in_flight=2, kept_graph="recompute")
     assert sampler_bytes(sizes, again) == (1500, 350)
+    texts = replace(sizes, weights={"unet": 1000, "text_encoder": 300, "text_encoder_2": 5000})
+    assert sampler_bytes(texts, again) == (6300, 350)
+    # The larger one is there while the batch before waits with its graph.
+    assert sampler_bytes(texts, replace(waiting, offloads=True)) == (1000, 4 * 500 + 5000)
+    assert sampler_bytes(texts, replace(again, offloads=True)) == (1000, 5000)
     assert image_operations(sizes, retain) == (57, 57 + 2 * 6 + 8)
     assert image_operations(sizes, again) == (57, 57 + 2 * 11 + 15)
