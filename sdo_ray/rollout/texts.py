@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,7 +77,7 @@ class EncodedOnce:
         args, kwargs = map_leaves(self._on_device, (args, kwargs))
         if (count := _count_rows((args, kwargs))) is None:
             return self._encoded(call, args, kwargs)
-        asked = [map_leaves(lambda x, i=i: _row(x, i), (args, kwargs)) for i in range(count)]
+        asked = [map_leaves(partial(_row, i), (args, kwargs)) for i in range(count)]
         keys = [_key(row) for row in asked]
         missing = {key: row for key, row in zip(keys, asked, strict=True) if key not in self._known}
         rows = {key: self._known[key] for key in keys if key not in missing}
@@ -124,7 +125,7 @@ def _count_rows(tree: Any) -> int | None:
     return sizes.pop() or None if plain and len(sizes) == 1 else None
 
 
-def _row(leaf: Any, i: int) -> Any:
+def _row(i: int, leaf: Any) -> Any:
     return leaf[i : i + 1] if isinstance(leaf, torch.Tensor) else leaf
 
 
@@ -134,7 +135,7 @@ def _key(row: Any) -> bytes:
     def add(leaf: Any) -> None:
         if isinstance(leaf, torch.Tensor):
             found.update(f"{leaf.dtype} {tuple(leaf.shape)}".encode())
-            found.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            found.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         else:
             found.update(repr(leaf).encode())
 

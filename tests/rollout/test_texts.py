@@ -44,7 +44,7 @@ def counted(made: Any) -> Counter[str]:
         def count(_: Any, args: Any, kwargs: Any, __: Any, name: str = name) -> None:
             rows[name] += len((*args, *kwargs.values())[0])
 
-        module.register_forward_hook(count, with_kwargs=True)  # type: ignore[arg-type]
+        module.register_forward_hook(count, with_kwargs=True)
     return rows
 
 
