@@ -37,7 +37,8 @@ def look_at(model: Aligned, written: Mapping[Format, Path], draw: Draw) -> Itera
     for form, place in written.items():
         pipeline = load_written(model, form, place)
         if pipeline is None:
-            yield f"{form}: {place}; not drawn with, as diffusers does not read this format of this model"
+            yield f"{form}: {place}; not drawn with, as diffusers does not read this file, or not as "
+            "the programs do that it is for"
             continue
         images = draw(pipeline)
         mean, most = _apart(images, base)

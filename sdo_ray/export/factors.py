@@ -1,4 +1,4 @@
-"""The layers of an adapter's file in the format of diffusers, each with its two factors and its true strength."""
+"""The layers of an adapter's file in the format of diffusers, with factors, true strength and, of a DoRA, lengths."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from sdo_ray.settings import Problem, SettingsError
 
 METADATA = "lora_adapter_metadata"
 """What diffusers calls the entry of a file's metadata that holds PEFT's settings, by component."""
+MAGNITUDE = ".lora_magnitude_vector"
+"""What the names of a DoRA's lengths end with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,8 @@ class Factors:
     """[out, r, ...]."""
     alpha: float
     """As of a plain LoRA: that of a rank-stabilised one (arXiv 2312.03732) is sqrt(r) times as large as it was set."""
+    magnitude: torch.Tensor | None = None
+    """Of a DoRA (arXiv 2402.09353) the length, [out], that each row of W + alpha / rank * up down is brought to."""
 
     @property
     def rank(self) -> int:
@@ -38,6 +42,11 @@ class Factors:
         """Alpha / rank."""
         return self.alpha / self.rank
 
+    @property
+    def update(self) -> torch.Tensor:
+        """Alpha / rank * up down, [out, in * ...]: added to a weight, whose rows a DoRA brings to length."""
+        return self.scale * self.up.flatten(1) @ self.down.flatten(1)
+
 
 Adapter = Mapping[str, Mapping[str, Factors]]
 """Component -> layer, such as `unet` -> `mid_block.attentions.0.proj_in` -> factors."""
@@ -48,10 +57,10 @@ def read_adapter(file: Path) -> dict[str, dict[str, Factors]]:
 
     Args:
         file: `.safetensors`, tensors named `COMPONENT.LAYER.lora_A.weight` and `.lora_B.weight`. Where its metadata
-            does not give alpha, alpha is the rank, as diffusers has it.
+            does not give alpha, alpha is the rank, as diffusers has it. A DoRA's have `.lora_magnitude_vector` too.
 
     Raises:
-        SettingsError: its tensors have other names, or it decomposes the weights' magnitude (DoRA, arXiv 2402.09353).
+        SettingsError: its tensors have other names.
     """
     with safetensors.safe_open(file, "pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -64,11 +73,12 @@ def read_adapter(file: Path) -> dict[str, dict[str, Factors]]:
             down, up = tensors[name], tensors.get(f"{layer}.lora_B.weight")
             if up is None:
                 raise SettingsError(Problem("adapter", f"{file.name} has no second factor of {layer!r}"))
-            found.setdefault(component, {})[own] = Factors(down, up, _alpha(given, component, own, down.shape[0]))
-    if other := sorted(name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))):
-        if any("lora_magnitude_vector" in name for name in other):
-            got = f"{file.name} is a DoRA, whose magnitudes the readers of these files divide by different norms"
-            raise SettingsError(Problem("adapter", got, fix="export it as `diffusers`, or as `merged`"))
+            length = tensors.get(layer + MAGNITUDE)
+            found.setdefault(component, {})[own] = Factors(
+                down, up, _alpha(given, component, own, down.shape[0]), None if length is None else length.flatten()
+            )
+    parts = (".lora_A.weight", ".lora_B.weight", MAGNITUDE)
+    if other := sorted(name for name in tensors if not name.endswith(parts)):
         raise SettingsError(
             Problem("adapter", f"{file.name} has tensors of other names, such as {other[0]!r}", "a LoRA of diffusers")
         )

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from sdo_ray.export.factors import read_adapter
-from sdo_ray.export.kohya import write_kohya
+from sdo_ray.export.kohya import is_decomposed, write_kohya
 from sdo_ray.models.adapter_file import FILE, load_adapter
 from sdo_ray.models.compose import fuse_adapter
 from sdo_ray.models.denoisers import denoiser_classes, denoiser_skeletons, text_encoder_skeletons
@@ -66,9 +68,13 @@ def write_for_others(model: Aligned, out: Path) -> Path:
     Raises:
         SettingsError: see `sdo_ray.export.kohya.kohya_tensors` and `sdo_ray.export.factors.read_adapter`.
     """
-    modules = denoiser_skeletons(model.base) | text_encoder_skeletons(model.base)
-    file = out / f"{model.name}.safetensors"
-    write_kohya(file, read_adapter(model.adapter), modules, {"ss_output_name": model.name})
+    adapter, file = read_adapter(model.adapter), out / f"{model.name}.safetensors"
+    if any(factors.magnitude is not None for layers in adapter.values() for factors in layers.values()):
+        parts = model.load_base().components
+        modules = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+    else:
+        modules = denoiser_skeletons(model.base) | text_encoder_skeletons(model.base)
+    write_kohya(file, adapter, modules, {"ss_output_name": model.name})
     return file
 
 
@@ -90,10 +96,10 @@ WRITERS: Mapping[Format, Callable[[Aligned, Path], Path]] = {
 
 
 def load_written(model: Aligned, form: Format, place: Path) -> DiffusionPipeline | None:
-    """What was written, as plain diffusers loads it; None of a file that it does not read."""
+    """What was written, as plain diffusers loads it; None of a file that is not for it."""
     if form == "merged":
         return load_pipeline(str(place), model.dtype, model.device, model.types)
-    if form == "kohya" and set(denoiser_classes(model.base).values()) & NOT_READ:
+    if form == "kohya" and (set(denoiser_classes(model.base).values()) & NOT_READ or is_decomposed(place)):
         return None
     return model.load_adapted(place)
 

@@ -2,6 +2,10 @@
 
 Names are those of the published model (`sdo_ray.export.names`); layers that are one there are made one here. A reader
 multiplies by alpha / rank, and takes alpha to be the rank where there is none.
+
+Of a DoRA, readers disagree: given a scale c for each row, ComfyUI and Forge (`weight_decompose`) make of it the weight
+c / |W| (W + update), by the length of the base's own rows, where LyCORIS and diffusers divide by |W + update|. What is
+written is for the former: c = m |W| / |W + update|.
 """
 
 from __future__ import annotations
@@ -18,8 +22,11 @@ from sdo_ray.export.names import NAMINGS, Published, published_layer, text_layer
 from sdo_ray.models.denoisers import TEXT_ENCODERS
 from sdo_ray.settings import Problem, SettingsError
 
-DOTTED = ("WanTransformer3DModel",)
+LIKE_DIFFUSERS = ("LTXVideoTransformer3DModel", "LTX2VideoTransformer3DModel")
+"""Those of whose files diffusers reads no alpha: it is in the second factor, and the factors have diffusers' names."""
+DOTTED = ("WanTransformer3DModel", *LIKE_DIFFUSERS)
 """Denoisers whose layers keep their dots, behind `diffusion_model.`: diffusers reads no others of parts of a model."""
+DOWN, UP, SCALES = ".lora_down.weight", ".lora_up.weight", ".dora_scale"
 
 
 def write_kohya(file: Path, adapter: Adapter, modules: Mapping[str, torch.nn.Module], about: Mapping[str, str]) -> None:
@@ -28,7 +35,8 @@ def write_kohya(file: Path, adapter: Adapter, modules: Mapping[str, torch.nn.Mod
     Args:
         file: to be written, `.safetensors`.
         adapter: layers by component.
-        modules: the base model's denoiser and text encoders by component name; for their shapes, on the meta device.
+        modules: the base model's denoiser and text encoders by component name; for their shapes, on the meta device,
+            and of a DoRA for their weights.
         about: entries of the file's metadata, which programs show.
 
     Raises:
@@ -37,7 +45,7 @@ def write_kohya(file: Path, adapter: Adapter, modules: Mapping[str, torch.nn.Mod
     tensors = kohya_tensors(adapter, modules)
     metadata = {"ss_network_module": "networks.lora", **about}
     for name, values in (
-        ("ss_network_dim", {len(t) for key, t in tensors.items() if key.endswith(".lora_down.weight")}),
+        ("ss_network_dim", {len(t) for key, t in tensors.items() if key.endswith(DOWN)}),
         ("ss_network_alpha", {float(t) for key, t in tensors.items() if key.endswith(".alpha")}),
     ):
         if len(values) == 1:
@@ -45,8 +53,16 @@ def write_kohya(file: Path, adapter: Adapter, modules: Mapping[str, torch.nn.Mod
     file.write_bytes(safetensors.torch.save(tensors, dict(sorted(metadata.items()))))
 
 
+def is_decomposed(file: Path) -> bool:
+    """Whether a file in this format is of a DoRA."""
+    with safetensors.safe_open(file, "pt") as opened:
+        return any(name.endswith(SCALES) for name in opened.keys())  # noqa: SIM118
+
+
 def kohya_tensors(adapter: Adapter, modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
     """The file's tensors, by name: `.lora_down.weight` [r, in, ...], `.lora_up.weight` [out, r, ...], `.alpha` [].
+
+    Of a DoRA `.dora_scale` [out, 1, ...] too.
 
     Args:
         adapter: as of `write_kohya`.
@@ -67,12 +83,14 @@ def kohya_tensors(adapter: Adapter, modules: Mapping[str, torch.nn.Module]) -> d
             raise SettingsError(Problem("--format", got, fix="use `diffusers` or `merged`, or train other `targets`"))
         prefix = _prefix(component, module, modules)
         for place in sorted({place for place in places.values() if place is not None}, key=lambda place: place.name):
-            rows = [len(module.get_parameter(f"{part}.weight")) for part in place.parts]
-            factors = stacked([layers.get(part) for part in place.parts], rows)
+            weights = [module.get_parameter(f"{part}.weight").detach() for part in place.parts]
+            parts = [layers.get(part) for part in place.parts]
+            factors = stacked(parts, [len(weight) for weight in weights])
             name = prefix + (place.name if prefix.endswith(".") else place.name.replace(".", "_"))
-            tensors[f"{name}.lora_down.weight"] = factors.down.contiguous()
-            tensors[f"{name}.lora_up.weight"] = factors.up.contiguous()
-            tensors[f"{name}.alpha"] = torch.tensor(factors.alpha, dtype=factors.down.dtype)
+            tensors |= {f"{name}{end}": tensor for end, tensor in _named(factors, type(module).__name__).items()}
+            if any(part is not None and part.magnitude is not None for part in parts):
+                scales = torch.cat([row_scales(part, weight) for part, weight in zip(parts, weights, strict=True)])
+                tensors[name + SCALES] = scales.view(-1, *[1] * (weights[0].dim() - 1))
     return tensors
 
 
@@ -98,6 +116,33 @@ def stacked(parts: Sequence[Factors | None], rows: Sequence[int]) -> Factors:
             column += part.rank
         row += height
     return Factors(torch.cat([part.down for part in given]), up, first.scale * rank)
+
+
+def row_scales(factors: Factors | None, weight: torch.Tensor) -> torch.Tensor:
+    """What ComfyUI has to be given to bring the rows of W + update to their length: m |W| / |W + update|.
+
+    Args:
+        factors: of the layer; None: it has no update, and its rows stay as they are.
+        weight: W, [out, in, ...].
+
+    Returns:
+        [out], float32.
+    """
+    rows = weight.float().flatten(1)
+    length = rows.norm(dim=1)
+    if factors is None:
+        return length
+    updated = (rows + factors.update.float()).norm(dim=1)
+    return length * ((updated if factors.magnitude is None else factors.magnitude.float()) / updated)
+
+
+def _named(factors: Factors, denoiser: str) -> dict[str, torch.Tensor]:
+    """The factors by the ends of their names, for the readers of a denoiser's files."""
+    if denoiser in LIKE_DIFFUSERS:
+        up = factors.scale * factors.up
+        return {".lora_A.weight": factors.down.contiguous(), ".lora_B.weight": up.contiguous()}
+    alpha = torch.tensor(factors.alpha, dtype=factors.down.dtype)
+    return {DOWN: factors.down.contiguous(), UP: factors.up.contiguous(), ".alpha": alpha}
 
 
 def _place(component: str, module: torch.nn.Module, layer: str) -> Published | None:

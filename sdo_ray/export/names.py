@@ -70,8 +70,8 @@ def _sdxl_block(layer: str, per_block: int) -> str | None:
     return f"output_blocks.{first + index}.{place}.{inner}"
 
 
-def _qwen(layer: str) -> Published | None:
-    """Qwen-Image was published with the names of diffusers."""
+def _as_here(layer: str) -> Published | None:
+    """The blocks of Qwen-Image, LTX-Video and LTX-2 were published with the names of diffusers."""
     return Published(layer, (layer,)) if layer.startswith("transformer_blocks.") else None
 
 
@@ -169,7 +169,9 @@ NAMINGS: Mapping[str, Callable[[torch.nn.Module, str], Published | None]] = {
     "SD3Transformer2DModel": lambda _, layer: _joint(layer),
     "FluxTransformer2DModel": lambda _, layer: _double(layer) or _single(layer),
     "Flux2Transformer2DModel": lambda _, layer: _double_2(layer) or _single_2(layer),
-    "QwenImageTransformer2DModel": lambda _, layer: _qwen(layer),
+    "QwenImageTransformer2DModel": lambda _, layer: _as_here(layer),
+    "LTXVideoTransformer3DModel": lambda _, layer: _as_here(layer),
+    "LTX2VideoTransformer3DModel": lambda _, layer: _as_here(layer),
     "WanTransformer3DModel": lambda _, layer: _wan(layer),
 }
 """By the class of the denoiser."""

@@ -21,14 +21,14 @@ def bound_layers(weights: Mapping[str, torch.Tensor]) -> str:
         weights: what is trained, as of `initial_policy`.
     """
     layers = list(dict.fromkeys(_OWN.sub("", name) for name in weights))
-    kinds = Counter(_kind(layer) for layer in layers).most_common()
+    kinds = Counter(kind_of_layer(layer) for layer in layers).most_common()
     named = ", ".join(f"{kind} {count}" for kind, count in kinds[:SHOWN])
     others = sum(count for _, count in kinds[SHOWN:])
     size = sum(tensor.numel() for tensor in weights.values())
     return f"{size:,} weights in {len(layers):,} layers: {named}" + (f" and {others} others" if others else "")
 
 
-def _kind(layer: str) -> str:
+def kind_of_layer(layer: str) -> str:
     """The end of a layer's name, from the last part on that is no number."""
     parts = layer.split(".")
     last = max((i for i, part in enumerate(parts) if not part.isdigit()), default=0)

@@ -71,13 +71,16 @@ def denoiser_classes(base: str) -> dict[str, str]:
     return found
 
 
-def load_denoisers(base: str, dtype: str = "float32") -> dict[str, torch.nn.Module]:
+def load_denoisers(
+    base: str, dtype: str = "float32", types: Mapping[str, str] | None = None
+) -> dict[str, torch.nn.Module]:
     """A base model's denoisers alone, frozen, on the CPU; the arguments and errors are those of `load_pipeline`."""
     location, found = resolve(base), {}
     for name, kind in _denoiser_types(base).items():
         with quiet_libraries(), reading(base):
+            own = getattr(torch, (types or {}).get(name, dtype))
             found[name] = kind.from_pretrained(
-                location, subfolder=name, dtype=getattr(torch, dtype), use_safetensors=True, **parse(base).of_weights
+                location, subfolder=name, dtype=own, use_safetensors=True, **parse(base).of_weights
             )
         found[name].requires_grad_(False).eval()
     return found

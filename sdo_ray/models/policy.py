@@ -54,7 +54,7 @@ def initial_policy(model: ModelSettings, seed: int) -> dict[str, torch.Tensor]:
     """Policy version 0: the base model, in terms of what is trained.
 
     Args:
-        model: base, and what is trained; a LoRA needs the base's shapes alone, the others read its denoiser's weights.
+        model: base, and what is trained; most LoRAs need the base's shapes alone, the others read its weights.
         seed: fixes a LoRA's factor A.
 
     Returns:
@@ -63,4 +63,4 @@ def initial_policy(model: ModelSettings, seed: int) -> dict[str, torch.Tensor]:
     Raises:
         SettingsError: the base cannot be read, or no layer's name ends with one of the settings' endings.
     """
-    return model.kind.initial(model.reference, model.dtype, model.kind_settings, seed)
+    return model.kind.initial(model.reference, model.dtype, model.kind_settings, seed, model.dtypes)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from sdo_ray.models.reference import Reference, parse
 from sdo_ray.models.trained.diffit import DiffFitSettings
-from sdo_ray.models.trained.lora import LoraSettings
+from sdo_ray.models.trained.lora_settings import LoraSettings
 from sdo_ray.models.trained.registry import KINDS, Kind
 from sdo_ray.settings import Settings
 

@@ -30,7 +30,8 @@ from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.models.trained.lora import LoraSettings, adapter_off, started
+from sdo_ray.models.trained.lora import adapter_off, started
+from sdo_ray.models.trained.lora_settings import LoraSettings
 from sdo_ray.notebook.rewards import Given, asked, local_rewards
 from sdo_ray.notebook.state import load_state, save_state
 from sdo_ray.notebook.update import Update
@@ -100,7 +101,7 @@ class Aligner:
         self._check_file(self._modules)
         if pipeline.device.type == "cuda":
             checkpoint_blocks(pipeline.components.values())
-        self.masters = started(self._modules, derive_seed(seed, "adapter", 0))
+        self.masters = started(self._modules, self.settings.lora, derive_seed(seed, "adapter", 0))
         """The LoRA's weights, float32 on the CPU; the pipeline holds a copy of its own type."""
         self._initial = {name: weights.clone() for name, weights in self.masters.items()}
         self._take_over()
@@ -213,6 +214,9 @@ class Aligner:
         if adapted := [name for name, module in denoisers.items() if getattr(module, "peft_config", None)]:
             got = f"its {adapted[0]} has an adapter"
             raise SettingsError(Problem("pipeline", got, fix="fuse it: `pipe.fuse_lora(); pipe.unload_lora_weights()`"))
+        if self.settings.lora.init == "pissa":
+            got = "got 'pissa', which takes weights out of the pipeline that is given"
+            raise SettingsError(Problem("lora.init", got, "default, gaussian", "choose one, or use `sdo align`"))
         self._check_file(denoisers)
 
     def _check_file(self, adapted: Collection[str]) -> None:

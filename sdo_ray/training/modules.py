@@ -81,7 +81,7 @@ class Denoisers(torch.nn.Module):
 
     def __init__(self, model: ModelSettings, weights: Weights) -> None:
         super().__init__()
-        self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.reference, model.dtype), model))
+        self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.reference, model.dtype, model.dtypes), model))
         set_parameters(dict(self.denoisers.items()), weights)
         if model.checkpoints_blocks("cuda" if torch.cuda.is_available() else "cpu"):
             checkpoint_blocks(self.denoisers.values())

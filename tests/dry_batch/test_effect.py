@@ -38,6 +38,11 @@ def test_each_kind_draws_what_it_hands_out(tiny_base: Path, kind: str, dtype: st
     check(ModelSettings.model_validate({"base": str(tiny_base), "train": kind, "dtype": dtype}))
 
 
+@pytest.mark.parametrize("lora", [{"dora": True}, {"init": "pissa"}])
+def test_each_lora_draws_what_it_hands_out(tiny_base: Path, lora: dict[str, Any]) -> None:
+    check(ModelSettings.model_validate({"base": str(tiny_base), "lora": lora}))
+
+
 def test_what_changes_nothing_is_refused(tiny_base: Path) -> None:
     model = ModelSettings(base=str(tiny_base))
     with pytest.raises(SettingsError, match=r"^model\.lora: what is trained changes nothing in the image"):

@@ -38,6 +38,8 @@ MODELS: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "qwen": ("QwenImage", [*ATTENTION, "add_q_proj", "to_add_out", "img_mlp.net.0.proj", "txt_mlp.net.2"], []),
     "wan": ("Wan", [*ATTENTION, "ffn.net.0.proj", "ffn.net.2"], []),
+    "ltx": ("LTX", [*ATTENTION, "ff.net.0.proj", "ff.net.2"], []),
+    "ltx2": ("LTX2", [*ATTENTION, "ff.net.0.proj", "audio_ff.net.2"], []),
 }
 """Name -> class of the pipeline without its "Pipeline", layers of the denoiser, layers of the text encoders."""
 
@@ -54,10 +56,10 @@ def save_base(name: str, directory: Path) -> None:
     assemble(f"{cls}Pipeline", CASES[cls].parts | PARTS.get(name, {})).save_pretrained(directory)
 
 
-def adapted(name: str, base: Path, directory: Path, text: bool = True) -> Path:
+def adapted(name: str, base: Path, directory: Path, text: bool = True, **kind: Any) -> Path:
     """An adapter as a run hands it out, with factors away from zero and alpha three times the rank; its file."""
     _, targets, text_targets = MODELS[name]
-    lora = LoraSettings(rank=2, alpha=6.0, targets=targets, text_encoder_targets=text_targets if text else [])
+    lora = LoraSettings(rank=2, alpha=6.0, targets=targets, text_encoder_targets=text_targets if text else [], **kind)
     export_model(directory, ModelSettings(base=str(base), lora=lora), trained_weights(base, lora))
     return directory / ADAPTER / FILE
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import FluxPipeline, UNet2DConditionModel
 
 from sdo_ray.export.factors import Factors, read_adapter
-from sdo_ray.export.kohya import kohya_tensors, stacked, write_kohya
+from sdo_ray.export.kohya import kohya_tensors, row_scales, stacked, write_kohya
 from sdo_ray.export.names import Published, published_layer
 from sdo_ray.models.denoisers import denoiser_skeletons, text_encoder_skeletons
 from sdo_ray.settings import SettingsError
@@ -30,7 +30,7 @@ def modules_of(base: Path) -> dict[str, torch.nn.Module]:
     return denoiser_skeletons(str(base)) | text_encoder_skeletons(str(base))
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "flux", "flux2", "qwen", "wan"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "flux", "flux2", "qwen", "wan", "ltx", "ltx2"])
 def test_plain_diffusers_draws_the_same_from_both_files(bases: Path, tmp_path: Path, name: str) -> None:
     base = bases / name
     file = adapted(name, base, tmp_path)
@@ -53,23 +53,56 @@ SD3_READER = {
 """Where SD3's blocks lie in those of diffusers: of ComfyUI's table `MMDIT_MAP_BLOCK`, and its thirds of `qkv`."""
 
 
-def test_sd3_as_comfyui_reads_it(bases: Path, tmp_path: Path) -> None:
-    """diffusers does not: so the reader's formula, weight += alpha / rank up down, on the reader's names."""
+def as_comfyui_reads_it(tensors: dict[str, torch.Tensor], name: str, weight: torch.Tensor) -> torch.Tensor:
+    """The new weight by the formulas of ComfyUI's `LoRAAdapter.calculate_weight` and `weight_decompose`, strength 1."""
+    down, up, alpha = (tensors[f"{name}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha"))
+    new = weight + (alpha / len(down)) * (up.flatten(1) @ down.flatten(1)).view_as(weight)
+    scale = tensors.get(f"{name}.dora_scale")
+    if scale is None:
+        return new
+    assert scale.shape == (len(weight), *[1] * (weight.dim() - 1))  # so that the base's rows are its measure
+    length = weight.flatten(1).norm(dim=1).view_as(scale) + torch.finfo(weight.dtype).eps
+    return new * (scale / length)
+
+
+@pytest.mark.parametrize("kind", [{}, {"dora": True}])
+def test_sd3_as_comfyui_reads_it(bases: Path, tmp_path: Path, kind: dict[str, bool]) -> None:
+    """diffusers does not: so the reader's formulas, on the reader's names."""
     base = bases / "sd3"
-    file = adapted("sd3", base, tmp_path)
-    tensors = kohya_tensors(read_adapter(file), modules_of(base))
+    file = adapted("sd3", base, tmp_path, **kind)
     merged, one = plain(base), plain(base)
+    tensors = kohya_tensors(read_adapter(file), {"transformer": merged.transformer})
     for name in [name.removesuffix(".alpha") for name in tensors if name.endswith(".alpha")]:
         number, inner = name.removeprefix("lora_unet_joint_blocks_").split("_", 1)
-        down, up, alpha = (tensors[f"{name}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha"))
-        parts = SD3_READER[inner]
-        for part, change in zip(parts, (alpha / len(down) * up @ down).chunk(len(parts)), strict=True):
-            weight = merged.transformer.get_parameter(f"transformer_blocks.{number}.{part}.weight")
-            weight.data += change
+        weights = [
+            merged.transformer.get_parameter(f"transformer_blocks.{number}.{part}.weight") for part in SD3_READER[inner]
+        ]
+        new = as_comfyui_reads_it(tensors, name, torch.cat([weight.detach() for weight in weights]))
+        for weight, own in zip(weights, new.chunk(len(weights)), strict=True):
+            weight.data = own
     one.load_lora_weights(file.parent)
     expected = draw(one, "sd3")
     assert not torch.allclose(expected, draw(plain(base), "sd3"), atol=1e-2)
     torch.testing.assert_close(draw(merged, "sd3"), expected, atol=1e-4, rtol=0)
+
+
+def test_a_dora_as_comfyui_reads_it(bases: Path, tmp_path: Path) -> None:
+    """Linear layers and convolutions, whose names there are those of diffusers with _ for dots."""
+    file = adapted("sd15", bases / "sd15", tmp_path, text=False, dora=True)
+    merged, one = plain(bases / "sd15"), plain(bases / "sd15")
+    tensors = kohya_tensors(read_adapter(file), {"unet": merged.unet})
+    assert {tensor.dim() for name, tensor in tensors.items() if name.endswith(".dora_scale")} == {2, 4}
+    read = 0
+    for layer, part in merged.unet.named_modules():
+        name = "lora_unet_" + layer.replace(".", "_")
+        if f"{name}.alpha" in tensors:
+            part.weight.data = as_comfyui_reads_it(tensors, name, part.weight.detach())
+            read += 1
+    assert read == sum(name.endswith(".dora_scale") for name in tensors)
+    one.load_lora_weights(file.parent)
+    expected = draw(one, "sd15")
+    assert not torch.allclose(expected, draw(plain(bases / "sd15"), "sd15"), atol=1e-2)
+    torch.testing.assert_close(draw(merged, "sd15"), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("missing", ["", "proj_mlp", "attn.to_k"])
@@ -177,14 +210,6 @@ def test_a_rank_stabilised_adapter_keeps_its_strength(bases: Path, tmp_path: Pat
     torch.testing.assert_close(draw(other, "sd15"), draw(one, "sd15"), atol=ONE_BIT, rtol=0)
 
 
-def test_magnitudes_are_refused(tmp_path: Path) -> None:
-    tensors = {f"unet.a.{name}": torch.ones(2, 2) for name in ("lora_A.weight", "lora_B.weight")}
-    tensors["unet.a.lora_magnitude_vector"] = torch.ones(2)
-    safetensors.torch.save_file(tensors, tmp_path / "dora.safetensors")
-    with pytest.raises(SettingsError, match=r"is a DoRA.*export it as `diffusers`, or as `merged`"):
-        read_adapter(tmp_path / "dora.safetensors")
-
-
 def test_layers_without_a_name_are_refused(bases: Path) -> None:
     layers = {"time_text_embed.timestep_embedder.linear_1": Factors(torch.ones(2, 4), torch.ones(4, 2), 2.0)}
     with pytest.raises(SettingsError, match=r"1 layers of the transformer have no name in this format.*linear_1"):
@@ -201,3 +226,11 @@ def test_parts_with_strengths_of_their_own_keep_them() -> None:
     both = stacked([one, None, other], [3, 2, 3])
     expected = torch.cat([2.0 * one.up @ one.down, torch.zeros(2, 5), 0.25 * other.up @ other.down])
     torch.testing.assert_close(both.scale * both.up @ both.down, expected)
+
+
+def test_rows_without_an_update_keep_their_length() -> None:
+    """Of a layer that is one with another's, which has an update."""
+    weight = torch.randn(3, 5)
+    torch.testing.assert_close(row_scales(None, weight), weight.norm(dim=1))
+    plain_part = Factors(torch.randn(2, 5), torch.randn(3, 2), 4.0)
+    torch.testing.assert_close(row_scales(plain_part, weight), weight.norm(dim=1))

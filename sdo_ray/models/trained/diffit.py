@@ -49,9 +49,11 @@ def attach(components: Mapping[str, object], settings: DiffFitSettings) -> dict[
     return denoisers
 
 
-def initial(base: str, dtype: str, settings: DiffFitSettings, seed: int) -> dict[str, torch.Tensor]:
+def initial(
+    base: str, dtype: str, settings: DiffFitSettings, seed: int, types: Mapping[str, str] | None = None
+) -> dict[str, torch.Tensor]:
     """See `Kind`: the base's own values, and scales of one."""
-    return trained_values(attach(load_denoisers(base, dtype), settings))
+    return trained_values(attach(load_denoisers(base, dtype, types), settings))
 
 
 @torch.no_grad()

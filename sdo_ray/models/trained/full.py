@@ -19,9 +19,11 @@ def attach(components: Mapping[str, object], settings: None) -> dict[str, torch.
     return denoisers
 
 
-def initial(base: str, dtype: str, settings: None, seed: int) -> dict[str, torch.Tensor]:
+def initial(
+    base: str, dtype: str, settings: None, seed: int, types: Mapping[str, str] | None = None
+) -> dict[str, torch.Tensor]:
     """See `Kind`."""
-    return trained_values(attach(load_denoisers(base, dtype), settings))
+    return trained_values(attach(load_denoisers(base, dtype, types), settings))
 
 
 def merge(modules: Mapping[str, torch.nn.Module]) -> None:

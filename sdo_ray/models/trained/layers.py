@@ -30,7 +30,7 @@ def matching_layers(module: torch.nn.Module, endings: Sequence[str], whose: str,
                 "choose among them",
             )
         )
-    return [layer for name, layer in _layers(module) if any(_ends(name, ending) for ending in endings)]
+    return [layer for name, layer in _layers(module) if any(ends_with(name, ending) for ending in endings)]
 
 
 def layer_endings(module: torch.nn.Module) -> list[str]:
@@ -40,10 +40,11 @@ def layer_endings(module: torch.nn.Module) -> list[str]:
 
 def has_layer(module: torch.nn.Module, ending: str) -> bool:
     """Whether a linear or convolution layer's name ends so."""
-    return any(_ends(name, ending) for name, _ in _layers(module))
+    return any(ends_with(name, ending) for name, _ in _layers(module))
 
 
-def _ends(name: str, ending: str) -> bool:
+def ends_with(name: str, ending: str) -> bool:
+    """Whether the last parts of a dotted name are `ending`."""
     return name == ending or name.endswith("." + ending)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 
 from sdo_ray.models.adapter_file import has_adapter_file, save_adapter
 from sdo_ray.models.denoisers import (
@@ -19,79 +18,77 @@ from sdo_ray.models.denoisers import (
     denoisers_among,
     find_denoisers,
     find_text_encoders,
+    load_denoisers,
     text_encoder_skeletons,
     text_encoders_among,
 )
-from sdo_ray.models.load import pipeline_class
+from sdo_ray.models.load import load_pipeline, pipeline_class
 from sdo_ray.models.parameters import trained_parameters
-from sdo_ray.models.trained.layers import has_layer, layer_endings, matching_layers
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.models.trained import pissa
+from sdo_ray.models.trained.layers import matching_layers
+from sdo_ray.models.trained.lora_layers import ADAPTER, LOADED, adapted_layers, add_lora, add_to_text_encoders
+from sdo_ray.models.trained.lora_settings import LoraSettings, check_patterns
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-ADAPTER = "aligned"
-"""The adapter's name inside PEFT."""
-
 CLIP = "CLIPTextModel"
 """How the names of the classes of text encoders start whose adapters diffusers reads."""
 
-LOADED = "_hf_peft_config_loaded"
-"""The attribute by which diffusers knows that a model has adapters."""
-
-
-class LoraSettings(Settings):
-    """A LoRA adapter (arXiv 2106.09685) on the denoiser."""
-
-    rank: int = Field(8, ge=1, description="Rank of the two factors of each adapted layer.")
-    alpha: float = Field(8.0, gt=0, description="Scale; the update of a layer is alpha / rank * B A.")
-    targets: list[str] = Field(
-        default=["to_q", "to_k", "to_v", "to_out.0"],
-        min_length=1,
-        description="Endings of the names of the denoiser's linear and convolution layers to adapt.",
-    )
-    text_encoder_targets: list[str] = Field(
-        default=[],
-        description="The same for the text encoders, which are adapted too if any are named, such as `q_proj`.",
-    )
+MAGNITUDE = ".lora_magnitude_vector."
+"""In the names of the lengths of rows that a DoRA trains."""
 
 
 def attach(components: Mapping[str, object], settings: LoraSettings) -> dict[str, torch.nn.Module]:
     """Add a trainable float32 LoRA to every denoiser, and to the text encoders that have layers of the names given.
 
-    The images stay as they were, for B starts at zero. Otherwise, see `Kind`.
+    The images stay as they were, for B starts at zero, or with `pissa` what it starts with is taken from the base.
+    Otherwise, see `Kind`.
     """
     denoisers = denoisers_among(components)
     for name, denoiser in denoisers.items():
         matching_layers(denoiser, settings.targets, f"the {name}", "lora.targets")
-        _add_lora(denoiser, settings, settings.targets)
-    if not settings.text_encoder_targets:
-        return denoisers
-    text_encoders = text_encoders_among(components)
-    _attach_to_text(text_encoders, settings)
-    return denoisers | text_encoders
+        add_lora(denoiser, settings, settings.targets)
+    adapted = denoisers
+    if settings.text_encoder_targets:
+        text_encoders = text_encoders_among(components)
+        add_to_text_encoders(text_encoders, settings)
+        adapted = denoisers | text_encoders
+    check_patterns(settings, adapted_layers(adapted))
+    return adapted
 
 
-def initial(base: str, dtype: str, settings: LoraSettings, seed: int) -> dict[str, torch.Tensor]:
-    """See `Kind`. From the shapes of the base model alone: no weights are read.
+def initial(
+    base: str, dtype: str, settings: LoraSettings, seed: int, types: Mapping[str, str] | None = None
+) -> dict[str, torch.Tensor]:
+    """See `Kind`. From the shapes of the base model alone, unless the settings ask for what is in its weights."""
+    if not settings.reads_weights:
+        return started(_adapted_skeletons(base, settings), settings, seed)
+    if settings.text_encoder_targets:
+        components: Mapping[str, object] = load_pipeline(base, dtype, types=types).components
+    else:
+        components = load_denoisers(base, dtype, types)
+    return started(attach(components, settings), settings, seed)
 
-    Factor A is drawn uniformly from +-1/sqrt(fan in), B is zero, as PEFT starts them.
-    """
-    return started(_adapted_skeletons(base, settings), seed)
 
-
-def started(modules: Mapping[str, torch.nn.Module], seed: int) -> dict[str, torch.Tensor]:
+def started(modules: Mapping[str, torch.nn.Module], settings: LoraSettings, seed: int) -> dict[str, torch.Tensor]:
     """The weights that the adapters of `modules` start with: float32 on the CPU, named as in `trained_parameters`.
 
     Args:
-        modules: what `attach` returned, on any device; for their shapes alone.
-        seed: fixes the draws.
+        modules: what `attach` returned, on any device; on the meta device, unless the settings read weights.
+        settings: the adapter's.
+        seed: fixes the draws of A.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, parameter in trained_parameters(modules).items():
+        if settings.init == "pissa" or MAGNITUDE in name:
+            weights[name] = parameter.detach().to("cpu", torch.float32, copy=True)
+            continue
         weights[name] = torch.zeros(parameter.shape)
-        if ".lora_A." in name:
+        if ".lora_A." in name and settings.init == "gaussian":
+            weights[name].normal_(0, 1 / len(parameter), generator=generator)
+        elif ".lora_A." in name:
             bound = parameter[0].numel() ** -0.5
             weights[name].uniform_(-bound, bound, generator=generator)
     return weights
@@ -113,9 +110,11 @@ def merge(modules: Mapping[str, torch.nn.Module]) -> None:
 
 
 def adapter_writer(base: str, settings: LoraSettings) -> Callable[[Mapping[str, torch.Tensor], Path], Path] | None:
-    """See `Kind`. For many pipelines diffusers reads none, and none of text encoders but CLIP's."""
+    """See `Kind`. For many pipelines diffusers reads none, of text encoders none but CLIP's, and of these no DoRA."""
     adapted = list(denoiser_classes(base))
     if settings.text_encoder_targets:
+        if settings.dora:
+            return None  # its reader gives their lengths another name, and leaves them out behind a warning
         modules = _adapted_skeletons(base, settings)
         if any(
             name in TEXT_ENCODERS and not type(module).__name__.startswith(CLIP) for name, module in modules.items()
@@ -142,6 +141,9 @@ def save_lora(base: str, settings: LoraSettings, weights: Mapping[str, torch.Ten
     Returns:
         The file's path.
     """
+    if settings.init == "pissa":
+        weights = pissa.from_the_base(weights, initial(base, "float32", settings, seed=0))
+        settings = pissa.doubled(settings)
     return save_adapter(pipeline_class(base), _adapted_skeletons(base, settings), weights, directory)
 
 
@@ -166,43 +168,8 @@ def adapter_off(pipeline: DiffusionPipeline) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def _attach_to_text(text_encoders: Mapping[str, torch.nn.Module], settings: LoraSettings) -> None:
-    """Adapt those that have layers of these names; those of other architectures are left alone."""
-    fitting = {
-        name: targets
-        for name, encoder in text_encoders.items()
-        if (targets := [t for t in settings.text_encoder_targets if has_layer(encoder, t)])
-    }
-    if unmatched := set(settings.text_encoder_targets) - {t for targets in fitting.values() for t in targets}:
-        endings = sorted({ending for encoder in text_encoders.values() for ending in layer_endings(encoder)})
-        raise SettingsError(
-            Problem(
-                "lora.text_encoder_targets",
-                f"no linear layer of a text encoder ends with {', '.join(sorted(unmatched))}",
-                f"their layers end with {', '.join(endings) or 'nothing: there are none'}",
-                "choose among them",
-            )
-        )
-    for name, targets in fitting.items():
-        _add_lora(text_encoders[name], settings, targets)
-
-
 def _adapted_skeletons(base: str, settings: LoraSettings) -> dict[str, torch.nn.Module]:
     """The parts of a base model that get a LoRA, with it, on the meta device; the errors are those of attaching."""
     text_encoders = text_encoder_skeletons(base) if settings.text_encoder_targets else {}
     found = attach(denoiser_skeletons(base) | text_encoders, settings)
     return {name: module for name, module in found.items() if hasattr(module, "peft_config")}
-
-
-def _add_lora(module: torch.nn.Module, settings: LoraSettings, targets: Sequence[str]) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(targets))
-    # What `add_adapter` does where a class has it; not every denoiser's does.
-    inject_adapter_in_model(config, module, ADAPTER)
-    setattr(module, LOADED, True)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(".lora_" in name)
-        if parameter.requires_grad:
-            # Adam's small steps are lost in half precision.
-            parameter.data = parameter.data.float()

@@ -34,7 +34,9 @@ class Kind(Protocol):
             SettingsError: no layer's name ends with one of the settings' endings.
         """
 
-    def initial(self, base: str, dtype: str, settings: Any, seed: int) -> dict[str, torch.Tensor]:
+    def initial(
+        self, base: str, dtype: str, settings: Any, seed: int, types: Mapping[str, str] | None = None
+    ) -> dict[str, torch.Tensor]:
         """Policy version 0, the base model's images: the same on every machine.
 
         Args:
@@ -42,6 +44,7 @@ class Kind(Protocol):
             dtype: name of the torch type of its weights.
             settings: the kind's.
             seed: fixes what is drawn.
+            types: component -> name of its type, where it is another.
 
         Returns:
             Name -> float32 tensor on the CPU, named as in `trained_parameters`.
