@@ -16,7 +16,8 @@ import torch
 import torch.distributed
 
 from sdo_ray.rollout.gradient import Gradient
-from sdo_ray.rollout.records import Contribution, Seconds, dump_tensors
+from sdo_ray.rollout.records import Contribution, Seconds
+from sdo_ray.rollout.tensors import dump_tensors
 from sdo_ray.training.engine import make_engine, make_step, policy_weights
 from sdo_ray.training.modules import Policy
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings

@@ -14,8 +14,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-import ray
-import ray.data
 import torch
 
 from pipelines.align_check import check
@@ -40,10 +38,11 @@ from sdo_ray.promotion.held_out import HeldOutRules, check_held_out_rules
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.handing_out import hand_out
 from sdo_ray.rollout.policy_store import Policies, Publisher
-from sdo_ray.rollout.records import dump_tensors
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
 from sdo_ray.rollout.reward_pool import RewardHandle, pools
+from sdo_ray.rollout.sampler import Sampler
 from sdo_ray.rollout.stream import contribution_stream
+from sdo_ray.rollout.tensors import dump_tensors
 from sdo_ray.rollout.watch import Watch
 from sdo_ray.run_page import PAGE, RunPage
 from sdo_ray.storage import RunDirectory
@@ -137,21 +136,18 @@ def _train(
         watch,
         settings.samplers.lost_after,
     )
-
-    def stream(start: int) -> ray.data.Dataset:
-        return contribution_stream(
-            prompts,
-            replace(config, held_out=settings.held_out(watched)),
-            inputs=inputs,
-            start=start,
-            stop=training.updates,
-            batch_size=training.batch_size,
-            max_policy_lag=training.max_policy_lag,
-            policies=policies,
-            reward_actors=rewards,
-            watch=watch,
-        )
-
+    stream = contribution_stream(
+        prompts,
+        replace(config, held_out=settings.held_out(watched)),
+        Sampler,
+        inputs=inputs,
+        stop=training.updates,
+        batch_size=training.batch_size,
+        max_policy_lag=training.max_policy_lag,
+        policies=policies,
+        reward_actors=rewards,
+        watch=watch,
+    )
     made, reports = progress(run)
     print(
         f"{len(prompts)} prompts; update {made + 1} of {training.updates} comes next; {run.place(PAGE)} shows all",

@@ -44,9 +44,10 @@ class _Made:
         return self._callable(batch)
 
 
-def made_there(callable_class: type) -> type:
-    """A class for Ray Data's pools of actors, which takes `make`, a sealed function that makes a `callable_class`.
+def made_there(name: str) -> type:
+    """A class for Ray Data's pools of actors, which takes `make`, a sealed function that makes what is called there.
 
-    Its name, which Ray shows, is that of `callable_class`.
+    Args:
+        name: of the class, which Ray shows.
     """
-    return type(callable_class.__name__, (_Made,), {})
+    return type(name, (_Made,), {})

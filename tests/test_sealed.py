@@ -20,15 +20,27 @@ class Doubler:
 
 
 def test_a_class_is_made_where_it_works_and_keeps_its_name() -> None:
-    there = made_there(Doubler)
+    there = made_there("Doubler")
     assert there.__name__ == "Doubler"
     assert there(make=Sealed.of(Doubler))(3) == 6
 
 
-@pytest.mark.parametrize("module", ["sdo_ray.training.arriving", "sdo_ray.training.channel", "sdo_ray.rollout.watch"])
+def imports(module: str, heavy: str) -> bool:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; sys.exit({heavy!r} in sys.modules)"], timeout=60, check=False
+    )
+    return bool(done.returncode)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["sdo_ray.training.arriving", "sdo_ray.training.channel", "sdo_ray.rollout.stream", "sdo_ray.rollout.watch"],
+)
 def test_what_only_passes_things_on_imports_no_torch(module: str) -> None:
     """A process of a run takes seconds longer to start with it."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys, {module}; sys.exit('torch' in sys.modules)"], timeout=60, check=False
-    )
-    assert done.returncode == 0
+    assert not imports(module, "torch")
+
+
+def test_what_finds_the_newest_checkpoint_imports_no_models() -> None:
+    """Ray Train's controller does, before it starts the trainers."""
+    assert not imports("sdo_ray.training.listing", "diffusers")

@@ -20,8 +20,9 @@ from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs, with_t
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.held_out import OF_IMAGES
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.records import HeldOut, SamplerConfig
+from sdo_ray.rollout.looks import HeldOut
 from sdo_ray.rollout.reward_settings import MixSettings
+from sdo_ray.rollout.sampler_config import SamplerConfig
 from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings, PromptSettings, SamplingSettings
 from sdo_ray.settings import Problem, Settings, SettingsError
 from sdo_ray.tracking.settings import TrackingSettings

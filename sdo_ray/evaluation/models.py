@@ -14,7 +14,7 @@ from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.policy_store import Policies
-from sdo_ray.rollout.records import load_tensors
+from sdo_ray.rollout.tensors import load_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

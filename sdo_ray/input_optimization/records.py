@@ -11,8 +11,8 @@ import torch
 
 from sdo_ray.input_optimization.settings import FrozenModelSettings, OptimizationSettings, TextMixSettings
 from sdo_ray.prompts.inputs import COLUMN, Row, as_column, from_column
-from sdo_ray.rollout.records import dump_tensors, load_tensors
 from sdo_ray.rollout.settings import PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.tensors import dump_tensors, load_tensors
 
 TEXT, SCORE = "text.", "score."
 """What the names of the columns with a row's texts and scores start with."""

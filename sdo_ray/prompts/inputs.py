@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from sdo_ray.prompts.formats import open_file
@@ -166,7 +165,9 @@ def _argument(values: Sequence[str | float]) -> Any:
     if _suffix(values[0]) in IMAGES:
         return [_image(str(file)).convert("RGB") for file in values]
     if _suffix(values[0]) in SOUNDS:
-        return torch.stack([_sound(str(file)) for file in values])
+        import torch  # here, because processes that only lay out prompts do without it
+
+        return torch.from_numpy(np.stack([_sound(str(file)) for file in values]))
     return list(values)
 
 
@@ -177,8 +178,8 @@ def _image(path: str) -> Image.Image:
         raise SettingsError(_unreadable(path, error)) from None
 
 
-def _sound(path: str) -> torch.Tensor:
-    """[C, T] in [-1, 1] of a WAV of 16 bits."""
+def _sound(path: str) -> np.ndarray:
+    """[C, T] float32 in [-1, 1] of a WAV of 16 bits."""
     try:
         with wave.open(io.BytesIO(open_file(path).read())) as file:
             if file.getsampwidth() != 2:
@@ -186,7 +187,7 @@ def _sound(path: str) -> torch.Tensor:
             heard = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels())
     except (OSError, wave.Error, EOFError) as error:
         raise SettingsError(_unreadable(path, error)) from None
-    return torch.from_numpy(heard.T / 32768.0).float()
+    return (heard.T / 32768.0).astype(np.float32)
 
 
 def _unreadable(path: str, error: Exception) -> Problem:

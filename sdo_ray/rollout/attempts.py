@@ -19,7 +19,8 @@ from rewards.pulls import added
 from rewards.scoring import RewardMistake
 from sdo_ray.cluster import cause_of
 from sdo_ray.rollout.gradient import Gradient
-from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds, means
+from sdo_ray.rollout.numbers import means
+from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.watch import BatchFailed, Disagreement
 from sdo_ray.secrets import redact

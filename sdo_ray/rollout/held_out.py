@@ -12,7 +12,7 @@ from rewards.saturation import Saturation
 from rewards.sharpness import Sharpness
 from sdo_ray.backprop.steps import StepRunner
 from sdo_ray.prompts.inputs import Prompts
-from sdo_ray.rollout.records import HeldOut
+from sdo_ray.rollout.looks import HeldOut
 from sdo_ray.rollout.reward_client import RewardClient
 from sdo_ray.rollout.sampling import draw_images
 from sdo_ray.rollout.settings import SamplingSettings

@@ -2,76 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-import safetensors.torch
 import torch
 
-from rewards.pulls import Memory, Pull
-from sdo_ray.models.settings import ModelSettings
+from rewards.pulls import Pull
 from sdo_ray.prompts.inputs import COLUMN, Row, from_column
 from sdo_ray.rollout.calls import ShippedCall, dump_calls, load_calls
 from sdo_ray.rollout.gradient import Gradient
-from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.reward_settings import MixSettings
-from sdo_ray.rollout.settings import Backward, GradientType, LearningSamplerSettings, PlanSettings
+from sdo_ray.rollout.looks import HeldOutMeans
+from sdo_ray.rollout.settings import GradientType
 from sdo_ray.rollout.wire import pack, unpack
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What samplers look at besides, and when."""
-
-    prompts: tuple[str, ...]
-    indices: tuple[int, ...]
-    """With the run's seed they fix the noise, that of the comparison at the run's end."""
-    rows: frozenset[int]
-    """First rows of the batches whose sampler also looks."""
-    evaluators: Mapping[str, Any]
-    """Reward actors by key, see `sdo_ray.rollout.reward_pool`."""
-    inputs: tuple[Row, ...] = ()
-    """What else the pipeline is given, of each prompt; empty if it is given no more."""
-
-
-@dataclass(frozen=True)
-class SamplerConfig:
-    """What a sampler needs to know."""
-
-    seed: int
-    """The run's seed."""
-    model: ModelSettings
-    sampling: LearnedSamplingSettings
-    plan: PlanSettings
-    mix: MixSettings
-    samplers: LearningSamplerSettings
-    backward: Backward
-    max_policy_lag: int
-    """Updates that a sampling policy may be behind."""
-    anchor: float
-    """Weight of an anchor to the base model; 0: none."""
-    preview_prompts: tuple[str, ...]
-    """Prompts of the preview grid."""
-    preview_inputs: tuple[Row, ...]
-    """Of each, see `PromptBatch`."""
-    preview_rows: frozenset[int]
-    """First rows of the batches whose sampler also makes the preview grid."""
-    held_out: HeldOut | None = None
-    """What samplers look at besides."""
-
-
-@dataclass(frozen=True)
-class HeldOutMeans:
-    """How one version of the policy does on the run's held-out prompts."""
-
-    version: int
-    """Updates in it; version 0 is the base."""
-    means: dict[str, float]
-    """Key of an evaluator -> its mean score."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +58,6 @@ class Seconds:
     """Waiting for the reward actors."""
     backward: float
     """From the image gradient to the adapter's gradient."""
-
-
-GROUP_NUMBERS = (
-    "flat_share",
-    "spread",
-    "missing",
-    "sign_agreement",
-    "gradient_norm",
-    "group_norm",
-    "cosine",
-    "log_ratio",
-    "clipped",
-    "masked",
-    "kl",
-    "deviation",
-    "contrast",
-    "anchor",
-)
-"""What `Contribution.groups` may have."""
 
 
 @dataclass(frozen=True)
@@ -233,49 +158,9 @@ class Contribution:
         )
 
 
-def dump_tensors(tensors: Mapping[str, torch.Tensor], memory: Memory | None = None) -> bytes:
-    """Tensors by name as safetensors bytes, and what a run knows of its rewards, in their metadata."""
-    metadata = None if memory is None else {"memory": json.dumps(memory.to_json())}
-    return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, metadata)
-
-
-def with_average(weights: Mapping[str, torch.Tensor], average: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A policy and an average of those before it, of the same names, to travel as one."""
-    return {**weights, **{f"{_AVERAGE}{name}": tensor for name, tensor in average.items()}}
-
-
-def parted(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-    """The inverse of `with_average`; None in the place of an average that there is not."""
-    average = {name.removeprefix(_AVERAGE): x for name, x in tensors.items() if name.startswith(_AVERAGE)}
-    return {name: x for name, x in tensors.items() if not name.startswith(_AVERAGE)}, average or None
-
-
-_AVERAGE = "average of "
-
-
-def memory_of(data: bytes) -> Memory:
-    """What `dump_tensors` was given besides the tensors; that of a run before its first update if nothing."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    said = header.get("__metadata__", {}).get("memory")
-    return Memory() if said is None else Memory.from_json(json.loads(said))
-
-
-def load_tensors(data: bytes) -> dict[str, torch.Tensor]:
-    """The inverse of `dump_tensors`, in the order of the names."""
-    # safetensors gives them in an order that differs between processes, and collectives need one that does not.
-    return dict(sorted(safetensors.torch.load(data).items()))
-
-
 def _from_bytes(data: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def _to_bytes(data: torch.Tensor) -> bytes:
     return data.numpy().tobytes()
-
-
-def means(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Of each name, over those that have it."""
-    given = list(numbers)
-    names = dict.fromkeys(name for one in given for name in one)
-    return {name: statistics.fmean(one[name] for one in given if name in one) for name in names}

@@ -27,21 +27,15 @@ from sdo_ray.rollout.deadline import deadline
 from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.held_out import held_out_scores
 from sdo_ray.rollout.kept_graph import choose_kept_graph
+from sdo_ray.rollout.looks import HeldOut, HeldOutMeans
 from sdo_ray.rollout.other_policies import Weights
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.preview import preview
-from sdo_ray.rollout.records import (
-    Contribution,
-    HeldOut,
-    HeldOutMeans,
-    PromptBatch,
-    SamplerConfig,
-    load_tensors,
-    memory_of,
-    parted,
-)
+from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.reward_client import RewardClient, reward_specs
+from sdo_ray.rollout.sampler_config import SamplerConfig
+from sdo_ray.rollout.tensors import load_tensors, memory_of, parted
 from sdo_ray.rollout.watch import BatchFailed, Disagreement, Watch
 from sdo_ray.seeds import derive_seed
 

@@ -22,7 +22,7 @@ import torch
 from pyarrow import fs
 
 from rewards.pulls import Memory
-from sdo_ray.rollout.records import load_tensors
+from sdo_ray.rollout.tensors import load_tensors
 from sdo_ray.training.manifest import MANIFEST, damage, exists
 from sdo_ray.training.records import UpdateReport, memory_after
 

@@ -17,7 +17,9 @@ import torch
 import torch.distributed
 
 from rewards.pulls import Pull
-from sdo_ray.rollout.records import GROUP_NUMBERS, Contribution, HeldOutMeans, Seconds
+from sdo_ray.rollout.looks import HeldOutMeans
+from sdo_ray.rollout.numbers import GROUP_NUMBERS
+from sdo_ray.rollout.records import Contribution, Seconds
 
 _COUNTS = ("update", "policy_version", "first_row", "num_samples", "num_skipped", "num_splits")
 _SECONDS = ("sampling", "rewarding", "backward")

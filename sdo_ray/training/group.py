@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,10 @@ from ray.train.torch import TorchTrainer
 
 from sdo_ray.cluster import cause_of
 from sdo_ray.sealed import Sealed
-from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints
 from sdo_ray.training.arriving import ROLLOUTS, Work, start_training
 from sdo_ray.training.channel import Channel
-from sdo_ray.training.listing import TRAIN, known, mend
+from sdo_ray.training.listing import TRAIN, FromNewest, known, mend, newest
 from sdo_ray.training.records import UpdateReport
 from sdo_ray.training.worker import WorkerConfig, train_worker
 
@@ -48,8 +47,8 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset]) -> It
     trainer = TorchTrainer(
         start_training,
         train_loop_config=Work(channel=config.channel, train=Sealed.of(partial(train_worker, config))),
-        # Called at every start of the group, so that a restart gets the stream from its checkpoint on.
-        datasets={ROLLOUTS: lambda: stream(_newest(run, config.damaged))},
+        # Ray Train's controller opens it, and so imports what it is made of: nothing of models.
+        datasets={ROLLOUTS: FromNewest(stream, run, config.damaged)},
         dataset_config=ray.train.DataConfig(execution_options=options, enable_shard_locality=False),
         scaling_config=ray.train.ScalingConfig(
             num_workers=trainers.count,
@@ -69,7 +68,7 @@ def train(config: WorkerConfig, stream: Callable[[int], ray.data.Dataset]) -> It
             failure_config=ray.train.FailureConfig(max_failures=trainers.max_failures),
         ),
     )
-    yield from _reports_while(trainer.fit, config.channel, _newest(run, config.damaged) - 1)
+    yield from _reports_while(trainer.fit, config.channel, newest(run, config.damaged) - 1)
 
 
 def _reports_while(fit: Callable[[], Any], channel: Channel, last: int) -> Iterator[UpdateReport]:
@@ -111,8 +110,3 @@ def _from_whole_ones(config: WorkerConfig) -> WorkerConfig:
         before = "the first update" if whole is None else f"{whole.path}, which is whole"
         print(f"{run.name}: it goes on from {before}", flush=True)
     return replace(config, damaged=frozenset(damaged), whole=whole)
-
-
-def _newest(run: RunDirectory, damaged: Collection[str]) -> int:
-    """Updates in the newest checkpoint that the workers take; 0 if there is none."""
-    return max((update for update, checkpoint in known(run) if Path(checkpoint.path).name not in damaged), default=0)

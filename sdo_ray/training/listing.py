@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray.data
 import ray.train
 from pyarrow import fs
 from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
@@ -53,6 +55,26 @@ def known(run: RunDirectory) -> list[tuple[int, ray.train.Checkpoint]]:
 def kept(run: RunDirectory) -> dict[int, ray.train.Checkpoint]:
     """Updates in the policy -> checkpoint, of those that a run has kept and that are whole; see `known`."""
     return {update: found for update, found in known(run) if why_not(update, found) is None}
+
+
+def newest(run: RunDirectory, damaged: Collection[str]) -> int:
+    """Updates in the newest checkpoint that is not among those `damaged`, by directory; 0 if there is none."""
+    return max((update for update, checkpoint in known(run) if Path(checkpoint.path).name not in damaged), default=0)
+
+
+@dataclass(frozen=True)
+class FromNewest:
+    """Called at every start of a group of trainers: the stream from the newest whole checkpoint on."""
+
+    stream: Callable[[int], ray.data.Dataset]
+    """First update -> the contributions from there on."""
+    run: RunDirectory
+    damaged: frozenset[str]
+    """Directories of checkpoints that are not taken."""
+
+    def __call__(self) -> ray.data.Dataset:
+        """The stream."""
+        return self.stream(newest(self.run, self.damaged))
 
 
 def mend(run: RunDirectory) -> None:

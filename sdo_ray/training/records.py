@@ -5,10 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rewards.pulls import Memory, Pull, added
-from sdo_ray.rollout.records import Contribution, HeldOutMeans, means
+from sdo_ray.rollout.looks import HeldOutMeans
+from sdo_ray.rollout.numbers import means
+
+if TYPE_CHECKING:
+    from sdo_ray.rollout.records import Contribution
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sdo_ray.rollout.records import load_tensors, parted
+from sdo_ray.rollout.tensors import load_tensors, parted
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training import checkpoints

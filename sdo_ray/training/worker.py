@@ -27,7 +27,8 @@ from sdo_ray.models.fingerprint import fingerprint
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.policy_gradient import Decay
 from sdo_ray.rollout.policy_store import Policies, Publisher
-from sdo_ray.rollout.records import Contribution, dump_tensors, load_tensors, with_average
+from sdo_ray.rollout.records import Contribution
+from sdo_ray.rollout.tensors import dump_tensors, load_tensors, with_average
 from sdo_ray.rollout.watch import Disagreement, Watch
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.arriving import Arrived

@@ -91,21 +91,17 @@ def test_what_a_sampler_had_in_hand_whose_node_is_gone_for_good_is_given_to_othe
     samplers: Any = SimpleNamespace(
         seed=3, samplers=LearningSamplerSettings(count=2, batch_size=2, num_cpus=1.0, in_flight=1)
     )
-
-    def stream(start: int) -> ray.data.Dataset:
-        return contribution_stream(
-            list("abc"),
-            samplers,
-            start=start,
-            stop=UPDATES,
-            batch_size=2 * PER_UPDATE,
-            max_policy_lag=0,
-            policies=policies,
-            reward_actors={"seconds": 3.0},
-            watch=watch,
-            sampler=ContributingSampler,
-        )
-
+    stream = contribution_stream(
+        list("abc"),
+        samplers,
+        ContributingSampler,
+        stop=UPDATES,
+        batch_size=2 * PER_UPDATE,
+        max_policy_lag=0,
+        policies=policies,
+        reward_actors={"seconds": 3.0},
+        watch=watch,
+    )
     updates = train(config, stream)
     made = [next(updates).update]
     gone, until = cluster.add_node(num_cpus=1), time.monotonic() + 60.0

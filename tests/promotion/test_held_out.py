@@ -9,8 +9,9 @@ import ray
 import torch
 
 from sdo_ray.promotion.held_out import HeldOutRules, check_held_out_rules
+from sdo_ray.rollout.looks import HeldOutMeans
 from sdo_ray.rollout.policy_store import Policies, Publisher
-from sdo_ray.rollout.records import HeldOutMeans, dump_tensors
+from sdo_ray.rollout.tensors import dump_tensors
 from sdo_ray.settings import SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.decisions import Continue, RollBack

@@ -8,7 +8,7 @@ import torch
 
 from sdo_ray.rollout import held_out as held_out_module
 from sdo_ray.rollout.held_out import OF_IMAGES, held_out_scores, of_images
-from sdo_ray.rollout.records import HeldOut
+from sdo_ray.rollout.looks import HeldOut
 from sdo_ray.rollout.settings import SamplingSettings
 from tests.rollout.test_contribution import pipeline
 

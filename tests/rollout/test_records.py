@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sdo_ray.rollout.gradient import Gradient
-from sdo_ray.rollout.records import Contribution, Seconds, dump_tensors, load_tensors
+from sdo_ray.rollout.records import Contribution, Seconds
+from sdo_ray.rollout.tensors import dump_tensors, load_tensors
 
 
 @pytest.mark.parametrize("preview", [None, b"\x89PNG\0"])

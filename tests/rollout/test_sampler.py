@@ -27,11 +27,13 @@ from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout import sampler as sampler_module
 from sdo_ray.rollout.contribution import compute_contribution, learn_from
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
-from sdo_ray.rollout.records import Contribution, PromptBatch, SamplerConfig, dump_tensors, load_tensors, with_average
+from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_settings import MixSettings
 from sdo_ray.rollout.sampler import Sampler
+from sdo_ray.rollout.sampler_config import SamplerConfig
 from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
+from sdo_ray.rollout.tensors import dump_tensors, load_tensors, with_average
 from sdo_ray.rollout.watch import BatchFailed, Disagreement
 from sdo_ray.sealed import Sealed
 from sdo_ray.seeds import derive_seed

@@ -76,15 +76,14 @@ def run_stream(
     dataset = contribution_stream(
         PROMPTS,
         config,
-        start=start,
+        sampler,
         stop=updates,
         batch_size=2 * BATCHES,
         max_policy_lag=lag,
         policies=policies,
         reward_actors=actors or {},
         watch=watch or Watch.start(),
-        sampler=sampler,
-    )
+    )(start)
     dataset.context.execution_options.preserve_order = True  # as the train group does
     result: Future[list[dict[str, Any]]] = Future()
 

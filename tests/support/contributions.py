@@ -13,7 +13,8 @@ from rewards.pulls import Pull
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
-from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds, dump_tensors
+from sdo_ray.rollout.records import Contribution, PromptBatch, Seconds
+from sdo_ray.rollout.tensors import dump_tensors
 from sdo_ray.rollout.watch import Watch
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.channel import Channel

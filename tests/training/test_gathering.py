@@ -10,7 +10,8 @@ import torch
 import torch.distributed
 
 from rewards.pulls import Pull
-from sdo_ray.rollout.records import Contribution, HeldOutMeans, Seconds
+from sdo_ray.rollout.looks import HeldOutMeans
+from sdo_ray.rollout.records import Contribution, Seconds
 from sdo_ray.training.gathering import check_rows, gather_numbers
 from tests.support.contributions import contribution
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sdo_ray.rollout.records import Contribution, HeldOutMeans, Seconds
+from sdo_ray.rollout.looks import HeldOutMeans
+from sdo_ray.rollout.records import Contribution, Seconds
 from sdo_ray.training.records import Spread, UpdateReport, summarize
 
 

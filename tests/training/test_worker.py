@@ -17,7 +17,8 @@ from ray.train.torch import TorchTrainer
 from rewards.pulls import Memory, Pull
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.policy_store import Policies
-from sdo_ray.rollout.records import Contribution, load_tensors, memory_of, parted
+from sdo_ray.rollout.records import Contribution
+from sdo_ray.rollout.tensors import load_tensors, memory_of, parted
 from sdo_ray.training.arriving import ROLLOUTS, arriving
 from sdo_ray.training.averaging import Average
 from sdo_ray.training.channel import Channel

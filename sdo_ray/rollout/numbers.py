@@ -1,0 +1,31 @@
+"""Numbers of contributions by name, and their means."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+
+GROUP_NUMBERS = (
+    "flat_share",
+    "spread",
+    "missing",
+    "sign_agreement",
+    "gradient_norm",
+    "group_norm",
+    "cosine",
+    "log_ratio",
+    "clipped",
+    "masked",
+    "kl",
+    "deviation",
+    "contrast",
+    "anchor",
+)
+"""What `Contribution.groups` may have."""
+
+
+def means(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Of each name, over those that have it."""
+    given = list(numbers)
+    names = dict.fromkeys(name for one in given for name in one)
+    return {name: statistics.fmean(one[name] for one in given if name in one) for name in names}
