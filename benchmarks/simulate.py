@@ -3,14 +3,15 @@
 The simulation has the product's rules and nothing of its work:
 
     schedule   batches in order; those of update u leave once version u - max_policy_lag is published
-    sampler    is given a batch when it holds fewer than `in_flight`, the one that holds the fewest first; computes for
+    sampler    is given a batch when it holds fewer than `in_flight`, the one that holds the fewest first; works for
                one at a time, in the order in which they ask: sampling, then, once its rewards are in, the backward pass
     reward     `replicas` actors, first come, first served
     trainer    takes contributions of an update in order, each trainer every `trainers`-th, adds each up as it comes;
                all of them step together and publish the next version
 
 `--check` makes real runs whose sampling and reward sleep, which takes no CPU, and holds the simulation against them:
-times of the parts, and what is left over in an update, are those of the first run; the others are predicted.
+times of the parts, and what is left over in an update, are those of the first run; the others are predicted. What is
+left over is taken for the sampler's handing of its batches, and rewarding beyond the reward's sleep for travel.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Times:
     """Of a contribution, by its trainer."""
     step: float = 0.6
     """Of an update: the step, publishing, and reading the new policy."""
+    travel: float = 0.0
+    """Of a batch, to its reward and back, which takes nobody's time."""
+    handing: float = 0.0
+    """Of a batch, that its sampler takes it, packs what it made and hands it on, computing nothing."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +114,18 @@ class _Run:
         with self.rewards.request() as turn:
             yield turn
             yield self.env.timeout(self.times.reward)
-        yield from self.compute(self.samplers[sampler], self.times.backward)
+        yield self.env.timeout(self.times.travel)
+        yield from self.compute(self.samplers[sampler], self.times.backward, self.times.handing)
         arrived.succeed()
         self.held[sampler] -= 1
         yield self.places.put(1)
 
-    def compute(self, sampler: simpy.Resource, seconds: float) -> Process:
+    def compute(self, sampler: simpy.Resource, seconds: float, besides: float = 0.0) -> Process:
         with sampler.request() as turn:
             yield turn
             yield self.env.timeout(seconds)
-        self.computed.append((self.env.now - seconds, self.env.now))
+            self.computed.append((self.env.now - seconds, self.env.now))
+            yield self.env.timeout(besides)
 
     def train(self) -> Process:
         for update, arrived in enumerate(self.arrived):
@@ -214,8 +221,10 @@ def check(layouts: list[Layout], updates: int) -> None:
         with tempfile.TemporaryDirectory() as directory:
             real = measure(Path(directory), layout, updates)
         if times is None:
-            times = Times(real.sampling, max(SECONDS, real.rewarding), real.backward, step=0.0)
-            times = replace(times, step=real.seconds - simulate(times, layout, updates, (1, 0)).seconds)
+            travel = real.rewarding - SECONDS
+            times = Times(real.sampling, SECONDS, real.backward, step=0.0, travel=travel)
+            left = real.seconds - simulate(times, layout, updates, (1, 0)).seconds
+            times = replace(times, handing=left / layout.batches)
         found = simulate(times, layout, updates, (1, 0))
         idle = 1 - layout.batches * (real.sampling + real.backward) / (layout.samplers * real.seconds)
         print(

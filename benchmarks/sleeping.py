@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from dataclasses import dataclass
@@ -60,17 +61,22 @@ class Measured:
 
 
 class Reports:
-    """An observer that keeps what it sees."""
+    """An observer that keeps what it sees.
 
-    def __init__(self) -> None:
+    Args:
+        updates: after so many it ends the run, whose comparison at its end is not waited for; None: it does not.
+    """
+
+    def __init__(self, updates: int | None = None) -> None:
         self.seen: list[UpdateReport] = []
+        self._updates = updates
 
     def observe(self, report: UpdateReport) -> Decision:
         """See `Observer`."""
-        from sdo_ray.training.decisions import Continue
+        from sdo_ray.training.decisions import Abort, Continue
 
         self.seen.append(report)
-        return Continue()
+        return Abort("measured") if len(self.seen) == self._updates else Continue()
 
 
 def measure(directory: Path, layout: Layout, updates: int) -> Measured:
@@ -82,6 +88,7 @@ def measure(directory: Path, layout: Layout, updates: int) -> Measured:
     from pipelines.align import align
     from sdo_ray.config.align import AlignSettings
     from sdo_ray.config.loading import load_settings
+    from sdo_ray.training.group import RunGivenUp
 
     path = write("sd15", directory, device="cpu", tiny=True)
     given = settings("sd15", directory, device="cpu", tiny=True)
@@ -95,9 +102,10 @@ def measure(directory: Path, layout: Layout, updates: int) -> Measured:
     given["training"]["max_policy_lag"] = layout.max_policy_lag
     given["tracking"] = {"experiment": "sleeping", "preview_prompts": []}
     path.write_text(yaml.safe_dump(given))
-    reports = Reports()
+    reports = Reports(updates)
     try:
-        align(load_settings(AlignSettings, path), [reports])
+        with contextlib.suppress(RunGivenUp):
+            align(load_settings(AlignSettings, path), [reports])
     finally:
         ray.shutdown()
     later = [report.seconds for report in reports.seen[1:]]

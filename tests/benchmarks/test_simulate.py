@@ -1,5 +1,7 @@
 """The simulation of a run, where its numbers can be had by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.simulate import Layout, Times, simulate
@@ -24,6 +26,17 @@ def test_with_lag_and_two_batches_in_hand_a_sampler_never_waits() -> None:
 def test_a_reward_that_is_slower_than_all_samplers_is_what_counts() -> None:
     found = simulate(TIMES, Layout(8, 8, replicas=2, max_policy_lag=1))
     assert found.seconds == pytest.approx(8 * 2.0 / 2)
+
+
+def test_what_a_sampler_does_besides_is_idle_and_what_travels_keeps_nobody() -> None:
+    times = replace(TIMES, handing=0.5, travel=0.25)
+    alone = simulate(times, Layout(1, 4, in_flight=1, max_policy_lag=0))
+    assert alone.seconds == pytest.approx(4 * (3 + 2 + 0.25 + 1 + 0.5) + 0.1 + 0.5)
+    busy = simulate(times, Layout(1, 4, in_flight=2, max_policy_lag=1))
+    assert busy.seconds == pytest.approx(4 * (3 + 1 + 0.5))
+    assert busy.samplers_idle == pytest.approx(0.5 / 4.5)
+    rewarding = simulate(times, Layout(8, 8, replicas=2, max_policy_lag=1))
+    assert rewarding.seconds == pytest.approx(8 * 2.0 / 2)
 
 
 def test_more_samplers_than_batches_are_idle() -> None:
