@@ -74,6 +74,9 @@ def save_small(base: str, directory: Path, *, heads: int | None) -> None:
         }
         with init_empty_weights():
             skeletons = [built(kinds[name], config) for name, config in networks.items()]
+        for skeleton in skeletons:
+            if is_of_transformers(type(skeleton)):
+                skeleton.tie_weights()  # without weights each name has its own; UMT5's vocabulary has two names
         if (size := sum(p.numel() for skeleton in skeletons for p in skeleton.parameters())) > MOST:
             raise ValueError(f"even with two layers a part it has {size / 1e9:.1f} billion parameters")
         for name, part in kinds.items():

@@ -14,6 +14,7 @@ from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.optimizer import clip_whole, make_optimizer, pull_back
 from sdo_ray.training.optimizer_state import masters
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
+from sdo_ray.training.sharded import shard
 
 
 def make_engine(
@@ -50,6 +51,8 @@ def make_engine(
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+    if stage == 3:
+        shard(module, config)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(training.optimizer, trained, training.learning_rate)
     if not stage:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from diffusers import DiffusionPipeline
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
@@ -169,3 +170,21 @@ def test_a_large_model_is_tried_by_a_small_one(
         weights.unlink()
     assert attempt(base=base) is None
     assert "sampling.options.num_images" in refused(attempt, "sampling.options={num_images_per_prompt: 2}", base=base)
+
+
+def test_a_vocabulary_with_two_names_counts_once(
+    bases: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wan's encoder has 250,000 words, of which a stand-in with each of them twice would be too large."""
+    base = bases("Wan")
+    made = DiffusionPipeline.from_pretrained(base)
+    words = made.text_encoder.shared.weight
+    assert made.text_encoder.encoder.embed_tokens.weight is words
+    size = sum(
+        p.numel() for part in made.components.values() if isinstance(part, torch.nn.Module) for p in part.parameters()
+    )
+    monkeypatch.setattr(small, "MOST", size + words.numel() // 2)
+    small.save_small(str(base), tmp_path / "small", heads=None)
+    monkeypatch.setattr(small, "MOST", words.numel())
+    with pytest.raises(ValueError, match="even with two layers a part it has"):
+        small.save_small(str(base), tmp_path / "smaller", heads=None)
