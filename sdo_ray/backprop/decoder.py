@@ -88,7 +88,7 @@ class _DecodedAgain(torch.autograd.Function):
 def _in_types_of_now(module: torch.nn.Module, decode: Callable[..., Any]) -> Callable[..., Any]:
     """`decode` with the module's weights of the types that they have now: pipelines change them for the decoding.
 
-    Where it decodes in tiles, with a graph it keeps each tile's latents alone.
+    Where it decodes in tiles, of pixels or of frames, with a graph it keeps each tile's latents alone.
     """
     types = [held[name].dtype for held, name in _weights(module)]
 
@@ -115,7 +115,8 @@ def _in_types_of_now(module: torch.nn.Module, decode: Callable[..., Any]) -> Cal
 def _tiles_again(module: torch.nn.Module) -> Iterator[None]:
     """Within the block each tile of an autoencoder that decodes in tiles is decoded again by the backward pass."""
     part = getattr(module, "decoder", None)
-    if not getattr(module, "use_tiling", False) or not isinstance(part, torch.nn.Module):
+    in_tiles = getattr(module, "use_tiling", False) or getattr(module, "use_framewise_decoding", False)
+    if not in_tiles or not isinstance(part, torch.nn.Module):
         yield
         return
     with replaced_call(part, lambda call, args, kwargs: checkpointed(call)(*args, **kwargs)):

@@ -37,7 +37,11 @@ class RegisteredPipeline(PythonModel):
         )
         self._pipeline.set_progress_bar_config(disable=True)
         if (decode := self._recipe["decode"]) != "whole":
-            getattr(self._pipeline.vae, {"slices": "enable_slicing", "tiles": "enable_tiling"}[decode])()
+            vae = self._pipeline.vae
+            if decode == "frames":
+                vae.use_framewise_decoding = True
+            else:
+                getattr(vae, {"slices": "enable_slicing", "tiles": "enable_tiling"}[decode])()
         if adapter := context.artifacts.get("adapter"):
             self._pipeline.load_lora_weights(adapter)
         self._pipeline.to(self._device)

@@ -16,8 +16,12 @@ from sdo_ray.settings import Problem, SettingsError, under
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-METHODS: dict[Decode, str] = {"slices": "enable_slicing", "tiles": "enable_tiling"}
-"""Way to decode -> the method of diffusers' autoencoders that switches it on."""
+SWITCHES: dict[Decode, str] = {
+    "slices": "enable_slicing",
+    "tiles": "enable_tiling",
+    "frames": "use_framewise_decoding",
+}
+"""Way to decode -> what switches it on in diffusers' autoencoders: a method, or an attribute."""
 
 
 def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: SamplerSettings) -> StepRunner | None:
@@ -71,9 +75,13 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
     """
     if decode == "whole":
         return
-    parts = [part for part in pipeline.components.values() if hasattr(part, METHODS[decode])]
+    switch = SWITCHES[decode]
+    parts = [part for part in pipeline.components.values() if hasattr(part, switch)]
     if not parts:
         got = f"got {decode!r}, which no autoencoder of a {type(pipeline).__name__} has"
         raise SettingsError(Problem("sampling.decode", got, fix="choose 'whole'"))
     for part in parts:
-        getattr(part, METHODS[decode])()
+        if decode == "frames":
+            setattr(part, switch, True)
+        else:
+            getattr(part, switch)()

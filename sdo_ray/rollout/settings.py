@@ -16,7 +16,7 @@ Backward = Literal["sampler", "trainer"]
 """Where the denoiser's backward pass runs."""
 GradientType = Literal["float32", "bfloat16"]
 """What a gradient travels as; bfloat16 has float32's range."""
-Decode = Literal["whole", "slices", "tiles"]
+Decode = Literal["whole", "slices", "tiles", "frames"]
 """How an autoencoder decodes."""
 KeptGraph = Literal["retain", "recompute"]
 """Whether a batch that waits for its rewards holds the networks' activations, or has them made again."""
@@ -56,7 +56,8 @@ class SamplingSettings(CheapStepsSettings):
     decode: Decode = Field(
         "whole",
         description="How latents are decoded: all images of a batch at once, `slices` one after the other, `tiles` in "
-        "overlapping tiles, which takes the least memory and shows faintly where they meet.",
+        "overlapping tiles, which takes the least memory and shows faintly where they meet, `frames` some frames of a "
+        "video after the others, where its autoencoder can.",
     )
 
     _example: Row = PrivateAttr(default_factory=dict)
