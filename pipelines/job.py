@@ -234,5 +234,5 @@ def quiet() -> None:
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(variable, level)
-    for chatty in ("mlflow", "alembic", "DeepSpeed", "ray.train"):
+    for chatty in ("mlflow", "alembic", "DeepSpeed", "ray.train", "torchao", "bitsandbytes", "torch.utils._pytree"):
         logging.getLogger(chatty).setLevel(logging.ERROR)

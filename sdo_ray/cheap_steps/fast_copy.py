@@ -15,10 +15,10 @@ import torch
 from sdo_ray.backprop.caches import hooks_of
 from sdo_ray.backprop.patches import attention_processors
 from sdo_ray.backprop.repeated import check_can_be_repeated
-from sdo_ray.cheap_steps.quantised import quantise
 from sdo_ray.cheap_steps.settings import CopySettings
 from sdo_ray.cheap_steps.small import SmallDenoiser
 from sdo_ray.cheap_steps.typed_call import take_any_type, typed_call
+from sdo_ray.models.quantised import is_quantised, quantise
 from sdo_ray.models.trained.registry import merge
 from sdo_ray.settings import Problem, SettingsError
 
@@ -37,12 +37,13 @@ class FastCopy:
         first: share of the steps that a smaller model makes, 0 without one.
 
     Raises:
-        SettingsError: the denoiser has hooks that a copy would share with it; torchao is needed and not there; see
-            `SmallDenoiser`.
+        SettingsError: the denoiser has hooks that a copy would share with it, or quantised weights; torchao is needed
+            and not there; see `SmallDenoiser`.
     """
 
     def __init__(self, name: str, denoiser: torch.nn.Module, settings: CopySettings) -> None:
         _check_has_no_hooks(name, denoiser)
+        _check_is_plain(name, denoiser)
         self._name, self._settings, self._denoiser = name, settings, denoiser
         self._processors = attention_processors(denoiser)
         self._dtype = next(p.dtype for p in denoiser.parameters() if p.is_floating_point())
@@ -52,7 +53,8 @@ class FastCopy:
         # Not diffusers' own `to`, which warns of parts that may be kept in float32.
         torch.nn.Module.to(self.module.requires_grad_(False), self.dtype)
         take_any_type(self.module)
-        quantise(self.module, settings.quantize)
+        if settings.quantize is not None:
+            quantise(self.module, settings.quantize)
         self.first, self._small = 0.0, None
         if settings.small is not None:
             self.first, self._small = settings.until, SmallDenoiser(name, denoiser, settings.small, self.dtype)
@@ -138,3 +140,11 @@ def _check_has_no_hooks(name: str, denoiser: torch.nn.Module) -> None:
             kind = next(filter(None, found))
             got = f"the {name} has {kind!r} on its module {path or 'itself'!r}: offloading, a cache or another hook"
             raise SettingsError(Problem("", got, "a copy would share it", "leave the copy out, or the hook"))
+
+
+def _check_is_plain(name: str, denoiser: torch.nn.Module) -> None:
+    """Of rounded weights a merged copy would be rounded again, after every update."""
+    if any(is_quantised(p) for p in denoiser.parameters()):
+        got = f"the {name} has quantised weights already"
+        fix = "leave the copy out, or model.quantize and quantise the copy"
+        raise SettingsError(Problem("", got, "what is trained is merged into a copy's weights", fix))

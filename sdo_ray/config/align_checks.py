@@ -13,6 +13,7 @@ from sdo_ray.config.calls import (
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import has_begun
 from sdo_ray.models.load import pipeline_class
+from sdo_ray.models.quantised import check_installed
 from sdo_ray.models.reference import parse
 from sdo_ray.promotion.held_out import check_held_out_rules
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
@@ -47,6 +48,8 @@ def check_align(settings: AlignSettings) -> None:
 
 def _check_model(settings: AlignSettings) -> None:
     check_model(settings.model.reference, settings.sampling)
+    for to in set(settings.model.quantize.values()):
+        check_installed(to, "model.quantize")
 
 
 def _check_texts(settings: AlignSettings) -> None:
@@ -114,6 +117,11 @@ def _check_backward(settings: AlignSettings) -> None:
                 fix="choose 'sampler', or train them alone",
             )
         )
+    if settings.model.quantize:
+        got = (
+            "got 'trainer', but model.quantize rounds weights where images are made, and trainers would hold them whole"
+        )
+        raise SettingsError(Problem("training.backward", got, fix="choose 'sampler', or leave model.quantize out"))
     try:
         plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
     except SettingsError:

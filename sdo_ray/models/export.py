@@ -45,7 +45,7 @@ def export_model(directory: Path, model: ModelSettings, weights: Mapping[str, to
         with quiet_libraries():
             load_pipeline(model.reference).save_pretrained(directory / BASE)
         return BASE
-    pipeline = load_model(model)
+    pipeline = load_model(model.unrounded)
     trained = attach(pipeline.components, model)
     set_parameters(trained, weights)
     model.kind.merge(trained)

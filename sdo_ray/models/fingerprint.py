@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -21,6 +22,8 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _sum_of_bits(tensor: torch.Tensor) -> int:
+    if is_traceable_wrapper_subclass(tensor):  # of rounded weights and their scales
+        return sum(_sum_of_bits(getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
     flat = tensor.detach().contiguous().flatten()
     return int(flat.view(_INTEGERS[flat.element_size()]).sum(dtype=torch.int64))
 

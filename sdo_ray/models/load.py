@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdo_ray import zoo
 from sdo_ray.models.own import is_own, own_class
+from sdo_ray.models.quantised import Rounding, quantise
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import parse
 from sdo_ray.settings import Problem, SettingsError
@@ -150,7 +151,11 @@ def reading(base: str) -> Iterator[None]:
 
 
 def load_pipeline(
-    base: str, dtype: str = "float32", device: str = "cpu", types: Mapping[str, str] | None = None
+    base: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    types: Mapping[str, str] | None = None,
+    rounding: Mapping[str, Rounding] | None = None,
 ) -> DiffusionPipeline:
     """A frozen pipeline, ready to sample.
 
@@ -160,13 +165,15 @@ def load_pipeline(
         device: torch device.
         types: component -> name of the type of its weights, where it is another; see
             `sdo_ray.models.precision.component_types`.
+        rounding: component -> how the weights of its linear layers are rounded, where they are.
 
     Returns:
         The pipeline with every parameter `requires_grad=False`, in eval mode, its progress bar off. Weights are read
         from safetensors only and no code from the model's repository is run.
 
     Raises:
-        SettingsError: see `check_base`; its files cannot be read, or it has no component of a name in `types`.
+        SettingsError: see `check_base`; its files cannot be read, or it has no component of a name in `types` or
+            `rounding`; what rounds is not installed.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -201,13 +208,21 @@ def load_pipeline(
                 )
             component.requires_grad_(False).eval()
     networks = sorted(name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module))
-    if unknown := sorted(set(types or {}) - set(networks)):
-        got = f"{base!r} has no {' and no '.join(unknown)} with weights"
-        raise SettingsError(Problem("dtypes", got, f"it has {', '.join(networks)}", "name one of these"))
+    check_named("dtypes", types or {}, networks, base)
+    check_named("quantize", rounding or {}, networks, base)
     for name, own in component_types(pipeline.components, dtype, types or {}).items():
         if own != torch_dtype:
             pipeline.components[name].to(own)
+    for name, to in (rounding or {}).items():
+        quantise(pipeline.components[name], to)
     return pipeline.to(device)
+
+
+def check_named(setting: str, named: Iterable[str], networks: Iterable[str], base: str) -> None:
+    """Refuse names of components that are no networks of a base model, in a setting that names some."""
+    if unknown := sorted(set(named) - set(networks)):
+        got = f"{base!r} has no {' and no '.join(unknown)} with weights"
+        raise SettingsError(Problem(setting, got, f"it has {', '.join(networks)}", "name one of these"))
 
 
 def check_components(base: str) -> None:

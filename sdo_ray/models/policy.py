@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def load_model(model: ModelSettings, device: str = "cpu") -> DiffusionPipeline:
     """The base model, frozen; see `sdo_ray.models.load.load_pipeline`."""
-    return load_pipeline(model.reference, model.dtype, device, model.dtypes)
+    return load_pipeline(model.reference, model.dtype, device, model.dtypes, model.quantize)
 
 
 def attach(components: Mapping[str, object], model: ModelSettings) -> dict[str, torch.nn.Module]:
@@ -46,7 +46,8 @@ def attach_working_copy(components: Mapping[str, object], model: ModelSettings) 
     for module in trained.values():
         usual = next(types[p] for p in module.parameters() if p in types and p.is_floating_point())
         for parameter in module.parameters():
-            parameter.data = parameter.data.to(types.get(parameter, usual))
+            if parameter.dtype != (own := types.get(parameter, usual)):
+                parameter.data = parameter.data.to(own)
     return trained
 
 

@@ -48,6 +48,13 @@ class ModelSettings(Settings):
         description="Types of single components, such as `vae: float32`. A decoder that overflows in float16 "
         "(`force_upcast` in its configuration) is float32 with `dtype: float16` anyway.",
     )
+    quantize: dict[str, Literal["int8", "nf4"]] = Field(
+        default_factory=dict,
+        description="Components whose linear layers' frozen weights are rounded to 8 bits (torchao, the extra "
+        "`quantised`) or to 4 (`nf4`, the extra `bitsandbytes`) once they are loaded, such as `transformer: int8` or "
+        "`text_encoder_2: nf4`; what is trained, a LoRA, is not. Evaluations draw with them too; the LoRA that comes "
+        "out fits the base as it was.",
+    )
     checkpoint_blocks: bool | None = Field(
         None,
         description="Whether blocks of denoiser and decoder keep their inputs alone and are run again by the backward "
@@ -77,6 +84,11 @@ class ModelSettings(Settings):
         """The section of what is trained; None for a kind without settings."""
         return getattr(self, self.train, None)
 
+    @property
+    def unrounded(self) -> ModelSettings:
+        """The same with the weights that the base has."""
+        return self.model_copy(update={"quantize": {}})
+
     def checkpoints_blocks(self, device: str) -> bool:
         """What `checkpoint_blocks` means on a type of device."""
         return device == "cuda" if self.checkpoint_blocks is None else self.checkpoint_blocks
@@ -92,4 +104,13 @@ class ModelSettings(Settings):
                     f"`{other}` is given, but `train` is {self.train!r}; remove the one, on the command line with "
                     f"`--set model.{other}=null`, or change the other"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_what_is_frozen(self) -> Self:
+        if self.quantize and (self.train != "lora" or self.lora.reads_weights):
+            trained = "`train: lora`, without `lora.dora` and with another `lora.init` than `pissa`"
+            raise ValueError(
+                f"`quantize` rounds weights that what is trained is made of; give {trained}, or leave it out"
+            )
         return self

@@ -15,7 +15,7 @@ import torch
 
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.dry_batch.calls import check_call, stand_in
-from sdo_ray.models.load import ZOO, load_pipeline, resolve
+from sdo_ray.models.load import ZOO, check_named, load_pipeline, resolve
 from sdo_ray.models.policy import load_model
 from sdo_ray.models.precision import component_types
 from sdo_ray.models.settings import ModelSettings
@@ -102,7 +102,7 @@ def _stand_in(model: ModelSettings) -> Iterator[DiffusionPipeline]:
     base = model.reference
     with under("model"), TemporaryDirectory(prefix="sdo-plan-") as directory:
         if not is_large(base) and (base.startswith(ZOO) or any(Path(resolve(base)).rglob("*.safetensors"))):
-            yield load_model(model)
+            yield load_model(model.unrounded)
             return
         try:
             small = load_pipeline(stand_in(base, Path(directory)), model.dtype, types=model.dtypes)
@@ -126,6 +126,7 @@ def _sizes(pipeline: DiffusionPipeline, model: ModelSettings, sampling: Sampling
         }
     else:
         parts = skeletons(base)
+    check_named("quantize", model.quantize, parts, base)
     for name, kind in component_types(parts, model.dtype, model.dtypes).items():
         torch.nn.Module.to(parts[name], kind)  # diffusers' own warns of what is no matter here
     try:

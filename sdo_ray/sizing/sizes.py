@@ -20,6 +20,7 @@ from sdo_ray.backprop.patches import replaced_call, replaced_method
 from sdo_ray.backprop.tensors import floating, map_leaves, rebuilt
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.policy import attach_working_copy
+from sdo_ray.models.quantised import quantised_bytes
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.sampling import noise
 from sdo_ray.rollout.settings import SamplingSettings
@@ -65,6 +66,7 @@ def sizes_of(
         sampling: the call.
         blocks: whether blocks are checkpointed.
     """
+    saved = {name: quantised_bytes(skeletons[name], to) for name, to in model.quantize.items()}
     trained = attach_working_copy(skeletons, model)
     if blocks:
         checkpoint_blocks(skeletons.values())
@@ -94,8 +96,9 @@ def sizes_of(
                 )
         with torch.no_grad():
             stand_in(**few.pipeline_call(["a"]), generator=noise(0, [0]))
+    whole = {name: sum(x.numel() * x.element_size() for x in _tensors(part)) for name, part in skeletons.items()}
     return Sizes(
-        {name: sum(x.numel() * x.element_size() for x in _tensors(part)) for name, part in skeletons.items()},
+        {name: size - saved.get(name, 0) for name, size in whole.items()},
         sum(p.numel() for p in learned),
         sum(p.numel() for name in denoisers for p in skeletons[name].parameters()),
         _of_one_step(step),

@@ -144,8 +144,8 @@ def test_hooks_that_a_copy_would_share_are_refused() -> None:
         choose_runner(pipe, CacheSettings(name="pab"), CopySettings(), N)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchao") is not None, reason="torchao is here")
-def test_without_torchao_nothing_is_quantised() -> None:
+def test_without_torchao_nothing_is_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"fast_copy\.quantize: got 'int8', which needs torchao"):
         runner_of(stable_diffusion(), quantize="int8")
 

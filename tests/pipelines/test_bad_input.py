@@ -75,6 +75,14 @@ CASES = {
         ["training.backward=trainer", "model.lora.text_encoder_targets=[q_proj]"],
         "training.backward: got 'trainer', but model.lora.text_encoder_targets trains more than the denoisers",
     ),
+    "rounded weights on the trainers": (
+        ["training.backward=trainer", "model.quantize={unet: int8}"],
+        "training.backward: got 'trainer', but model.quantize rounds weights where images are made",
+    ),
+    "rounded weights that are trained": (
+        ["model.train=full", "model.lora=null", "model.quantize={unet: int8}"],
+        "`quantize` rounds weights that what is trained is made of",
+    ),
     "text encoders that other policies know nothing of": (
         ["plan={name: group, options: {kl: 0.01}}", "model.lora.text_encoder_targets=[q_proj]"],
         "plan.options: loss, kl or output_kl make kept denoiser calls again with other weights, but model.lora.text",

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.policy import attach_working_copy
+from sdo_ray.models.quantised import quantised_bytes
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one
+from sdo_ray.settings import SettingsError
 from sdo_ray.sizing.needs import Batches, image_operations, sampler_bytes
 from sdo_ray.sizing.report import sizes_of_model
 from sdo_ray.sizing.sizes import Sizes, sizes_of
@@ -61,6 +64,20 @@ def test_a_model_in_half_precision_saves_half(tmp_path: Path) -> None:
         saved[dtype] = sizes_of_model(model, sampling)[False]
     assert saved["bfloat16"].weights["transformer"] == saved["float32"].weights["transformer"] / 2
     assert saved["bfloat16"].step.saved == pytest.approx(saved["float32"].step.saved / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("to", ["int8", "nf4"])
+def test_rounded_weights_are_counted_as_what_they_are_kept_as(tiny_base: Path, to: str) -> None:
+    sampling = LearnedSamplingSettings(num_inference_steps=2)
+    plain = MODEL.model_copy(update={"base": str(tiny_base)})
+    rounded = plain.model_copy(update={"quantize": {"unet": to}})
+    whole, found = (sizes_of_model(model, sampling)[False] for model in (plain, rounded))
+    saved = quantised_bytes(load_pipeline(str(tiny_base)).unet, to)
+    assert whole.weights["unet"] - found.weights["unet"] == saved > whole.weights["unet"] / 10
+    assert found.weights["text_encoder"] == whole.weights["text_encoder"]
+    assert (found.trained, found.step) == (whole.trained, whole.step)
+    with pytest.raises(SettingsError, match=r"^model\.quantize: .* has no transformer with weights"):
+        sizes_of_model(plain.model_copy(update={"quantize": {"transformer": to}}), sampling)
 
 
 def test_operations_and_bytes_of_a_product_and_of_attention() -> None:

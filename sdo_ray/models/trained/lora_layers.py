@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.trained import pissa
 from sdo_ray.models.trained.layers import has_layer, layer_endings
 from sdo_ray.models.trained.lora_settings import LoraSettings, peft_config
@@ -22,8 +23,9 @@ def add_lora(module: torch.nn.Module, settings: LoraSettings, targets: Sequence[
     """Add a trainable float32 adapter to the layers of a module whose names end with one of `targets`."""
     from peft import inject_adapter_in_model
 
-    # What `add_adapter` does where a class has it; not every denoiser's does.
-    inject_adapter_in_model(peft_config(settings, module, targets), module, ADAPTER)
+    with quiet_libraries():
+        # What `add_adapter` does where a class has it; not every denoiser's does.
+        inject_adapter_in_model(peft_config(settings, module, targets), module, ADAPTER)
     setattr(module, LOADED, True)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(".lora_" in name)

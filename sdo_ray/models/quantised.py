@@ -1,0 +1,123 @@
+"""Weights rounded to few bits, activations as they are: a linear layer's arithmetic and gradient stay the model's.
+
+By torchao (`int8`, `int4`) and bitsandbytes (`nf4`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+
+from sdo_ray.models.quiet import quiet_libraries
+from sdo_ray.settings import Problem, SettingsError
+
+Rounding = Literal["int8", "int4", "nf4"]
+"""How weights are rounded: to 8 bits with a scale for each row; to 4 with one for each 32 weights of a row, layers of
+another width staying as they are, and kept in 8 bits all the same; to the 4 bits of a normal distribution's quantiles
+(Dettmers et al. 2023, arXiv 2305.14314), with a scale for each 64 weights, itself of 8 bits."""
+
+NEEDED: Mapping[Rounding, tuple[str, str]] = {
+    "int8": ("torchao", "quantised"),
+    "int4": ("torchao", "quantised"),
+    "nf4": ("bitsandbytes", "bitsandbytes"),
+}
+"""The package that rounds so, and the extra that brings it."""
+
+BYTES: Mapping[str, float] = {"int8": 1.0, "nf4": 0.5 + 1 / 64}
+"""Of a weight, with its part of the scales that grow with the weights."""
+
+GROUP = 32
+"""Weights of a row that share a scale, in int4."""
+
+
+def check_installed(to: Rounding, setting: str) -> None:
+    """Refuse a rounding whose package is not here.
+
+    Args:
+        to: how.
+        setting: that asks for it.
+
+    Raises:
+        SettingsError: of the setting.
+    """
+    package, extra = NEEDED[to]
+    if importlib.util.find_spec(package) is None:
+        got = f"got {to!r}, which needs {package}, and that is not installed"
+        raise SettingsError(
+            Problem(setting, got, fix=f"install the extra: pip install 'sdo-ray[{extra}]'; or leave it out")
+        )
+
+
+def quantise(module: torch.nn.Module, to: Rounding, setting: str = "quantize") -> None:
+    """Round the weights of the linear layers in a module, in place.
+
+    Args:
+        module: frozen; nf4's scales are made where it is.
+        to: how.
+        setting: that asks for it.
+
+    Raises:
+        SettingsError: see `check_installed`.
+    """
+    check_installed(to, setting)
+    # They say at import which kernels a machine has not.
+    with quiet_libraries(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if to == "nf4":
+            _to_nf4(module)
+        else:
+            _to_integers(module, to)
+
+
+def quantised_bytes(module: torch.nn.Module, to: Rounding) -> int:
+    """What `quantise` saves of a module's memory, in bytes.
+
+    Args:
+        module: unquantised, on any device.
+        to: how.
+    """
+    weights = [part.weight for part in module.modules() if isinstance(part, torch.nn.Linear)]
+    return round(sum(weight.numel() * (weight.element_size() - BYTES[to]) for weight in weights))
+
+
+def is_quantised(weight: torch.Tensor) -> bool:
+    """Whether it is the weight of a layer that `quantise` rounded."""
+    return type(weight.data).__module__.startswith("torchao") or type(weight).__name__ == "Params4bit"
+
+
+def _to_integers(module: torch.nn.Module, to: Rounding) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup, quantize_
+
+    config = Int8WeightOnlyConfig() if to == "int8" else IntxWeightOnlyConfig(getattr(torch, to), PerGroup(GROUP))
+
+    def is_linear(part: torch.nn.Module, _name: str) -> bool:
+        return isinstance(part, torch.nn.Linear) and (to == "int8" or part.in_features % GROUP == 0)
+
+    quantize_(module, config, filter_fn=is_linear)
+
+
+def _to_nf4(module: torch.nn.Module) -> None:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for name, layer in list(module.named_modules()):
+        if type(layer) is torch.nn.Linear:
+            weight = layer.weight.detach()
+            rounded = Linear4bit(
+                layer.in_features,
+                layer.out_features,
+                bias=layer.bias is not None,
+                compute_dtype=weight.dtype,
+                quant_type="nf4",
+                device="meta",
+            )
+            packed: Any = Params4bit(weight, requires_grad=False, quant_type="nf4", module=rounded)
+            rounded.weight = packed.to(weight.device)
+            rounded.bias = layer.bias
+            # The form that some CPUs sample with is of bfloat16, and has no gradient.
+            rounded.support_avx512bf16_for_cpu = False
+            module.set_submodule(name, rounded.train(layer.training))
+    vars(module)["is_loaded_in_4bit"] = True  # by which PEFT knows
