@@ -17,7 +17,7 @@ from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 GIB = 2**30
 
-STATE = {"adamw": 8.0, "adamw-8bit": 2.0, "adafactor": 0.0, "muon": 4.0}
+STATE = {"adamw": 8.0, "adamw-8bit": 2.0, "adafactor": 0.0, "lion": 4.0, "muon": 4.0}
 """Optimizer -> bytes that it keeps of each weight that is trained, at least."""
 
 
@@ -38,7 +38,7 @@ def check_optimizer(
     if name != "adamw" and trainers.zero_stage:
         got = f"got {name!r}, which keeps whole matrices, and trainers.zero_stage = {trainers.zero_stage} cuts them"
         raise SettingsError(Problem("training.optimizer", got, fix="set trainers.zero_stage: 0, or choose adamw"))
-    if name == "adamw-8bit" and importlib.util.find_spec("bitsandbytes") is None:
+    if name in ("adamw-8bit", "lion") and importlib.util.find_spec("bitsandbytes") is None:
         got = f"got {name!r}, and bitsandbytes is not installed"
         fix = "pip install 'sdo-ray[bitsandbytes]' on all nodes, or choose adamw or adafactor"
         raise SettingsError(Problem("training.optimizer", got, fix=fix))

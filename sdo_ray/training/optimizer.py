@@ -17,7 +17,8 @@ def make_optimizer(name: OptimizerName, parameters: Sequence[torch.Tensor], lr: 
     Args:
         name: `adamw` (Loshchilov and Hutter 2019, arXiv 1711.05101), torch's fused one; `adamw-8bit`, that of
             bitsandbytes, with moments in blocks of 8 bits (Dettmers et al. 2022, arXiv 2110.02861); `adafactor`,
-            torch's (Shazeer and Stern 2018, arXiv 1804.04235); `muon`, torch's (Jordan et al. 2024), with steps of the
+            torch's (Shazeer and Stern 2018, arXiv 1804.04235); `lion` (Chen et al. 2023, arXiv 2302.06675), that of
+            bitsandbytes; `muon`, torch's (Jordan et al. 2024), with steps of the
             size of AdamW's (Liu et al. 2025, arXiv 2502.16982), for matrices.
         parameters: to train.
         lr: step size.
@@ -28,6 +29,11 @@ def make_optimizer(name: OptimizerName, parameters: Sequence[torch.Tensor], lr: 
 
             optimizer: torch.optim.Optimizer = AdamW8bit(parameters, lr=lr, weight_decay=0.0)
             return optimizer
+        case "lion":
+            from bitsandbytes.optim import Lion
+
+            signs: torch.optim.Optimizer = Lion(parameters, lr=lr, weight_decay=0.0)
+            return signs
         case "adafactor":
             return torch.optim.Adafactor(parameters, lr=lr, weight_decay=0.0)
         case "muon":

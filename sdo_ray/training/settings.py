@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from sdo_ray.rollout.settings import Backward
 from sdo_ray.settings import MAY_CHANGE, ON_PURPOSE, Settings
 
-OptimizerName = Literal["adamw", "adamw-8bit", "adafactor", "muon"]
+OptimizerName = Literal["adamw", "adamw-8bit", "adafactor", "lion", "muon"]
 
 
 class TrainerSettings(Settings):
@@ -97,7 +97,8 @@ class TrainingSettings(Settings):
     optimizer: OptimizerName = Field(
         "adamw",
         description="`adamw`; `adamw-8bit`, with moments of 8 bits, of the extra `bitsandbytes`; `adafactor`, which "
-        "keeps sums of rows and columns in place of the second moment, and no first one; `muon`, which makes each "
+        "keeps sums of rows and columns in place of the second moment, and no first one; `lion`, which steps by signs, "
+        "each weight by `learning_rate`, of the extra `bitsandbytes`; `muon`, which makes each "
         "matrix' step orthogonal, of AdamW's size. All but `adamw` keep whole matrices: `trainers.zero_stage: 0`.",
     )
     schedule: ScheduleSettings = Field(

@@ -53,6 +53,19 @@ def test_decay_is_that_of_the_way_from_the_start() -> None:
     torch.testing.assert_close(ours.detach() - start, before * (1 - 0.1 * 0.3))
 
 
+def test_lion_steps_by_the_sign_of_its_blend() -> None:
+    """With momentum m: p -= lr sign(0.9 m + 0.1 g), then m = 0.99 m + 0.01 g (arXiv 2302.06675, algorithm 2)."""
+    pytest.importorskip("bitsandbytes")
+    ours, expected, momentum = parameter(torch.ones(5)), torch.ones(5), torch.zeros(5)
+    optimizer = make_optimizer("lion", [ours], 0.1)
+    for gradient in gradients(6):
+        ours.grad = gradient.clone()
+        optimizer.step()
+        expected = expected - 0.1 * (0.9 * momentum + 0.1 * gradient).sign()
+        momentum = 0.99 * momentum + 0.01 * gradient
+    torch.testing.assert_close(ours.detach(), expected)
+
+
 def test_without_decay_it_is_adamw_to_the_bit() -> None:
     ours, torchs = parameter(torch.ones(5)), parameter(torch.ones(5))
     optimizer, expected = (

@@ -37,8 +37,8 @@ def gradients() -> list[torch.Tensor]:
     return [torch.randn(64, generator=noise) for _ in range(UPDATES)]
 
 
-def engine_of(optimizer: str, trainers: TrainerSettings) -> Any:
-    training = TrainingSettings(optimizer=optimizer, learning_rate=LR, max_grad_norm=CLIP)
+def engine_of(optimizer: str, trainers: TrainerSettings, clip: float = CLIP) -> Any:
+    training = TrainingSettings(optimizer=optimizer, learning_rate=LR, max_grad_norm=clip)
     return make_engine(Policy(WEIGHTS), training, trainers, 1)
 
 
@@ -60,9 +60,9 @@ def plain(name: str) -> dict[str, torch.Tensor]:
     return {key: parameter.detach() for key, parameter in parameters.items()}
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw-8bit", "adafactor", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "adamw-8bit", "adafactor", "lion", "muon"])
 def test_without_zero_it_is_the_optimizer_itself_also_from_a_checkpoint(name: str, tmp_path: Path) -> None:
-    if name == "adamw-8bit":
+    if name in ("adamw-8bit", "lion"):
         pytest.importorskip("bitsandbytes")
     trainers, steps, expected = TrainerSettings(zero_stage=0), gradients(), plain(name)
     whole = stepped(engine_of(name, trainers), steps)
@@ -93,3 +93,13 @@ def test_offloading_to_the_cpu_changes_nothing_but_rounding(stage: int, tmp_path
     there = stepped(again, gradients()[2:])
     for name in here:  # the norm's squares are added in another order
         torch.testing.assert_close(here[name], there[name], rtol=1e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_offloading_of_updates_that_are_not_clipped_changes_no_bit(stage: int) -> None:
+    here, there = (
+        stepped(engine_of("adamw", TrainerSettings(zero_stage=stage, offload=offload), clip=1e6), gradients())
+        for offload in ("none", "cpu")
+    )
+    assert all(torch.equal(here[name], there[name]) for name in here)
+    assert all((here[name] - WEIGHTS[name]).abs().max() > LR for name in here)
