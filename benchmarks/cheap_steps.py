@@ -14,6 +14,7 @@ rewards at the adapter. Columns:
     operations      those of the update over those of the plain call
     latents         relative distance of the final latents from those of exact steps
     cosine, norm    the adapter's gradient compared with that of exact steps, in the model's own type
+    MB              memory of the copy's weights
 
 A round is a line of `--out`; those that are there are not made again, so that a command that was stopped goes on.
 `--schedule` adds what `sdo schedule` found.
@@ -36,12 +37,20 @@ import yaml
 
 from benchmarks.cheap_updates import Bench, Operations, Rival
 from sdo_ray.backprop import StepRunner
+from sdo_ray.cheap_steps.choose import copies_of
 
 COPY = {"fast_copy": "bfloat16"}
+ROUNDED: dict[str, dict[str, Any]] = {
+    "int8 copy": {"quantize": "int8"},
+    "int4 copy": {"quantize": "int4"},
+    "int4 copy, rank 16": {"quantize": "int4", "low_rank": 16},
+    "int8-dynamic copy": {"quantize": "int8-dynamic"},
+}
 WAYS: dict[str, dict[str, Any] | Rival] = {
     "exact": {},
     "copy of the same type": {"fast_copy": {}},
     "bfloat16 copy": COPY,
+    **{name: {"fast_copy": {"dtype": "bfloat16", **how}} for name, how in ROUNDED.items()},
     "taylor, every 2": {"cache": {"name": "taylor", "every": 2}},
     "taylor, every 3": {"cache": {"name": "taylor", "every": 3}},
     **{
@@ -102,15 +111,23 @@ def operations(bench: Bench, ways: Mapping[str, StepRunner | Rival | None]) -> d
     return {name: counts[name] / counts["plain"] for name in ways}
 
 
-def table(rounds: Sequence[Numbers], counted: Mapping[str, float]) -> str:
+def megabytes(runner: StepRunner | Rival | None) -> str:
+    """Of the weights of the copies that a runner has; "" without one."""
+    copies = [] if isinstance(runner, Rival) else copies_of(runner)
+    stored = [part for copy in copies for p in copy.parameters() for part in _stored(p)]
+    return f"{sum(x.nbytes for x in stored) / 1e6:.1f}" if copies else ""
+
+
+def table(rounds: Sequence[Numbers], counted: Mapping[str, float], sizes: Mapping[str, str]) -> str:
     """Markdown: medians (ranges) over the rounds that have a way, and means."""
-    lines = ["| steps without a graph | / plain | / bare | operations | latents | cosine | norm |", "|---" * 7 + "|"]
+    lines = ["| steps without a graph | / plain | / bare | operations | latents | cosine | norm | MB |"]
+    lines.append("|---" * 8 + "|")
     for name, count in counted.items():
         those = [told for told in rounds if name in told]
         ratios = [_range([told[name]["seconds"] / told[base]["seconds"] for told in those]) for base in PLAIN]
         means = {key: statistics.mean(told[name][key] for told in those) for key in ("latents", "norm")}
         cosine = _range([told[name]["cosine"] for told in those])
-        cells = [name, *ratios, f"{count:.2f}", f"{means['latents']:.3f}", cosine, f"{means['norm']:.2f}"]
+        cells = [name, *ratios, f"{count:.2f}", f"{means['latents']:.3f}", cosine, f"{means['norm']:.2f}", sizes[name]]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -144,7 +161,9 @@ def main() -> None:
             with out.open("a") as file:
                 file.write(json.dumps({"task": task, "seed": seed, "k": k, "made": rounds[-1]}) + "\n")
         print(f"round {seed + 1} of {given.rounds}, k = {k}, load {os.getloadavg()[0]:.1f}", flush=True)
-    print(f"\nN = {given.steps}, batch {given.batch}, {given.dtype}, {len(rounds)} rounds\n\n{table(rounds, counted)}")
+    sizes = {name: megabytes(runner) for name, runner in made.items()}
+    print(f"\nN = {given.steps}, batch {given.batch}, {given.dtype}, {len(rounds)} rounds\n")
+    print(table(rounds, counted, sizes))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,6 +182,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--schedule", help="file of `sdo schedule` for this N, whose entries are measured too")
     add("--out", help="file for the rounds, JSON lines")
     return parser
+
+
+def _stored(x: torch.Tensor) -> list[torch.Tensor]:
+    """What a tensor keeps: itself, or the parts of one of torchao's."""
+    if not hasattr(x, "__tensor_flatten__") or type(x) is torch.nn.Parameter:
+        return [x]
+    return [part for name in x.__tensor_flatten__()[0] for part in _stored(getattr(x, name))]
 
 
 def _range(values: list[float]) -> str:

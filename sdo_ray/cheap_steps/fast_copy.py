@@ -15,10 +15,11 @@ import torch
 from sdo_ray.backprop.caches import hooks_of
 from sdo_ray.backprop.patches import attention_processors
 from sdo_ray.backprop.repeated import check_can_be_repeated
+from sdo_ray.cheap_steps.rounded import round_weights
 from sdo_ray.cheap_steps.settings import CopySettings
 from sdo_ray.cheap_steps.small import SmallDenoiser
 from sdo_ray.cheap_steps.typed_call import take_any_type, typed_call
-from sdo_ray.models.quantised import is_quantised, quantise
+from sdo_ray.models.quantised import is_quantised
 from sdo_ray.models.trained.registry import merge
 from sdo_ray.settings import Problem, SettingsError
 
@@ -54,7 +55,7 @@ class FastCopy:
         torch.nn.Module.to(self.module.requires_grad_(False), self.dtype)
         take_any_type(self.module)
         if settings.quantize is not None:
-            quantise(self.module, settings.quantize)
+            round_weights(self.module, settings.quantize, settings.low_rank)
         self.first, self._small = 0.0, None
         if settings.small is not None:
             self.first, self._small = settings.until, SmallDenoiser(name, denoiser, settings.small, self.dtype)
@@ -106,10 +107,9 @@ class FastCopy:
         if self._settings.quantize is None:
             own.load_state_dict(merged.state_dict())
         else:
-            holder["layer"] = merged
-            quantise(holder, self._settings.quantize)
-            self.module.set_submodule(path, holder["layer"])
-            take_any_type(holder["layer"])
+            round_weights(merged, self._settings.quantize, self._settings.low_rank, path)
+            self.module.set_submodule(path, merged)
+            take_any_type(merged)
 
 
 def _trained_layers(denoiser: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

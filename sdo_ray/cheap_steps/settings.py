@@ -11,6 +11,7 @@ from sdo_ray.settings import Settings, SettingsPath
 from sdo_ray.settings.paths import at_home
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantize = Literal["int8", "int4", "int8-dynamic"]
 
 OURS = ("taylor", "cg-taylor", "guidance", "deepcache", "faster-diffusion", "modules")
 """Caches that are ours: modules are held, for any model that has them."""
@@ -150,10 +151,17 @@ class CopySettings(Settings):
     dtype: Dtype | None = Field(
         None, description="Type of its weights, and of what is computed with them; none: the denoiser's."
     )
-    quantize: Literal["int8", "int4"] | None = Field(
+    quantize: Quantize | None = Field(
         None,
-        description="Linear layers' weights are rounded to so many bits; needs torchao (the extra `quantised`). "
-        "Smaller; faster only where torchao has a kernel for it.",
+        description="Weights of the blocks' linear layers and convolutions are rounded to so many bits: less memory, "
+        "and no less time. `int8-dynamic`: those of linear layers, and what they are given too, by torchao (the extra "
+        "`quantised`); faster on GPUs, with `samplers.compile`.",
+    )
+    low_rank: int = Field(
+        0,
+        ge=0,
+        description="With `int8` and `int4`: the largest part of this rank of each weight is not rounded (SVDQuant), "
+        "and with it what an adapter of such a rank adds.",
     )
     small: str | None = Field(
         None,
@@ -166,6 +174,14 @@ class CopySettings(Settings):
     @classmethod
     def _from_text(cls, given: Any) -> Any:
         return {"dtype": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.low_rank and self.quantize not in ("int8", "int4"):
+            raise ValueError(
+                f"`low_rank` is {self.low_rank} with `quantize: {self.quantize}`; it goes with int8 and int4"
+            )
+        return self
 
 
 class CheapStepsSettings(Settings):

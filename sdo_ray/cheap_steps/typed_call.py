@@ -48,6 +48,6 @@ def take_any_type(module: torch.nn.Module) -> None:
 
 
 def _cast_input(layer: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    dtype = next(layer.parameters()).dtype
+    dtype = next(p.dtype for p in layer.parameters() if p.is_floating_point())
     cast: tuple[Any, ...] = map_floating(lambda x: x.to(dtype), args)
     return cast

@@ -1,6 +1,6 @@
 """Weights rounded to few bits, activations as they are: a linear layer's arithmetic and gradient stay the model's.
 
-By torchao (`int8`, `int4`) and bitsandbytes (`nf4`).
+By torchao (`int8`) and bitsandbytes (`nf4`). `int8-dynamic` rounds what a layer is given too, which has no gradient.
 """
 
 from __future__ import annotations
@@ -15,23 +15,20 @@ import torch
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import Problem, SettingsError
 
-Rounding = Literal["int8", "int4", "nf4"]
-"""How weights are rounded: to 8 bits with a scale for each row; to 4 with one for each 32 weights of a row, layers of
-another width staying as they are, and kept in 8 bits all the same; to the 4 bits of a normal distribution's quantiles
-(Dettmers et al. 2023, arXiv 2305.14314), with a scale for each 64 weights, itself of 8 bits."""
+Rounding = Literal["int8", "int8-dynamic", "nf4"]
+"""How weights are rounded: to 8 bits with a scale for each row, alone or with a scale for each row of what is given;
+to the 4 bits of a normal distribution's quantiles (Dettmers et al. 2023, arXiv 2305.14314), with a scale for each 64
+weights, itself of 8 bits."""
 
 NEEDED: Mapping[Rounding, tuple[str, str]] = {
     "int8": ("torchao", "quantised"),
-    "int4": ("torchao", "quantised"),
+    "int8-dynamic": ("torchao", "quantised"),
     "nf4": ("bitsandbytes", "bitsandbytes"),
 }
 """The package that rounds so, and the extra that brings it."""
 
 BYTES: Mapping[str, float] = {"int8": 1.0, "nf4": 0.5 + 1 / 64}
 """Of a weight, with its part of the scales that grow with the weights."""
-
-GROUP = 32
-"""Weights of a row that share a scale, in int4."""
 
 
 def check_installed(to: Rounding, setting: str) -> None:
@@ -90,14 +87,9 @@ def is_quantised(weight: torch.Tensor) -> bool:
 
 
 def _to_integers(module: torch.nn.Module, to: Rounding) -> None:
-    from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup, quantize_
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
-    config = Int8WeightOnlyConfig() if to == "int8" else IntxWeightOnlyConfig(getattr(torch, to), PerGroup(GROUP))
-
-    def is_linear(part: torch.nn.Module, _name: str) -> bool:
-        return isinstance(part, torch.nn.Linear) and (to == "int8" or part.in_features % GROUP == 0)
-
-    quantize_(module, config, filter_fn=is_linear)
+    quantize_(module, Int8WeightOnlyConfig() if to == "int8" else Int8DynamicActivationInt8WeightConfig())
 
 
 def _to_nf4(module: torch.nn.Module) -> None:

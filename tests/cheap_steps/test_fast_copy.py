@@ -1,7 +1,6 @@
 """The copy computes what the denoiser computes, follows what is trained, and the kept step never runs on it."""
 
 import copy
-import importlib.util
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 
 from sdo_ray.backprop import BackpropPlan, KeptCall, TraceError, differentiable_sample, make_plan, run_by, surrogate
 from sdo_ray.cheap_steps.choose import choose_runner
-from sdo_ray.cheap_steps.fast_copy import FastCopy
 from sdo_ray.cheap_steps.runner import CheapRunner
 from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.models.trained import diffit, full
@@ -142,28 +140,6 @@ def test_hooks_that_a_copy_would_share_are_refused() -> None:
         choose_runner(flux, None, CopySettings(), N)
     with pytest.raises(SettingsError, match="a cache in the denoiser itself, with `fast_copy`"):
         choose_runner(pipe, CacheSettings(name="pab"), CopySettings(), N)
-
-
-def test_without_torchao_nothing_is_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"fast_copy\.quantize: got 'int8', which needs torchao"):
-        runner_of(stable_diffusion(), quantize="int8")
-
-
-@pytest.mark.parametrize(("bits", "most"), [("int8", 0.02), ("int4", 0.3)])
-def test_quantised_weights_are_near_and_follow(bits: Any, most: float) -> None:
-    pytest.importorskip("torchao")
-    torch.manual_seed(0)
-    layers = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Conv1d(4, 4, 1), torch.nn.Linear(32, 8))
-    x = torch.randn(2, 4, 64, generator=seeded())
-    fast = FastCopy("unet", layers, CopySettings(quantize=bits))
-    for _ in range(2):
-        fast.follow()
-        off = (fast((x,), {}) - layers(x)).norm() / layers(x).norm()
-        assert 0 < off < most
-        with torch.no_grad():
-            for p in layers.parameters():
-                p.add_(torch.randn(p.shape, generator=seeded(5)))
 
 
 def test_a_copy_in_half_precision_takes_times_as_precise_as_they_are() -> None:
