@@ -27,7 +27,7 @@ class Mmd(ToReferences):
     Args:
         references: a folder of image files, two or more.
         bandwidth: h, of the kernel, in features of length 1.
-        source: DINOv2, CLIP or SigLIP, hub id or local folder.
+        source: DINOv2, CLIP or SigLIP, hub id or local folder; or `efficientnet-lite0`, of the extra `emoji`.
         revision: of the hub.
         dtype: what the network computes in.
         device: where to compute.

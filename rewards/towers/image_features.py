@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rewards.towers.checkpoint import FromHub, describe
-from rewards.towers.loading import load_images_only
+from rewards.towers.loading import EFFICIENTNET, load_images_only
 from rewards.towers.references import image_files, read_image
 
 
@@ -15,7 +15,7 @@ class OnFeatures(FromHub):
     """Base of such a reward.
 
     Args:
-        source: DINOv2, CLIP or SigLIP, hub id or local folder.
+        source: DINOv2, CLIP or SigLIP, hub id or local folder; or `efficientnet-lite0`, of the extra `emoji`.
         revision: of the hub.
         dtype: what the network computes in.
         device: where to compute.
@@ -37,8 +37,17 @@ class OnFeatures(FromHub):
         device: str = "cpu",
     ) -> None:
         self.device = device
+        self.check_use((), source=source, dtype=dtype)
         self._tower = load_images_only(source, revision, dtype, device)
         self.checkpoints = (self._tower.checkpoint,)
+
+    @classmethod
+    def check_use(cls, prompts: Sequence[str], **options: Any) -> None:
+        """Refuse precisions that a network does not have, and what `FromHub` refuses."""
+        if options.get("source") != EFFICIENTNET:
+            super().check_use(prompts, **options)
+        elif options.get("dtype", "float32") != "float32":
+            raise ValueError(f"option 'dtype' must be float32 with {EFFICIENTNET}, got {options['dtype']!r}")
 
 
 class ToReferences(OnFeatures):
@@ -46,7 +55,7 @@ class ToReferences(OnFeatures):
 
     Args:
         references: a file, or a folder of image files.
-        source: DINOv2, CLIP or SigLIP, hub id or local folder.
+        source: DINOv2, CLIP or SigLIP, hub id or local folder; or `efficientnet-lite0`, of the extra `emoji`.
         revision: of the hub.
         dtype: what the network computes in.
         device: where to compute.

@@ -1,25 +1,44 @@
 """Image networks by hub id or folder, of whichever kind they are."""
 
+from typing import Protocol
+
 from torch import Tensor
 from transformers import Dinov2Model, Dinov2WithRegistersModel
 
-from rewards.towers.checkpoint import describe_folder, find_folder, kind_of, load_pretrained
+from rewards.features import FeatureSettings, ImageFeatures, weights_path
+from rewards.towers.checkpoint import Checkpoint, describe, describe_folder, find_folder, kind_of, load_pretrained
 from rewards.towers.clip import load_clip
-from rewards.towers.images import ImageTower
+from rewards.towers.images import ImageTower, unit
 from rewards.towers.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized, squared
 
 _DINO = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
 _DINO_SIZE = 224
 """What DINOv2 looks at; its configuration has the larger size of its position embeddings, which it interpolates."""
 
+EFFICIENTNET = "efficientnet-lite0"
+"""Source of the small network that the embedded model's rewards rest on; no hub has to be asked."""
 
-def load_images_only(source: str, revision: str | None, dtype: str, device: str) -> ImageTower:
-    """DINOv2 (Oquab et al., 2304.07193), or the image half of CLIP or SigLIP.
+
+class UnitVectors(Protocol):
+    """Images to unit vectors, see `ImageTower`."""
+
+    checkpoint: Checkpoint
+
+    def images(self, images: Tensor, /) -> Tensor:
+        """Embeddings of length 1, [B, D], of images [B, 3, H, W] in [0, 1]."""
+        ...
+
+
+def load_images_only(source: str, revision: str | None, dtype: str, device: str) -> UnitVectors:
+    """DINOv2 (Oquab et al., 2304.07193), the image half of CLIP or SigLIP, or `EFFICIENTNET`.
 
     Raises:
+        ImportError: the packages of `EFFICIENTNET` are missing.
         OSError: it is not there, or has no safetensors.
         ValueError: it is another kind of model, or its keys are not those of its kind.
     """
+    if source == EFFICIENTNET:
+        return _EfficientNet(device)
     folder = find_folder(source, revision)
     checkpoint = describe_folder(source, folder)
     kind = kind_of(folder)
@@ -32,6 +51,17 @@ def load_images_only(source: str, revision: str | None, dtype: str, device: str)
     del model.text_model
     model.to(device)
     return ImageTower(model, lambda pixels: model.get_image_features(pixels).pooler_output, prepare, checkpoint)
+
+
+class _EfficientNet:
+    """Mean features at 96 pixels, as `Preference` has them."""
+
+    def __init__(self, device: str) -> None:
+        self._features = ImageFeatures(FeatureSettings(size=96), device)
+        self.checkpoint = describe(EFFICIENTNET, weights_path())
+
+    def images(self, images: Tensor) -> Tensor:
+        return unit(self._features(images))
 
 
 def _as_dino(images: Tensor, size: int) -> Tensor:

@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from rewards import create
+from rewards.features import FeatureSettings, ImageFeatures
 from rewards.registry import RewardError, check
-from rewards.scoring import score
+from rewards.scoring import score, score_with_gradient
 from rewards.towers.references import image_files, read_image
 
 from .tiny.dino import save_dino
@@ -53,3 +54,19 @@ def test_no_references(name, tmp_path):
     if name != "image_similarity":
         with pytest.raises(RewardError, match="give 2 images or more, as a folder"):
             check(name, {"references": str(save(tmp_path / "one.png", 1))})
+
+
+def test_features_that_no_hub_is_asked_for(tmp_path):
+    """`efficientnet-lite0` is the network of `Preference`, its vectors brought to length 1."""
+    for number in range(3):
+        save(tmp_path / f"{number}.png", 80 * number)
+    options = {"references": tmp_path, "source": "efficientnet-lite0"}
+    check("mmd", options)
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    reward = create("mmd", **options)
+    features = ImageFeatures(FeatureSettings(size=96))(images)
+    torch.testing.assert_close(reward._tower.images(images), features / features.norm(dim=1, keepdim=True))
+    assert score_with_gradient(reward, images, ["", ""])[1].abs().max() > 0
+    assert reward.checkpoints[0].source == "efficientnet-lite0"
+    with pytest.raises(RewardError, match="'dtype' must be float32 with efficientnet-lite0"):
+        check("mmd", options | {"dtype": "bfloat16"})
