@@ -78,6 +78,10 @@ def sample(given: argparse.Namespace) -> list[Path]:
         "decode": recipe.decode,
     }
     sampling = validated(SamplingSettings, asked | _cheap_steps(given, recipe))
+    if absent := [name for name in recipe.inputs if name not in given.columns]:
+        got = f"{given.model!r} draws from {', '.join(recipe.inputs)} beside a prompt, and no column has {absent[0]}"
+        fix = f"give --prompts FILE with such columns, and {' '.join(f'--input {name}=COLUMN' for name in absent)}"
+        raise SettingsError(Problem("--input", got, fix=fix))
     batch_size = given.batch_size or recipe.batch_size
     if given.device == "cuda" and not torch.cuda.is_available():
         fix = "`sdo doctor` says why; or use --device cpu"

@@ -115,8 +115,12 @@ def call_arguments(rows: Sequence[Row]) -> dict[str, Any]:
     Raises:
         SettingsError: a file cannot be read.
     """
-    given = [argument for argument in (rows[0] if rows else ()) if not argument.startswith(FOR_REWARDS)]
-    return {argument: _argument([row[argument] for row in rows]) for argument in given}
+    return {argument: _argument([row[argument] for row in rows]) for argument in kinds_of(rows[0] if rows else {})}
+
+
+def kinds_of(row: Row) -> dict[str, str]:
+    """Argument of the call -> what it is given: "number", "image", "sound" or "text"."""
+    return {argument: _kind(value) for argument, value in row.items() if not argument.startswith(FOR_REWARDS)}
 
 
 def as_column(rows: Sequence[Row]) -> pa.Array:
@@ -160,15 +164,22 @@ def _check(path: str, argument: str, column: str, values: Sequence[str | float],
 
 
 def _argument(values: Sequence[str | float]) -> Any:
-    if isinstance(values[0], float | int):
-        return values[0]
-    if _suffix(values[0]) in IMAGES:
-        return [_image(str(file)).convert("RGB") for file in values]
-    if _suffix(values[0]) in SOUNDS:
-        import torch  # here, because processes that only lay out prompts do without it
+    match _kind(values[0]):
+        case "number":
+            return values[0]
+        case "image":
+            return [_image(str(file)).convert("RGB") for file in values]
+        case "sound":
+            import torch  # here, because processes that only lay out prompts do without it
 
-        return torch.from_numpy(np.stack([_sound(str(file)) for file in values]))
+            return torch.from_numpy(np.stack([_sound(str(file)) for file in values]))
     return list(values)
+
+
+def _kind(value: str | float) -> str:
+    if isinstance(value, float | int):
+        return "number"
+    return "image" if _suffix(value) in IMAGES else "sound" if _suffix(value) in SOUNDS else "text"
 
 
 def _image(path: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The registered model as MLflow serves it: prompts and seeds in, PNG images out.
+"""The registered model as MLflow serves it: prompts, what its call takes beside them, and seeds in, PNG images out.
 
 MLflow keeps this very file with the model ("models from code") and runs it where sdo-ray is not installed, so it
 imports nothing of this package, unless the model was evaluated with steps that are not computed in full.
@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from diffusers import DiffusionPipeline
 from mlflow.pyfunc import PythonModel
+from PIL import Image
 
 
 class RegisteredPipeline(PythonModel):
@@ -52,12 +53,18 @@ class RegisteredPipeline(PythonModel):
 
         Args:
             context: not used; MLflow gives it.
-            model_input: rows with `prompt` and, if they have it, `seed`, which fixes a row's noise on every device.
+            model_input: rows with `prompt`, with the arguments that the recipe's `inputs` name (images as the bytes of
+                their files), and, if they have it, `seed`, which fixes a row's noise on every device.
             params: `num_inference_steps`, `guidance_scale` and `batch_size`, where they differ from the recipe.
 
         Returns:
             The rows with `prompt`, `seed` (drawn, if none was given) and `picture`, PNG bytes.
+
+        Raises:
+            ValueError: rows without what the call takes, or that differ in what it takes once.
         """
+        inputs = self._recipe.get("inputs", {})
+        _check_inputs(inputs, list(model_input.columns))
         call = {name: self._recipe[name] for name in ("num_inference_steps", "guidance_scale", "batch_size")}
         call |= params or {}
         batch_size = call.pop("batch_size")
@@ -67,7 +74,8 @@ class RegisteredPipeline(PythonModel):
         images: list[bytes] = []
         for first in range(0, len(rows), batch_size):
             some = slice(first, first + batch_size)
-            images += self._draw(rows["prompt"].tolist()[some], seeds[some], call)
+            given = {name: _argument(name, kind, model_input[name].tolist()[some]) for name, kind in inputs.items()}
+            images += self._draw(rows["prompt"].tolist()[some], seeds[some], call | given)
         return rows.assign(seed=seeds, picture=images)
 
     def _draw(self, prompts: list[str], seeds: list[int], call: dict[str, Any]) -> list[bytes]:
@@ -104,6 +112,31 @@ def _images(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> Callable[...
         return [picture(x, modality_of(type(pipeline))) for x in draw(pipeline, call, generator, runner)]
 
     return images
+
+
+def _check_inputs(inputs: dict[str, str], columns: list[str]) -> None:
+    if absent := [name for name in inputs if name not in columns]:
+        takes = ", ".join(f"{name} ({kind})" for name, kind in inputs.items())
+        raise ValueError(
+            f"this model draws from a prompt and {takes}: the rows have no column {', '.join(absent)}. "
+            "Images are given as the bytes of their files"
+        )
+    if sounds := [name for name, kind in inputs.items() if kind == "sound"]:
+        raise ValueError(f"sounds are not taken here ({', '.join(sounds)}): draw with `sdo sample --input`")
+
+
+def _argument(name: str, kind: str, values: list[Any]) -> Any:
+    """What the pipeline is given for some rows."""
+    if kind == "number":
+        if len(set(values)) > 1:
+            raise ValueError(f"a call takes one {name}, and these rows differ: give params batch_size 1")
+        return values[0]
+    if kind == "image":
+        images = [Image.open(io.BytesIO(value)).convert("RGB") for value in values]
+        if len({image.size for image in images}) > 1:
+            raise ValueError(f"a call takes {name} of one size, and these rows differ: give params batch_size 1")
+        return images
+    return values
 
 
 def _png(image: Any) -> bytes:

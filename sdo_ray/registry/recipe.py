@@ -42,13 +42,26 @@ class Recipe:
     """Which steps are not computed in full; JSON of `CacheSettings`."""
     fast_copy: dict[str, Any] | None = None
     """What the denoiser's steps run on; JSON of `CopySettings`."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Argument of the call that each prompt brings along -> what it is, see `sdo_ray.prompts.inputs.kinds_of`."""
 
     @staticmethod
     def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:
         """The recipe of images made by a run's settings."""
+        from sdo_ray.prompts.inputs import kinds_of
+
         steps, guidance, options = sampling.num_inference_steps, sampling.guidance_scale, dict(sampling.options)
         cheap = {name: made.to_dict() for name in CHEAP if (made := getattr(sampling, name)) is not None}
-        return Recipe(steps, guidance, options, dtype, batch_size, decode=sampling.decode, **cheap)
+        return Recipe(
+            steps,
+            guidance,
+            options,
+            dtype,
+            batch_size,
+            decode=sampling.decode,
+            inputs=kinds_of(sampling.example),
+            **cheap,
+        )
 
 
 def write_recipe(directory: Path, recipe: Recipe) -> Path:

@@ -161,7 +161,10 @@ def _log(
         python_model=str(SERVED_BY),
         artifacts={file.stem: str(file) for file in files.iterdir()},
         signature=_signature(recipe),
-        input_example=[{"prompt": example.prompt, "seed": example.seed} for example in examples],
+        # One without the images that the call takes would be none.
+        input_example=None
+        if recipe.inputs
+        else [{"prompt": example.prompt, "seed": example.seed} for example in examples],
         pip_requirements=requirements(),
         mlflow_model=Model(logged.artifact_location, run_id, model_uuid=logged.model_id, model_id=logged.model_id),
     )
@@ -205,8 +208,10 @@ def _signature(recipe: Recipe) -> ModelSignature:
         "batch_size": (DataType.long, recipe.batch_size),
     }
     prompt, seed = ColSpec(DataType.string, "prompt"), ColSpec(DataType.long, "seed")
+    kinds = {"number": DataType.double, "image": DataType.binary, "sound": DataType.binary, "text": DataType.string}
+    beside = [ColSpec(kinds[kind], name) for name, kind in recipe.inputs.items()]
     return ModelSignature(
-        inputs=Schema([prompt, ColSpec(DataType.long, "seed", required=False)]),
+        inputs=Schema([prompt, *beside, ColSpec(DataType.long, "seed", required=False)]),
         outputs=Schema([prompt, seed, ColSpec(DataType.binary, "picture")]),
         params=ParamSchema([ParamSpec(key, kind, default) for key, (kind, default) in parameters.items()]),
     )

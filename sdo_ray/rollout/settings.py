@@ -68,6 +68,11 @@ class SamplingSettings(CheapStepsSettings):
             self.cache.check_steps(self.num_inference_steps)
         return self
 
+    @property
+    def example(self) -> Row:
+        """Inputs of a prompt, of a pipeline that takes some."""
+        return self._example
+
     def with_example_of(self, inputs: Sequence[Row]) -> Self:
         """The same for a pipeline that is given inputs with each prompt, such as the first of these, if any."""
         made = self.model_copy()

@@ -1,5 +1,7 @@
 """Rewards that compare with images from files."""
 
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
@@ -63,7 +65,7 @@ def test_features_that_no_hub_is_asked_for(tmp_path):
     options = {"references": tmp_path, "source": "efficientnet-lite0"}
     check("mmd", options)
     images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    reward = create("mmd", **options)
+    reward: Any = create("mmd", **options)
     features = ImageFeatures(FeatureSettings(size=96))(images)
     torch.testing.assert_close(reward._tower.images(images), features / features.norm(dim=1, keepdim=True))
     assert score_with_gradient(reward, images, ["", ""])[1].abs().max() > 0

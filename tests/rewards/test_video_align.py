@@ -1,5 +1,7 @@
 """VideoReward: what its authors' code does with frames, positions, adapters and scales."""
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,7 +11,7 @@ from rewards import create
 from rewards.scoring import score
 from rewards.towers.adapters import merged
 from rewards.towers.qwen_vl import from_old_names
-from rewards.video_align import ASPECTS, frame_places
+from rewards.video_align import ASPECTS, VideoAlign, frame_places
 
 from .tiny.pins import images_of
 from .tiny.qwen import ALPHA, SCALES, save_video_align
@@ -79,7 +81,7 @@ def test_adapters_apart_from_the_model_score_alike(tmp_path, options, overall):
 
 
 def test_a_head_of_three_outputs_has_one_for_each_token(tmp_path, options):
-    reward = create("video_align", **{**options, **save_video_align(tmp_path, outputs=3)})
+    reward: Any = create("video_align", **{**options, **save_video_align(tmp_path, outputs=3)})
     inputs = reward._model.vlm.video_inputs(
         images_of("video_align")[0], reward._instruction.replace("{text_prompt}", "cat")
     )
@@ -110,10 +112,9 @@ def test_a_long_video_is_looked_at_in_768_frames():
     assert len(frame_places(2000, 1.0)) == 768
 
 
-def test_wrong_options(tmp_path, options):
-    reward = create("video_align", **options)
+def test_wrong_options(tmp_path):
     with pytest.raises(ValueError, match="'frame_rate' must be above 0, in frames a second, got 0"):
-        reward.check_use((), frame_rate=0.0)
+        VideoAlign.check_use((), frame_rate=0.0)
     (tmp_path / "text.txt").write_text("{text_prompt} <|VQ_reward|> <|TA_reward|>")
     with pytest.raises(ValueError, match=r"must be a text with <\|MQ_reward\|> in it"):
-        reward.check_use((), instruction=tmp_path / "text.txt")
+        VideoAlign.check_use((), instruction=tmp_path / "text.txt")

@@ -21,18 +21,18 @@ from rewards.towers.qwen_vl import from_old_names, grid_size, patches
     ],
 )
 def test_sizes_that_were_published(given, expected):
-    assert grid_size(*given, 28, 448 * 448, 448 * 448) == expected
+    assert grid_size(given[0], given[1], 28, 448 * 448, 448 * 448) == expected
 
 
 @pytest.mark.parametrize("given", [(64, 64), (333, 777), (1500, 400), (448, 448), (28, 2000)])
 def test_sizes_of_the_processor(given):
-    assert grid_size(*given, 28, 448 * 448, 448 * 448) == smart_resize(*given, 28, 448 * 448, 448 * 448)
+    assert grid_size(given[0], given[1], 28, 448 * 448, 448 * 448) == smart_resize(*given, 28, 448 * 448, 448 * 448)
 
 
 @pytest.mark.parametrize("given", [(240, 320), (480, 832), (336, 588), (720, 1280), (40, 2000)])
 def test_sizes_between_two_limits(given):
     limits = 128 * 28 * 28, 448 * 448
-    assert grid_size(*given, 28, *limits) == smart_resize(*given, 28, *limits)
+    assert grid_size(given[0], given[1], 28, *limits) == smart_resize(*given, 28, *limits)
 
 
 def test_patches_are_those_of_the_processor():
