@@ -11,6 +11,7 @@ counted as a reward of 0.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ def advantages(
     weights: Sequence[float],
     groups: torch.Tensor,
     best_and_worst: int | None = None,
+    trimmed: float = 0.0,
 ) -> torch.Tensor:
     """a, float64 [B].
 
@@ -34,12 +36,14 @@ def advantages(
         groups: [B], integers: which group a sample is of.
         best_and_worst: if given, an even number n: only the best n/2 and the worst n/2 of a group keep their advantage
             (DanceGRPO).
+        trimmed: of "mix", the share of a group's lowest scores that its mean and deviation are taken without.
     """
     r_j = torch.stack([s.double() for s in scores])
     present = r_j.isfinite().all(0)
     a = torch.zeros(len(groups), dtype=torch.float64)
     w = torch.tensor(weights, dtype=torch.float64)
-    a[present] = ADVANTAGES[kind](r_j[:, present], w, groups[present]).clamp(-CLAMP, CLAMP)
+    of_kind = partial(_mix, trimmed=trimmed) if trimmed else ADVANTAGES[kind]
+    a[present] = of_kind(r_j[:, present], w, groups[present]).clamp(-CLAMP, CLAMP)
     return a if best_and_worst is None else extremes(a, present, groups, best_and_worst)
 
 
@@ -84,9 +88,15 @@ def _dance(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor) -> torch.Te
     return _each(groups, lambda r: _standard(r, correction=1, small=1e-8), w @ r_j)
 
 
-def _mix(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+def _mix(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor, trimmed: float = 0.0) -> torch.Tensor:
     """sum_j w_j (r_j - mean_j) / (std_j + 1e-4), so that no reward wins by its units (MixGRPO, arXiv 2507.21802)."""
-    return w @ torch.stack([_each(groups, _standard, r) for r in r_j])
+    return w @ torch.stack([_each(groups, partial(_trimmed, share=trimmed), r) for r in r_j])
+
+
+def _trimmed(r: torch.Tensor, share: float) -> torch.Tensor:
+    """`_standard`, by mean and deviation without the lowest `share`; of two that are left at least."""
+    rest = r.sort().values[min(int(share * len(r)), len(r) - 2) :]
+    return (r - rest.mean()) / (rest.std(correction=0) + 1e-4)
 
 
 def _gdpo(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -22,9 +22,15 @@ from sdo_ray.policy_gradient.plan import PolicyPlan
 from sdo_ray.policy_gradient.step_weights import step_weight
 from sdo_ray.policy_gradient.trees import edge_advantages
 
+NO_NOISE: Mapping[int, torch.Tensor] = {}
+
 
 def step_advantages(
-    plan: PolicyPlan, scores: Sequence[torch.Tensor], weights: Sequence[float], final: torch.Tensor | None = None
+    plan: PolicyPlan,
+    scores: Sequence[torch.Tensor],
+    weights: Sequence[float],
+    final: torch.Tensor | None = None,
+    noise: Mapping[int, torch.Tensor] = NO_NOISE,
 ) -> dict[int, torch.Tensor]:
     """Kept step -> a, float64 [B]; 0 for what is missing.
 
@@ -33,10 +39,11 @@ def step_advantages(
         scores: of each reward with a weight, [B], rows in groups; what is not finite is missing.
         weights: of the rewards.
         final: z_N, [B, C, ...], for an advantage that looks at them.
+        noise: step -> eps, [B, C, ...], for a tree whose branches count by their probability.
     """
     if plan.advantage == "depth":
         rewards = mixed(scores, weights)
-        edges = edge_advantages(plan.branching, rewards)
+        edges = edge_advantages(plan.branching, rewards, _log_probs(plan, noise) if plan.by_likelihood else None)
         # Width pruning: after the last split branches are leaves.
         last, rows = max(edges), torch.arange(len(rewards))
         if plan.best_and_worst is not None:
@@ -54,7 +61,7 @@ def step_advantages(
         same = advantages("plain", scores, weights, groups, plan.best_and_worst)
         same = by_novelty(same, final, mixed(scores, weights).isfinite(), groups).clamp(-CLAMP, CLAMP)
     else:
-        same = advantages(plan.advantage, scores, weights, groups, plan.best_and_worst)
+        same = advantages(plan.advantage, scores, weights, groups, plan.best_and_worst, plan.trimmed)
     return dict.fromkeys(plan.kept, same)
 
 
@@ -110,6 +117,11 @@ def mixed(scores: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Ten
     r = sum(w * s.double() for s, w in zip(scores, weights, strict=True))
     assert isinstance(r, torch.Tensor)
     return torch.where(r.isfinite(), r, torch.nan)
+
+
+def _log_probs(plan: PolicyPlan, noise: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+    """Split -> log p of its step, float64 [B], but for what siblings have in common: mean_D -eps^2 / 2."""
+    return {k: -noise[k].double().square().flatten(1).mean(1).cpu() / 2 for k in plan.branching.splits}
 
 
 def _by_row(a: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -70,6 +70,8 @@ class PolicyPlan:
         baseline: what samples are compared with.
         best_and_worst: if given, how many samples keep their advantage; of a tree, leaves after its last split.
         better_half: of a tree, whether only the better half of each branch keeps its advantage after the last split.
+        trimmed: of the advantage "mix", the share of a group's lowest scores that mean and deviation are without.
+        by_likelihood: of a tree, whether a branch's worth is that of its children by their probability, not alike.
         weight: how much each step counts, see `STEP_WEIGHTS`.
         pool: the steps that `kept` was drawn from, for a weight that compares them.
         mirrored: whether neighbouring rows have noise of opposite sign.
@@ -100,6 +102,8 @@ class PolicyPlan:
     baseline: Baseline = "prompt"
     best_and_worst: int | None = None
     better_half: bool = False
+    trimmed: float = 0.0
+    by_likelihood: bool = False
     weight: str = "one"
     pool: tuple[int, ...] = ()
     mirrored: bool = False
@@ -125,6 +129,12 @@ class PolicyPlan:
         if self.better_half and (self.advantage != "depth" or n is not None):
             legal = "true for trees (advantage: depth) without best_and_worst, which says otherwise who is left"
             raise PlanError("better_half", True, legal, "leave one of them out")
+        if not _is_number(self.trimmed) or not 0 <= self.trimmed < 1:
+            raise PlanError("trimmed", self.trimmed, "a share from 0 to below 1", "leave it out to use all scores")
+        if self.trimmed and self.advantage != "mix":
+            raise PlanError("trimmed", self.trimmed, "0 but with advantage: mix, which is MixGRPO's", "leave it out")
+        if self.by_likelihood and self.advantage != "depth":
+            raise PlanError("by_likelihood", True, "true for trees (advantage: depth)", "leave it out")
         if self.advantage == "depth" and not self.branching.splits:
             raise PlanError("advantage", "depth", "another: depths are those of trees", "use branch-grpo")
         if self.differences and (self.advantage, self.weight, n) != ("group", "one", None):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SERVED_BY = Path(__file__).with_name("pyfunc_model.py")
 """The code that MLflow keeps with the model."""
 
-NEEDED = ("mlflow", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "pandas")
+NEEDED = ("mlflow", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "pandas", "pillow")
 FOR_SOME = ("sentencepiece", "tiktoken", "ftfy")
 """Packages that the model needs where it is loaded: always, and those that tokenizers of some base models need."""
 

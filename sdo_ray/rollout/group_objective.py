@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -142,6 +143,7 @@ def _group_pulls(
     assert made is not None
     told, weights = _told(scores, terms, valid), [term.weight for term in terms]
     numbers: dict[str, float] = {}
+    worth = partial(step_advantages, plan, told, weights, made.newest[0], made.noise)
     if plan.differences:
         found = difference_cotangents(plan, groups.solver, made.newest[0], told, weights)
     elif plan.forward:
@@ -152,17 +154,16 @@ def _group_pulls(
             groups.levels,
             others.noised,
             made.newest[0],
-            step_advantages(plan, told, weights, made.newest[0]),
+            worth(),
             others.newest,
             others.others["average"],
             others.others.get("base"),
         )
     elif plan.corrects:
         assert others is not None
-        advantages = step_advantages(plan, told, weights, made.newest[0])
-        found, numbers = drifted_cotangents(plan, groups.transitions, made, advantages, others.newest, others.sampled)
+        found, numbers = drifted_cotangents(plan, groups.transitions, made, worth(), others.newest, others.sampled)
     else:
-        found = policy_cotangents(plan, groups.transitions, made, step_advantages(plan, told, weights, made.newest[0]))
+        found = policy_cotangents(plan, groups.transitions, made, worth())
     if plan.is_anchored and not plan.forward:
         assert others is not None
         anchors, distance = anchor_cotangents(plan, groups.transitions, made, others.newest, others.others["base"])

@@ -41,6 +41,19 @@ def test_each_reward_by_itself_has_no_units() -> None:
     torch.testing.assert_close(advantages("gdpo", [R, OTHER], [1.0, -0.5], GROUPS), standard)
 
 
+def test_mix_without_the_lowest_scores() -> None:
+    """MixGRPO's `trimmed_ratio`: mean and deviation are of the rest, and the lowest are judged by them too."""
+    r = torch.tensor([-50.0, 0.0, 1.0, 3.0, 8.0], dtype=torch.float64)
+    rest = r[1:]
+    expected = ((r - rest.mean()) / (rest.std(correction=0) + 1e-4)).clamp(-5, 5)
+    groups = torch.zeros(5, dtype=torch.long)
+    shuffled = torch.tensor([3, 0, 4, 2, 1])
+    torch.testing.assert_close(advantages("mix", [r[shuffled]], [1.0], groups, trimmed=0.2), expected[shuffled])
+    assert (advantages("mix", [r], [1.0], groups, trimmed=0.1) == advantages("mix", [r], [1.0], groups)).all()
+    two = advantages("mix", [r], [1.0], groups, trimmed=0.99)  # a deviation takes two
+    torch.testing.assert_close(two[3:], (r[3:] - 5.5) / (2.5 + 1e-4))
+
+
 @pytest.mark.parametrize("kind", ADVANTAGES)
 def test_a_constant_reward_is_exactly_zero(kind: str) -> None:
     constant = torch.full((7,), 0.1)

@@ -114,6 +114,18 @@ def test_in_a_tree_each_edge_counts_once() -> None:
     torch.testing.assert_close(a[3].float(), leaf)
 
 
+def test_branches_that_are_likelier_count_more_by_their_noise() -> None:
+    """log p of a step is -mean(eps^2) / 2, and what siblings have in common."""
+    plan = PolicyPlan("own", N, (1, 3), (1, 3), Branching({1: 2, 3: 2}), advantage="depth", by_likelihood=True)
+    r, noise = torch.tensor([0.0, 4.0, 1.0, 2.0]), {k: torch.ones(4, 1, 2, 2) for k in (1, 3)}
+    alike = replace(plan, by_likelihood=False)
+    assert step_advantages(plan, [r], [1.0], noise=noise)[1].tolist() == pytest.approx([1, 1, -1, -1])
+    for k, a in step_advantages(alike, [r], [1.0]).items():
+        torch.testing.assert_close(step_advantages(plan, [r], [1.0], noise=noise)[k], a)
+    noise[3][1] = 4.0  # the leaf of 4 was very unlikely: its branch is worth about 0
+    assert step_advantages(plan, [r], [1.0], noise=noise)[1].tolist() == pytest.approx([-1, -1, 1, 1])
+
+
 def test_after_its_last_split_a_tree_can_learn_from_its_best_and_worst_leaf_alone() -> None:
     plan = PolicyPlan("own", N, (1, 3), (1, 3), Branching({1: 3, 3: 2}), advantage="depth", best_and_worst=2)
     a = step_advantages(plan, [R], [1.0])

@@ -67,6 +67,18 @@ def test_branch_grpo_s_pruning_moves_down_to_the_last_split() -> None:
     assert set(made("branch-grpo", 20, splits=[2, 5]).kept) == set(range(2, 19))
 
 
+def test_branch_grpo_mixed_with_steps_without_noise() -> None:
+    def noisy(update: int) -> tuple[int, ...]:
+        plan = made("branch-grpo", 20, update=update, splits=[0, 4], window=3)
+        assert plan.kept == plan.stochastic  # only steps with noise can be learned from
+        return plan.stochastic
+
+    assert noisy(0) == (0, 1, 2, 4)
+    assert noisy(30) == (0, 1, 2, 3, 4)
+    assert noisy(30 * 16) == (0, 4, 16, 17, 18)
+    assert noisy(30 * 17) == noisy(0)
+
+
 def test_pairs_learn_from_what_they_share() -> None:
     for seed in range(20):
         plan = made("pair", seed=seed, pairs=3, K=2)
@@ -114,6 +126,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "times": ("awm", {"times": 10}, "times: got 10"),
     "fraction": ("dance-grpo", {"fraction": 0.0}, "fraction: got 0.0"),
     "window": ("mix-grpo", {"window": 12}, "window: got 12"),
+    "trimmed": ("mix-grpo", {"trimmed": 1.0}, "trimmed: got 1.0; legal: a share from 0 to below 1"),
+    "trimmed of others": ("mix-grpo", {"trimmed": 0.1, "advantage": "group"}, "advantage: mix, which is MixGRPO's"),
+    "likelihood": ("branch-grpo", {"by_likelihood": True, "advantage": "group", "splits": [0]}, "for trees"),
     "halves": ("branch-grpo", {"better_half": True, "best_and_worst": 4, "splits": [0, 3]}, "better_half: got True"),
     "splits": ("branch-grpo", {"splits": [0, 9]}, r"splits: got \[0, 9\]; legal: steps in 0 .. 8"),
 }

@@ -38,6 +38,37 @@ def test_depths_by_hand() -> None:
     torch.testing.assert_close(found[2], torch.cat([a, torch.zeros(5, dtype=torch.float64)]))
 
 
+def test_depths_by_likelihood_by_hand() -> None:
+    """A child is worth what its own children are by softmax(log p); a leaf that is missing leaves the others theirs."""
+    leaves = torch.tensor([1.0, 3.0, 10.0, 20.0, 0.0, math.nan, 4.0, 4.0], dtype=torch.float64)
+    last = torch.tensor([0.0, 1.0, 2.0, -1.0, 0.5, 0.0, 3.0, 0.0], dtype=torch.float64)
+    found = edge_advantages(Branching({0: 2, 1: 2}), leaves, {0: torch.zeros(8), 1: last})
+    one, two = 1 + 2 / (1 + math.exp(-1)), 10 + 10 / (1 + math.exp(3))
+    assert two > one
+    assert found[0][:4].tolist() == pytest.approx([-1, -1, 1, 1])
+    assert found[0][4:].tolist() == pytest.approx([-1, -1, 1, 1])  # 0 and 4
+    for split, a in edge_advantages(Branching({0: 2, 1: 2}), leaves).items():
+        alike = edge_advantages(Branching({0: 2, 1: 2}), leaves, dict.fromkeys((0, 1), torch.ones(8)))
+        torch.testing.assert_close(alike[split], a)
+
+
+def test_three_depths_by_likelihood_are_the_recursion() -> None:
+    """R(node) = sum_c softmax(log p_c) R(c), from the leaves up."""
+    tree, generator = Branching({0: 2, 2: 3, 5: 2}), seeded(3)
+    leaves = torch.randn(12, generator=generator, dtype=torch.float64)
+    log_probs = {
+        k: torch.randn(12 // tree.same_after(k), generator=generator).double().repeat_interleave(tree.same_after(k))
+        for k in tree.splits
+    }
+    worth = leaves
+    for split in (5, 2):
+        run = tree.same_after(split)
+        w = log_probs[split][::run].view(-1, tree.splits[split]).softmax(1)
+        worth = (w * worth.view(w.shape)).sum(1)
+    expected = (worth - worth.mean()) / (worth.std(correction=0) + 1e-8)
+    torch.testing.assert_close(edge_advantages(tree, leaves, log_probs)[0], expected.repeat_interleave(6))
+
+
 def test_a_branch_without_scores_has_no_part() -> None:
     leaves = torch.tensor([1.0, 3.0, math.nan, math.nan])
     found = edge_advantages(Branching({0: 2, 1: 2}), leaves)

@@ -138,7 +138,7 @@ def test_the_program_needs_nothing_of_this_package() -> None:
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None
             imported.add(node.module.partition(".")[0])
-    assert imported - sys.stdlib_module_names == {"mlflow", "torch", "diffusers", "pandas"}
+    assert imported - sys.stdlib_module_names == {"mlflow", "torch", "diffusers", "pandas", "PIL"}
 
 
 def test_requirements_are_pinned_to_public_versions(reference: str, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def mix_grpo(
     samples: int = 12,
     window: int = 4,
     every: int = 25,
+    trimmed: float = 0.0,
 ) -> PolicyPlan:
     """MixGRPO (arXiv 2507.21802): a window of stochastic steps that moves through the sampling, no noise elsewhere.
 
@@ -77,10 +78,11 @@ def mix_grpo(
         samples: G, of one initial noise.
         window: its length.
         every: updates after which it moves on by one step; from the end it goes back to the start.
+        trimmed: share of a group's lowest scores that mean and deviation are taken without (`trimmed_ratio`).
     """
     steps = steps_in(0, None, num_steps)
     size = draws.check_count("window", window, len(steps))
     start = update // count("every", every, 1) % (len(steps) - size + 1)
     kept = tuple(range(start, start + size))
     branching = Branching({start: count("samples", samples, 2)})
-    return PolicyPlan("mix-grpo", num_steps, kept, kept, branching, kernel="sde", advantage="mix")
+    return PolicyPlan("mix-grpo", num_steps, kept, kept, branching, kernel="sde", advantage="mix", trimmed=trimmed)
