@@ -17,13 +17,14 @@ import torch
 
 from sdo_ray.backprop.denoisers import denoiser_names
 from sdo_ray.backprop.patches import replaced_call, replaced_method
-from sdo_ray.backprop.tensors import floating, map_leaves, rebuilt
+from sdo_ray.backprop.tensors import floating, map_floating, map_leaves, rebuilt
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.quantised import quantised_bytes
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.sampling import noise
 from sdo_ray.rollout.settings import SamplingSettings
+from sdo_ray.sizing.meta import allowances
 from sdo_ray.sizing.takes import Takes, takes
 
 if TYPE_CHECKING:
@@ -128,12 +129,18 @@ def _measured(
 
     args, kwargs = map_leaves(meta, (args, kwargs))
     kwargs = {name: value for name, value in kwargs.items() if not isinstance(value, torch.Generator)}
-    call = partial(true if method is None else getattr(true, method), *args, **kwargs)
+    function = true if method is None else getattr(true, method)
+
+    def call() -> Any:
+        # Without a graph torch's counter trips over what requires a gradient all the same.
+        given = (args, kwargs) if torch.is_grad_enabled() else map_floating(torch.Tensor.detach, (args, kwargs))
+        return function(*given[0], **given[1])
+
     shapes = str(map_leaves(lambda leaf: leaf.shape if isinstance(leaf, torch.Tensor) else None, (args, kwargs)))
     if shapes not in known:
-        with torch.enable_grad():
+        with allowances(), torch.enable_grad():
             taken = takes(true, call)
-        with torch.no_grad():
+        with allowances(), torch.no_grad():
             known[shapes] = taken, call()
     taken, output = known[shapes]
     found(taken)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from ray.exceptions import RayTaskError
 
 from rewards.scoring import RewardMistake
 from sdo_ray.rollout.attempts import PAUSES, Attempts
@@ -95,9 +96,17 @@ def test_what_will_not_change_ends_the_run_at_once(error: Exception) -> None:
     assert not maker.pauses
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("Out of memory")]
-)
+def of_a_reward(cause: Exception) -> Exception:
+    """As it comes from a reward's actor."""
+    text = f"Traceback ...\n{type(cause).__name__}: {cause}"
+    error: Exception = RayTaskError("score", text, cause).as_instanceof_cause()
+    return error
+
+
+SHORT = (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("Out of memory"))
+
+
+@pytest.mark.parametrize("error", [*SHORT, *map(of_a_reward, SHORT)])
 def test_short_of_memory_a_batch_is_made_in_halves(error: Exception) -> None:
     maker = Maker(lambda batch, _: error if len(batch.rows) > 2 else None)
     whole, expected = maker.attempts(BATCH), made(BATCH)

@@ -11,7 +11,7 @@ from sdo_ray.rollout.sampling import draw, noise
 from sdo_ray.rollout.settings import SamplerSettings, SamplingSettings
 from sdo_ray.rollout.texts import EncodedOnce, offload_text_encoders
 from sdo_ray.settings import SettingsError
-from tests.backprop.matrix.assemble import assemble
+from tests.backprop.matrix.assemble import assemble, inputs
 from tests.backprop.matrix.cases import CASES
 
 NAMES = ["StableDiffusion", "StableDiffusionXL", "Flux"]
@@ -82,6 +82,28 @@ def test_a_prompt_s_embedding_is_the_same_bits_in_every_batch_and_made_once(name
     # Three prompts, and the empty one for guidance.
     assert set(rows) == set(texts(made))
     assert set(rows.values()) == {4 if name == "StableDiffusion" else 3}  # SDXL has zeros for the empty one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["QwenImage", "HiDreamImage", "Lumina2", "HunyuanVideo", "Sana", "Flux2", "AuraFlow", "ZImage", "CogView4"],
+)
+def test_text_encoders_that_are_language_models(name: str) -> None:
+    def latents(made: Any) -> torch.Tensor:
+        call = inputs(made, CASES[name].call) | {"output_type": "latent", "prompt": ["ab"]}
+        with torch.no_grad():
+            return torch.as_tensor(made(generator=[torch.Generator().manual_seed(0)], **call)[0])
+
+    made = pipeline(name)
+    plain = latents(made)
+    prepare(made, HOW, OFFLOAD)
+    rows = counted(made)
+    assert torch.equal(latents(made), plain)
+    assert set(rows) == set(texts(made))
+    once = Counter(rows)
+    assert torch.equal(latents(made), plain)
+    assert rows == once
 
 
 def test_what_was_not_asked_for_the_longest_time_is_forgotten_and_made_again() -> None:

@@ -23,7 +23,11 @@ from tests.backprop.matrix.assemble import assemble
 from tests.backprop.matrix.cases import CASES
 
 QUICK = ["StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "AuraFlow"]
-SLOW = ["Flux", "QwenImage", "Wan", "LTX", "HunyuanVideo", "Sana", "StableDiffusionPAG", "LatentConsistencyModel"]
+SLOW = [
+    *("Flux", "QwenImage", "Wan", "LTX", "HunyuanVideo", "Sana", "StableDiffusionPAG", "LatentConsistencyModel"),
+    *("CogVideoX", "Mochi"),
+]
+SMALL = {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16}
 MODEL = ModelSettings.model_validate({"base": "tiny", "lora": {"rank": 2, "targets": ["to_q", "to_out.0"]}})
 
 
@@ -36,7 +40,7 @@ def test_what_is_saved(name: str) -> None:
             part.requires_grad_(False).eval()
     modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     taken = inspect.signature(type(pipeline).__call__).parameters
-    size = {key: value for key, value in {"height": 32, "width": 32, "num_frames": 5}.items() if key in taken}
+    size = {key: value for key, value in SMALL.items() if key in taken}
     sampling = LearnedSamplingSettings(num_inference_steps=2, options=size)
     skeletons = {name: copy.deepcopy(part).to("meta") for name, part in modules.items()}
     found = sizes_of(pipeline, skeletons, MODEL, sampling, blocks=False)
