@@ -118,6 +118,7 @@ def _facts(
     from sdo_ray.evaluation.result import BASE, CANDIDATE
     from sdo_ray.evaluation.summary import as_table
     from sdo_ray.export.card import CardFacts, RewardLine
+    from sdo_ray.export.kohya import readers_of
     from sdo_ray.models.load import ZOO, pipeline_class, resolve
 
     call = settings.sampling.pipeline_call(["..."])
@@ -127,7 +128,8 @@ def _facts(
     recipe = {
         "base model": model.base,
         "trained": settings.model.train,
-        **{name: value for name, value in ({} if trained is None else trained.to_dict()).items() if value != []},
+        **{name: value for name, value in ({} if trained is None else trained.to_dict()).items() if value},
+        **({"rounded weights": settings.model.quantize} if settings.model.quantize else {}),
         "plan": settings.plan.name,
         **settings.plan.options,
         **{name: getattr(settings.training, name) for name in ("updates", "batch_size", "learning_rate")},
@@ -146,6 +148,7 @@ def _facts(
         files={form: place.name for form, place in written.items()},
         trigger=trigger,
         images=images,
+        **({"readers": readers_of(written["kohya"])} if "kohya" in written else {}),
     )
 
 

@@ -44,6 +44,8 @@ class CardFacts:
     """Words that prompts are to have; None: it works with any."""
     images: str | None = None
     """Name of a file with images before and after."""
+    readers: str = "ComfyUI, A1111 or Forge"
+    """Programs that read the file in Kohya's format."""
 
 
 def model_card(facts: CardFacts) -> str:
@@ -96,7 +98,7 @@ image = pipe("..."{call}).images[0]
 ```"""
         )
     if "kohya" in facts.files:
-        said.append(f"With ComfyUI, A1111 or Forge: `{facts.files['kohya']}`, among their LoRAs, at strength 1.")
+        said.append(f"With {facts.readers}: `{facts.files['kohya']}`, among their LoRAs, at strength 1.")
     if "merged" in facts.files:
         said.append(
             f"""As a complete model:

@@ -37,8 +37,8 @@ def look_at(model: Aligned, written: Mapping[Format, Path], draw: Draw) -> Itera
     for form, place in written.items():
         pipeline = load_written(model, form, place)
         if pipeline is None:
-            yield f"{form}: {place}; not drawn with, as diffusers does not read this file, or not as "
-            "the programs do that it is for"
+            why = "diffusers does not read this file, or not as the programs do that it is for"
+            yield f"{form}: {place}; not drawn with, as {why}"
             continue
         images = draw(pipeline)
         mean, most = _apart(images, base)

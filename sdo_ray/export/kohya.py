@@ -4,8 +4,8 @@ Names are those of the published model (`sdo_ray.export.names`); layers that are
 multiplies by alpha / rank, and takes alpha to be the rank where there is none.
 
 Of a DoRA, readers disagree: given a scale c for each row, ComfyUI and Forge (`weight_decompose`) make of it the weight
-c / |W| (W + update), by the length of the base's own rows, where LyCORIS and diffusers divide by |W + update|. What is
-written is for the former: c = m |W| / |W + update|.
+c / |W| (W + update), by the length of the base's own rows, where LyCORIS, A1111 and diffusers divide by |W + update|.
+What is written is for the former: c = m |W| / |W + update|.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ def write_kohya(file: Path, adapter: Adapter, modules: Mapping[str, torch.nn.Mod
         if len(values) == 1:
             metadata[name] = json.dumps(values.pop())
     file.write_bytes(safetensors.torch.save(tensors, dict(sorted(metadata.items()))))
+
+
+def readers_of(file: Path) -> str:
+    """Programs that make of a file in this format what was trained, in words."""
+    return "ComfyUI or Forge" if is_decomposed(file) else "ComfyUI, A1111 or Forge"
 
 
 def is_decomposed(file: Path) -> bool:

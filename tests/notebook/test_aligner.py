@@ -107,6 +107,11 @@ def test_a_checkpoint_of_another_lora_is_refused(tiny_base: Path, tmp_path: Path
         ({"dark": "alignmint"}, {}, "rewards.dark"),
         ({"dark": 3}, {}, "rewards.dark: int cannot be called"),
         ({"dark": dark}, {"lora": {"targets": ["to_z"]}}, "no linear or convolution layer of the unet ends with to_z"),
+        (
+            {"dark": dark},
+            {"lora": {"init": "pissa"}},
+            "lora.init: got 'pissa', which takes weights out of the pipeline",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(tiny_base: Path, rewards: dict, changes: dict, said: str) -> None:

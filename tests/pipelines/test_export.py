@@ -81,6 +81,21 @@ def test_the_card_says_how_it_was_made_and_whose_the_rewards_are(tiny_base: Path
     assert "`tiny.safetensors`" in body
 
 
+def test_a_dora_is_for_those_who_read_it_so(tiny_base: Path, tmp_path: Path, capsys) -> None:
+    lora = {"rank": 2, "dora": True, "rank_pattern": {"attn2.to_q": 4}, "targets": ["to_q", "conv1"]}
+    run, out = finished(tmp_path, tiny_base, lora=lora), tmp_path / "out"
+    formats = [f"--format={form}" for form in ("diffusers", "kohya", "merged")]
+    assert main([str(run), *formats, "--out", str(out)]) == 0
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if not line.startswith(" "))
+    assert "diffusers does not read this file, or not as the programs do that it is for" in said["kohya"]
+    assert "grey levels" in said["diffusers"]
+    assert "grey levels" in said["merged"]
+    card = (out / "README.md").read_text()
+    assert "With ComfyUI or Forge: `tiny.safetensors`" in card
+    assert "| dora | True |" in card
+    assert "alpha_pattern" not in card
+
+
 def test_no_reward_need_be_on_the_machine(tiny_base: Path, tmp_path: Path) -> None:
     """The LoRA is handed out where people use it, and a reward of one's own lies where the run was."""
     run, out = finished(tmp_path, tiny_base), tmp_path / "out"
