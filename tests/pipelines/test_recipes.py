@@ -78,8 +78,6 @@ SMALL: dict[str, list[str]] = {recipe: [IMAGE] for recipe in MODELS} | {
 """Recipe -> what makes it small besides."""
 NOT_DRAWN = {"sd35-medium"}
 """Where diffusers cannot read the Kohya file of the tiny model, and the export says so."""
-NO_KOHYA = {"ltx2"}
-"""Classes without names in Kohya's format."""
 
 
 def test_a_package_that_a_pipeline_cleans_prompts_with_is_asked_for(
@@ -100,9 +98,8 @@ def test_two_updates_run_and_both_exports_load(recipe: str, tmp_path: Path, caps
     changes = [part for change in [*TINY, *SMALL[recipe], *where] for part in ("--set", change)]
     with AlignProcess(str(RECIPES / f"{recipe}.yaml"), *changes) as process:
         assert "update 2/2" in process.finish()
-    formats = ["--format", "diffusers"] if recipe in NO_KOHYA else []
-    assert export([f"{tmp_path}/runs/{recipe}", "--out", str(tmp_path / "out"), *formats]) == 0
+    assert export([f"{tmp_path}/runs/{recipe}", "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    for form in ("diffusers",) if recipe in NO_KOHYA else ("diffusers", "kohya"):
+    for form in ("diffusers", "kohya"):
         [line] = [line for line in said.splitlines() if line.startswith(form)]
         assert ("grey levels of 255" in line) or (recipe in NOT_DRAWN and "not drawn with" in line), line
