@@ -22,6 +22,7 @@ from sdo_ray.blocks import _OnBlocks, packed
 from sdo_ray.models.fingerprint import fingerprint
 from sdo_ray.models.parameters import trained_values
 from sdo_ray.models.policy import initial_policy
+from sdo_ray.models.quantised import NEEDED
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout import sampler as sampler_module
@@ -332,6 +333,34 @@ def test_nft_s_samples_are_the_average_s_and_what_learns_is_the_newest_policy(
     assert torch.equal(*images)
     assert (made[0].groups["deviation"] > 0, made[1].groups["deviation"]) == (True, 0.0)
     assert not torch.equal(made[0].gradient.vector, made[1].gradient.vector)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"lora": {"rank": 2, "dora": True, "targets": ["to_q", "conv1"]}},
+        {"lora": {"rank": 2, "init": "pissa"}},
+        {"quantize": {"unet": "int8"}},
+        {"quantize": {"unet": "nf4", "text_encoder": "nf4"}},
+    ],
+    ids=str,
+)
+def test_processes_with_the_same_policy_give_the_same_bits(tiny_base: Path, model: dict[str, Any]) -> None:
+    for to in model.get("quantize", {}).values():
+        pytest.importorskip(NEEDED[to][0])
+    settings = replace(config(tiny_base), model=ModelSettings.model_validate({"base": str(tiny_base), **model}))
+    found, marks = [], []
+    for _ in range(2):
+        made, watch = sampler(settings, Rewards())
+        [contribution] = Contribution.from_arrow(made(blocks()[BATCHES]))
+        found.append(contribution)
+        marks.append(watch.marks)
+    assert marks[0] == marks[1]
+    assert found[0].scores == found[1].scores
+    assert found[0].gradient.shapes == {name: tuple(w.shape) for name, w in initial_policy(settings.model, 0).items()}
+    assert torch.equal(found[0].gradient.vector, found[1].gradient.vector)
+    assert found[0].gradient.vector.isfinite().all()
+    assert found[0].gradient.vector.any()
 
 
 def test_an_anchor_is_to_version_0(tiny_base: Path) -> None:
