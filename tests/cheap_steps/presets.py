@@ -85,7 +85,9 @@ def _deepen(pipe: Any) -> None:
     """Give denoisers of one block a second, without which there is nothing that a first block could stand for."""
     for name, denoiser in denoisers_of(pipe).items():
         config = dict(getattr(denoiser, "config", {}))
-        single = {key: 2 for key in LAYERS if config.get(key) == 1}
+        single: dict[str, Any] = {key: 2 for key in LAYERS if config.get(key) == 1}
+        if "llama_layers" in config:  # what each layer is given of a text encoder's
+            single["llama_layers"] = [layer for layer in config["llama_layers"] for _ in range(2)]
         kind: Any = type(denoiser)
         if single and hasattr(kind, "from_config"):
             pipe.register_modules(**{name: kind.from_config(config | single)})

@@ -81,7 +81,9 @@ family("ChronoEdit", **EMBEDDED)
 family("AnyFlow AnyFlowFAR", video=..., **EMBEDDED)
 family("Helios HeliosPyramid", image=..., video=..., **EMBEDDED)
 family("Helios", {"scheduler": partial(diffusers.HeliosScheduler, stages=1, stage_range=[0, 1], gamma=1 / 3)})
-family("HeliosPyramid", height=64, width=64, pyramid_num_inference_steps_list=[1, 1, 1])
+# With gamma = 1 / 3, its default, some processors find the covariance of its blocks of noise singular.
+PYRAMID = {"scheduler": partial(diffusers.HeliosScheduler, gamma=0.33)}
+family("HeliosPyramid", PYRAMID, height=64, width=64, pyramid_num_inference_steps_list=[1, 1, 1])
 
 # Kandinsky 5
 K5 = {"tokenizer": partial(tokenizer, 2048)}
