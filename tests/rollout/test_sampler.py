@@ -185,6 +185,21 @@ def test_the_next_batch_is_sampled_while_one_waits_and_nothing_changes_to_the_bi
     assert torch.equal(plain.gradient.vector, one_by_one[-1].gradient.vector)
 
 
+def test_text_encoders_that_are_away_between_batches(tiny_base: Path) -> None:
+    """Batches of one, in which a prompt is encoded by itself anyway, give the same bits; from two threads too."""
+    settings = config(tiny_base)
+    samplers = {
+        where: settings.samplers.model_copy(update={"batch_size": 1, "accumulate": 2, "text_encoders": where})
+        for where in ("keep", "offload")
+    }
+    kept, away = (
+        contributions(sampler(replace(settings, samplers=each), Rewards())[0], threads=2) for each in samplers.values()
+    )
+    for a, b in zip(kept, away, strict=True):
+        assert (a.scores, a.step_norms) == (b.scores, b.step_norms)
+        assert torch.equal(a.gradient.vector, b.gradient.vector)
+
+
 def test_batches_that_are_added_up_travel_as_their_sum(tiny_base: Path) -> None:
     settings = config(tiny_base)
     apart = contributions(sampler(settings, Rewards())[0], threads=1)[:BATCHES]
