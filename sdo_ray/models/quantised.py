@@ -70,7 +70,7 @@ def quantise(module: torch.nn.Module, to: Rounding, setting: str = "quantize") -
             _to_integers(module, to)
 
 
-def quantised_bytes(module: torch.nn.Module, to: Rounding) -> int:
+def quantised_bytes(module: torch.nn.Module, to: Literal["int8", "nf4"]) -> int:
     """What `quantise` saves of a module's memory, in bytes.
 
     Args:
