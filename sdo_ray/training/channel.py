@@ -45,10 +45,15 @@ class ChannelActor:
 
     async def next_report(self, after: int, seconds: float) -> tuple[Sealed[UpdateReport], bytes | None] | None:
         """The first after `after` and its preview, waiting at most `seconds`; those up to `after` are let go."""
-        async with self._changed:
+
+        def has_later() -> bool:
+            # Also while it waits: trainers that start again make, and file, updates anew.
             self._reports = {update: report for update, report in self._reports.items() if update > after}
+            return bool(self._reports)
+
+        async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(lambda: bool(self._reports)), seconds)
+                await asyncio.wait_for(self._changed.wait_for(has_later), seconds)
             except TimeoutError:
                 return None
             return self._reports[min(self._reports)]

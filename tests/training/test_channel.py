@@ -1,12 +1,14 @@
 """Reports, endings and failures, through a real actor."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 
 import pytest
 import ray
 
-from sdo_ray.training.channel import Channel
+from sdo_ray.sealed import Sealed
+from sdo_ray.training.channel import Channel, ChannelActor
 from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.records import UpdateReport
 from tests.support.updates import report
@@ -48,6 +50,20 @@ def test_trainers_that_start_again_report_again_and_nobody_sees_it_twice(channel
     assert update_of(channel.next_report(0, 5.0)) == 1
     channel.report(report(1))
     assert channel.next_report(1, 0.1) is None
+
+
+def test_nor_does_who_waits_for_the_next_one_already() -> None:
+    async def found() -> UpdateReport:
+        actor = ChannelActor()
+        waiting = asyncio.create_task(actor.next_report(1, 30.0))
+        await asyncio.sleep(0)
+        for update in (1, 2):
+            await actor.report(update, Sealed.of(report(update)))
+        given = await waiting
+        assert given is not None
+        return given[0].open()
+
+    assert asyncio.run(found()).update == 2
 
 
 def test_an_ending_reaches_the_trainers_at_its_version_and_the_first_stays(channel: Channel) -> None:
