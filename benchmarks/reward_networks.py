@@ -1,41 +1,55 @@
-"""Memory and time per image of the rewards' networks at their true sizes, on this machine's CPU.
+"""Memory and time of the rewards' networks at their true sizes, on this machine's CPU.
 
-python -m benchmarks.reward_networks [NAME ...]
+python -m benchmarks.reward_networks [NAME ...]     a network for each family of rewards
+python -m benchmarks.reward_networks --sharing      three rewards on one CLIP: an actor each, and one that they share
 
 Weights are constants: neither memory nor time depends on their values. Each network is measured in a process of its
-own, with one thread: one image of 512 x 512 pixels, score alone and score with gradient. Times are the process's own
-seconds, which other work on the machine changes little, the median of three after one to warm up; of the last network,
-which is large, the first.
+own, with one thread: one image of 512 x 512 pixels, or a sound of ten seconds; score alone and score with gradient.
+Times are the process's own seconds, which other work on the machine changes little, the median of three after one to
+warm up; of the last network, which is large, the first. Memory is the process's largest, what it imports included.
 """
 
+import argparse
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import init_empty_weights
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
     CLIPConfig,
     CLIPModel,
+    CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
     PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
 from rewards import create
+from rewards.service import RewardActor
+from rewards.shared_service import Member, SharedActor
 from rewards.towers.blip import Blip
 from rewards.towers.checkpoint import load_strict
 from rewards.towers.clip import VIT_H_14
-from rewards.towers.pixels import AS_CLIP
+from rewards.towers.pixels import AS_CLIP, AS_SIGLIP
 from rewards.towers.qwen_vl import QwenVl
+from rewards.towers.sound import LogMel
 
 _REPEATS = 3
 _LARGE = 2_000_000_000
@@ -61,7 +75,8 @@ def measure(name: str) -> str:
     torch.set_num_threads(1)
     score, parameters = BUILDERS[name]()
     repeats = 1 if parameters > _LARGE else _REPEATS
-    images = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    shape = (1, 1, 480_000) if name.startswith("CLAP") else (1, 3, 512, 512)
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alone = _seconds(lambda: score(images), repeats)
     before = _peak()
@@ -117,6 +132,25 @@ def _blip() -> tuple[Score, int]:
     return lambda images: model(AS_CLIP(images, 224), tokens, tokens).sum(1), parameters
 
 
+def _siglip() -> tuple[Score, int]:
+    config = SiglipVisionConfig(
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_hidden_layers=27,
+        num_attention_heads=16,
+        image_size=384,
+        patch_size=14,
+    )
+    model, parameters = _filled(lambda: SiglipVisionModel(config))
+    return lambda images: model(AS_SIGLIP(images, 384)).pooler_output.sum(1), parameters
+
+
+def _clap() -> tuple[Score, int]:
+    model, parameters = _filled(lambda: ClapModel(ClapConfig()))
+    mel = LogMel(ClapFeatureExtractor(), "cpu")
+    return lambda sounds: model.get_audio_features(mel(sounds[:, 0])[:, None]).pooler_output.sum(1), parameters
+
+
 def _qwen() -> tuple[Score, int]:
     words = ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>", "?"]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="?"))
@@ -145,24 +179,67 @@ BUILDERS: Mapping[str, Callable[[], tuple[Score, int]]] = {
     "none: sharpness": lambda: _built_in("sharpness"),
     "EfficientNet-Lite0: preference": lambda: _built_in("preference"),
     "DINOv2-base: image_similarity": _dino,
+    "CLAP, HTSAT-unfused: clap_score": _clap,
     "CLIP L/14: clip_score, aesthetic_v2": lambda: _clip(_CLIP_L),
+    "SigLIP so400m, 384 pixels: aesthetic_v25": _siglip,
     "CLIP H/14: pick_score, hpsv2": lambda: _clip(VIT_H_14),
     "BLIP L/16: image_reward": _blip,
     "Qwen2-VL-2B, bfloat16: vqa_score": _qwen,
 }
 
 
-def main(names: list[str]) -> None:
+def measure_sharing(shared: bool) -> str:
+    """A row: `clip_score` and the two aesthetic ones on one CLIP L/14, four images, scores with gradients."""
+    images = np.random.default_rng(0).random((4, 3, 512, 512), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        options = _write_clip(Path(folder))
+        wanted, texts = dict.fromkeys(options, True), dict.fromkeys(options, [""] * 4)
+        if shared:
+            one = SharedActor({key: Member(key, given) for key, given in options.items()}, 1, "cpu")
+            seconds = _seconds(lambda: one.score_together([texts], wanted, [[]], images), _REPEATS)
+        else:
+            actors = [RewardActor(key, given, 1, "cpu") for key, given in options.items()]
+            seconds = _seconds(lambda: [actor.score(images, [""] * 4, True) for actor in actors], _REPEATS)
+    return f"| {'one, shared' if shared else 'three'} | {_peak():.1f} | {seconds:.2f} |"
+
+
+def _write_clip(folder: Path) -> dict[str, dict[str, Any]]:
+    """A CLIP L/14 and the heads of two aesthetic rewards; the options of all three."""
+    words = {word: number for number, word in enumerate(["a</w>", "<|startoftext|>", "<|endoftext|>"])}
+    CLIPTokenizer(words, []).save_pretrained(folder)
+    _filled(lambda: CLIPModel(CLIPConfig(**_CLIP_L)))[0].save_pretrained(folder)
+    torch.save({"weight": torch.ones(1, 768), "bias": torch.ones(1)}, folder / "v1.pth")
+    sizes = {0: (1024, 768), 2: (128, 1024), 4: (64, 128), 6: (16, 64), 7: (1, 16)}
+    layers = {f"layers.{i}.weight": torch.full(size, 0.01) for i, size in sizes.items()}
+    biases = {f"layers.{i}.bias": torch.zeros(size[0]) for i, size in sizes.items()}
+    torch.save(layers | biases, folder / "v2.pth")
+    source = {"source": str(folder)}
+    heads = {f"aesthetic_{name}": source | {"weights": folder / f"{name}.pth"} for name in ("v1", "v2")}
+    return {"clip_score": source, **heads}
+
+
+def _rows(calls: Sequence[str]) -> None:
+    """Print what each call gives in a process of its own."""
+    for call in calls:
+        command = [sys.executable, "-c", f"from benchmarks.reward_networks import *; print({call})"]
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        print(found.strip().splitlines()[-1], flush=True)
+
+
+def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BUILDERS)}; all if none is given")
+    parser.add_argument("--sharing", action="store_true", help="rewards that share an actor instead")
+    given = parser.parse_args()
+    if given.sharing:
+        print("| actors | GB | s |\n|---|---|---|")
+        _rows([f"measure_sharing({shared})" for shared in (False, True)])
+        return
     print("| network: rewards | parameters | GB, score | GB, gradient | s, score | s, gradient |")
     print("|---|---|---|---|---|---|")
-    for name in names or BUILDERS:
-        command = [sys.executable, "-c", f"from benchmarks.reward_networks import measure; print(measure({name!r}))"]
-        print(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1],
-            flush=True,
-        )
+    _rows([f"measure({name!r})" for name in given.names or BUILDERS])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -3,13 +3,14 @@
 Samples are images [B, 3, H, W], or what else the reward judges, see `rewards.modality`; they are called images here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from rewards.modality import fits, named
 from rewards.registry import Reward
+from rewards.towers.sharing import same_images
 
 
 class RewardMistake(ValueError):
@@ -67,18 +68,48 @@ def gradient_of_changed(
     with torch.enable_grad():
         leaf = _inputs(reward, images, prompts).requires_grad_()
         scores = _scores(reward, change(leaf), prompts)
-        if not scores.requires_grad:
-            raise RewardMistake(
-                f"reward {type(reward).__name__} says differentiable = True, but its scores carry no graph back to "
-                "the images; is there a torch.no_grad, .detach() or numpy inside? If it has to be, set "
-                "differentiable = False"
-            )
-        (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+        gradient = _gradient(reward, scores, leaf)
     return scores.detach().to(images.device), gradient.to(images.device)
+
+
+def score_on_one_network(
+    rewards: Sequence[Reward], images: Tensor, prompts: Sequence[list[str]], want_gradient: Sequence[bool]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """What `score_with_gradient` or, where no gradient is wanted, `score` gives for each of several rewards.
+
+        u = network(x),  s_r = h_r(u),  ds_r/dx = (du/dx)^T ds_r/du
+
+    The network's forward pass, and the graph that it leaves, are one; a gradient is a backward pass of its own.
+
+    Args:
+        rewards: made within one `shared_networks`, on one device. None of them may write to its images.
+        images: as there.
+        prompts: B prompts for each.
+        want_gradient: for each.
+
+    Raises:
+        ValueError, RewardMistake: as there.
+    """
+    wanted = [reward.differentiable and want for reward, want in zip(rewards, want_gradient, strict=True)]
+    for reward, asked in zip(rewards, prompts, strict=True):
+        _check_inputs(reward, images, asked)
+    with torch.set_grad_enabled(any(wanted)), same_images():
+        leaf = _copy(rewards[0], images).requires_grad_(any(wanted))
+        found = [_checked(reward, reward(leaf, asked), leaf) for reward, asked in zip(rewards, prompts, strict=True)]
+        gradients = [
+            _gradient(reward, scores, leaf).to(images.device) if want else None
+            for reward, scores, want in zip(rewards, found, wanted, strict=True)
+        ]
+    return [(scores.detach().to(images.device), gradient) for scores, gradient in zip(found, gradients, strict=True)]
 
 
 def _inputs(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
     """A detached float32 copy of the images on the reward's device."""
+    _check_inputs(reward, images, prompts)
+    return _copy(reward, images)
+
+
+def _check_inputs(reward: Reward, images: Tensor, prompts: list[str]) -> None:
     modality = getattr(reward, "modality", "image")
     if not fits(tuple(images.shape), modality):
         raise RewardMistake(
@@ -86,15 +117,34 @@ def _inputs(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
         )
     if len(prompts) != len(images):
         raise ValueError(f"each sample needs its own prompt: got {len(images)} samples and {len(prompts)} prompts")
+
+
+def _copy(reward: Reward, images: Tensor) -> Tensor:
     return images.detach().to(getattr(reward, "device", images.device), torch.float32, copy=True)
 
 
 def _scores(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
     # A copy with a graph, as a leaf that requires a gradient cannot be written to, and a reward may do so.
-    scores = reward(images.clone() if images.requires_grad else images, prompts)
+    return _checked(reward, reward(images.clone() if images.requires_grad else images, prompts), images)
+
+
+def _checked(reward: Reward, scores: object, images: Tensor) -> Tensor:
+    """What a reward returned, if it is what it must be, in float32."""
     wanted = f"reward {type(reward).__name__} must return a tensor [{len(images)}], one score per image"
     if not isinstance(scores, Tensor):
         raise RewardMistake(f"{wanted}; it returned a {type(scores).__name__}")
     if scores.shape != (len(images),):
         raise RewardMistake(f"{wanted}; it returned {list(scores.shape)}")
     return scores.float()
+
+
+def _gradient(reward: Reward, scores: Tensor, leaf: Tensor) -> Tensor:
+    """d score_b / d image_b; the graph stays, for whoever else is on it."""
+    if not scores.requires_grad:
+        raise RewardMistake(
+            f"reward {type(reward).__name__} says differentiable = True, but its scores carry no graph back to "
+            "the images; is there a torch.no_grad, .detach() or numpy inside? If it has to be, set "
+            "differentiable = False"
+        )
+    (gradient,) = torch.autograd.grad(scores.sum(), leaf, retain_graph=True)
+    return gradient

@@ -28,6 +28,12 @@ LATENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Bounds of the histogram that Prometheus sees, in seconds."""
 
 
+def latency(reward: str) -> Histogram:
+    """What Prometheus is told of an actor's calls."""
+    about = "Seconds to score a batch, gradients included."
+    return Histogram("sdo_reward_seconds", about, list(LATENCIES), ("reward",)).set_default_tags({"reward": reward})
+
+
 class RewardActor:
     """Scores batches with one reward.
 
@@ -65,9 +71,7 @@ class RewardActor:
         filled_in = {option: value for option, value in known.items() if option in self._spec.options}
         self._reward = create(name, **{**filled_in, **options})
         self._judge = self._reward if frames is None else OfFrames(self._reward, frames)
-        self._latency = Histogram(
-            "sdo_reward_seconds", "Seconds to score a batch, gradients included.", list(LATENCIES), ("reward",)
-        ).set_default_tags({"reward": name})
+        self._latency = latency(name)
 
     def score(
         self, images: np.ndarray, prompts: list[str], want_gradient: bool, seeds: Sequence[int] = ()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rewards.towers.adapters import merged
 from rewards.towers.checkpoint import FromHub, describe, find_folder, read_tensors
+from rewards.towers.sharing import network, seen
 from rewards.towers.token_head import TokenHead, check_instruction
 
 ASPECTS = ("VQ", "MQ", "TA")
@@ -67,26 +68,10 @@ class VideoAlign(FromHub):
         self.check_use((), instruction=instruction, frame_rate=frame_rate)
         self.device = device
         self._instruction = "\n" + instruction.read_text().strip("\n") + "\n"  # as theirs begins and ends
-        folder = find_folder(source, revision, _FILES)
-        settings = json.loads((folder / "model_config.json").read_text())
-        files, tensors = _read(folder, base)
-        data, head = settings["data_config"], settings["model_config"]["output_dim"]
-        self._model = TokenHead(
-            base,
-            TOKENS,
-            merged(tensors, settings["peft_lora_config"]),
-            lambda width: nn.Linear(width, head, bias=False),
-            "VideoReward",
-            (min(_LEAST_PIXELS, data["max_frame_pixels"]), data["max_frame_pixels"]),
-            dtype,
-            device,
-        )
-        self._share = data["fps"] / frame_rate
-        scale = settings.get("inference_config") or {}
-        self._mean = torch.tensor([scale.get(f"{name}_mean", 0.0) for name in ASPECTS], device=device)
-        self._std = torch.tensor([scale.get(f"{name}_std", 1.0) for name in ASPECTS], device=device)
+        self._judge = network(_Judge, source, base, revision, dtype, device)
+        self._share = self._judge.frames_per_second / frame_rate
         self._counted = torch.tensor([float(aspect in (name, "overall")) for name in ASPECTS], device=device)
-        self.checkpoints = (describe(source, *files),)
+        self.checkpoints = (self._judge.checkpoint,)
 
     @classmethod
     def check_use(cls, prompts: Sequence[str], **options: Any) -> None:
@@ -99,14 +84,42 @@ class VideoAlign(FromHub):
 
     def __call__(self, videos: Tensor, prompts: list[str]) -> Tensor:
         """Scores, [B], of videos, [B, F, 3, H, W] in [0, 1], for B prompts; one video after the other."""
-        return torch.stack([self._score(video, prompt) for video, prompt in zip(videos, prompts, strict=True)])
+        asked = [self._instruction.replace("{text_prompt}", prompt) for prompt in prompts]
+        found = seen(self._judge, videos, lambda: self._judge(videos, asked, self._share), self._share, *asked)
+        return (found * self._counted).sum(1)
 
-    def _score(self, video: Tensor, prompt: str) -> Tensor:
-        frames = video[frame_places(len(video), self._share)]
-        asked = self._instruction.replace("{text_prompt}", prompt)
-        found = self._model(self._model.vlm.video_inputs(frames, asked))
-        quality = found[:, 0] if found.shape[1] == 1 else found.diagonal()
-        return ((quality - self._mean) / self._std * self._counted).sum()
+
+class _Judge:
+    """Standardised scores of videos, [B, 3], all aspects."""
+
+    def __init__(self, source: str, base: str, revision: str | None, dtype: str, device: str) -> None:
+        folder = find_folder(source, revision, _FILES)
+        settings = json.loads((folder / "model_config.json").read_text())
+        files, tensors = _read(folder, base)
+        outputs, most = settings["model_config"]["output_dim"], settings["data_config"]["max_frame_pixels"]
+        self._model = TokenHead(
+            base,
+            TOKENS,
+            merged(tensors, settings["peft_lora_config"]),
+            lambda width: nn.Linear(width, outputs, bias=False),
+            "VideoReward",
+            (min(_LEAST_PIXELS, most), most),
+            dtype,
+            device,
+        )
+        scale = settings.get("inference_config") or {}
+        self._mean = torch.tensor([scale.get(f"{name}_mean", 0.0) for name in ASPECTS], device=device)
+        self._std = torch.tensor([scale.get(f"{name}_std", 1.0) for name in ASPECTS], device=device)
+        self.frames_per_second = settings["data_config"]["fps"]
+        self.checkpoint = describe(source, *files)
+
+    def __call__(self, videos: Tensor, asked: Sequence[str], share: float) -> Tensor:
+        return torch.stack([self._score(video, text, share) for video, text in zip(videos, asked, strict=True)])
+
+    def _score(self, video: Tensor, text: str, share: float) -> Tensor:
+        frames = video[frame_places(len(video), share)]
+        found = self._model(self._model.vlm.video_inputs(frames, text))
+        return ((found[:, 0] if found.shape[1] == 1 else found.diagonal()) - self._mean) / self._std
 
 
 def frame_places(num_frames: int, share: float) -> list[int]:

@@ -16,6 +16,7 @@ from rewards.towers.checkpoint import Checkpoint, describe_folder, find_folder, 
 from rewards.towers.images import ImageTower, unit
 from rewards.towers.pixels import AS_CLIP, AS_SIGLIP, Preparation
 from rewards.towers.prompts import PromptEmbeddings
+from rewards.towers.sharing import network
 
 VIT_H_14: Mapping[str, Any] = {
     "vision_config": {
@@ -80,6 +81,10 @@ def load_dual(source: str, revision: str | None, dtype: str, device: str, tokeni
         OSError: it is not there, or has no safetensors.
         ValueError: it is another kind of model, or its keys are not those of its kind.
     """
+    return network(_load_dual, source, revision, dtype, device, tokenizer)
+
+
+def _load_dual(source: str, revision: str | None, dtype: str, device: str, tokenizer: str | None) -> DualTower:
     folder = find_folder(source, revision)
     model, prepare = load_clip(folder, dtype, device)
     return DualTower(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rewards.towers.checkpoint import Checkpoint
 from rewards.towers.pixels import Preparation
+from rewards.towers.sharing import seen
 
 
 class ImageTower:
@@ -27,7 +28,7 @@ class ImageTower:
 
     def images(self, images: Tensor) -> Tensor:
         """Embeddings of length 1, [B, D], of images [B, 3, H, W] in [0, 1]; float32, or float64 for a model in it."""
-        return unit(self._embed(self.pixels(images)))
+        return seen(self, images, lambda: unit(self._embed(self.pixels(images))))
 
     def pixels(self, images: Tensor) -> Tensor:
         """Images as the model takes them, [B, 3, S, S]."""

@@ -7,9 +7,10 @@ from transformers import Dinov2Model, Dinov2WithRegistersModel
 
 from rewards.features import FeatureSettings, ImageFeatures, weights_path
 from rewards.towers.checkpoint import Checkpoint, describe, describe_folder, find_folder, kind_of, load_pretrained
-from rewards.towers.clip import load_clip
+from rewards.towers.clip import load_clip, load_dual
 from rewards.towers.images import ImageTower, unit
 from rewards.towers.pixels import IMAGENET_MEAN, IMAGENET_STD, normalized, squared
+from rewards.towers.sharing import is_shared, network, seen
 
 _DINO = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
 _DINO_SIZE = 224
@@ -38,7 +39,13 @@ def load_images_only(source: str, revision: str | None, dtype: str, device: str)
         ValueError: it is another kind of model, or its keys are not those of its kind.
     """
     if source == EFFICIENTNET:
-        return _EfficientNet(device)
+        return network(_EfficientNet, source, device)
+    if is_shared() and kind_of(find_folder(source, revision)) in ("clip", "siglip"):
+        return load_dual(source, revision, dtype, device)  # whole, as others of its rewards may read prompts
+    return network(_load_images_only, source, revision, dtype, device)
+
+
+def _load_images_only(source: str, revision: str | None, dtype: str, device: str) -> ImageTower:
     folder = find_folder(source, revision)
     checkpoint = describe_folder(source, folder)
     kind = kind_of(folder)
@@ -56,12 +63,12 @@ def load_images_only(source: str, revision: str | None, dtype: str, device: str)
 class _EfficientNet:
     """Mean features at 96 pixels, as `Preference` has them."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, source: str, device: str) -> None:
         self._features = ImageFeatures(FeatureSettings(size=96), device)
-        self.checkpoint = describe(EFFICIENTNET, weights_path())
+        self.checkpoint = describe(source, weights_path())
 
     def images(self, images: Tensor) -> Tensor:
-        return unit(self._features(images))
+        return seen(self, images, lambda: unit(self._features(images)))
 
 
 def _as_dino(images: Tensor, size: int) -> Tensor:

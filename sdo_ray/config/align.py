@@ -12,6 +12,7 @@ from sdo_ray.config.calls import (
     made_if_known,
     samples_per_prompt,
 )
+from sdo_ray.config.rewards import reward_demands
 from sdo_ray.config.run import LongRunSettings
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.settings import ModelSettings
@@ -101,10 +102,8 @@ class AlignSettings(Settings):
         Evaluators start when the trainers are gone, so that the larger of the two counts, unless they look during
         training.
         """
-        rewards = [
-            Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
-        ]
-        evaluators = [Demand(f"evaluator {j.key}", j.count, j.num_cpus, j.num_gpus) for j in self.evaluation.evaluators]
+        rewards = reward_demands(self.rewards.terms)
+        evaluators = reward_demands(self.evaluation.evaluators, "evaluator")
         samplers = self.samplers
         trainers = [Demand("trainers", self.trainers.count, self.trainers.num_cpus, self.trainers.num_gpus)]
         larger = max(

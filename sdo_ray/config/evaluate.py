@@ -9,7 +9,7 @@ from pydantic import Field
 
 from rewards.modality import Made, named
 from sdo_ray.cluster import Demand
-from sdo_ray.config.rewards import check_names, check_rewards
+from sdo_ray.config.rewards import check_names, check_rewards, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.features import check_features
 from sdo_ray.evaluation.metrics import ABOUT
@@ -56,9 +56,7 @@ class EvaluateSettings(Settings):
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
         parts = [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus)]
-        parts += [
-            Demand(f"reward {reward.key}", reward.count, reward.num_cpus, reward.num_gpus) for reward in self.rewards
-        ]
+        parts += reward_demands(self.rewards)
         if self.features is not None:
             parts.append(Demand("features", 1, self.features.num_cpus, self.features.num_gpus))
         return parts

@@ -7,7 +7,7 @@ from pydantic import Field
 from sdo_ray.cheap_steps.settings import OURS
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import asks_others, check_estimator, check_inputs, check_model, made_if_known
-from sdo_ray.config.rewards import check_learned, check_rewards
+from sdo_ray.config.rewards import check_learned, check_rewards, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.fidelity.settings import FidelitySettings
 from sdo_ray.fidelity.worker import GradientConfig
@@ -47,10 +47,8 @@ class FidelityRunSettings(Settings):
 
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
-        rewards = [
-            Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms
-        ]
-        return [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus), *rewards]
+        samplers = Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus)
+        return [samplers, *reward_demands(self.rewards.terms)]
 
     def gradient_config(self) -> GradientConfig:
         """What the actors need to know."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
-from sdo_ray.config.rewards import check_learned, check_rewards
+from sdo_ray.config.rewards import check_learned, check_rewards, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.input_optimization.records import OptimizerConfig
 from sdo_ray.input_optimization.rows import Texts, read_row_inputs, read_rows
@@ -49,7 +49,7 @@ class OptimizeSettings(Settings):
         """What runs at the same time."""
         return [
             Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus),
-            *(Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.rewards.terms),
+            *reward_demands(self.rewards.terms),
         ]
 
     def optimizer_config(self) -> OptimizerConfig:

@@ -10,10 +10,24 @@ from pydantic import BaseModel
 from rewards.modality import Made
 from rewards.registry import RewardError, available, spec_of
 from rewards.terms import check_terms
-from sdo_ray.rollout.reward_settings import RewardActorSettings, RewardSettings
+from sdo_ray.cluster import Demand
+from sdo_ray.rollout.reward_settings import RewardActorSettings, RewardSettings, check_shares
 from sdo_ray.settings import Problem, Problems, SettingsError
 
 ANYTHING = Made()
+
+
+def reward_demands(rewards: Sequence[RewardActorSettings], called: str = "reward") -> list[Demand]:
+    """What their actors take; rewards that share one take it once."""
+    groups: dict[str, list[RewardActorSettings]] = {}
+    for reward in rewards:
+        groups.setdefault(f"{called} {reward.key}" if reward.share is None else reward.share, []).append(reward)
+    return [
+        Demand(
+            f"{called} {' and '.join(one.key for one in group)}", group[0].count, group[0].num_cpus, group[0].num_gpus
+        )
+        for group in groups.values()
+    ]
 
 
 def check_rewards(
@@ -41,6 +55,10 @@ def check_rewards(
                 problems.add(Problem(error.field, error.got, error.legal, error.fix).under(str(number)))
             except ValueError as error:
                 problems.add(Problem(str(number), str(error)))
+        try:
+            check_shares(rewards)
+        except ValueError as error:
+            problems.add(Problem("", str(error)))
 
 
 def check_learned(rewards: Sequence[RewardSettings], black_boxes: bool = False) -> None:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
-from sdo_ray.config.rewards import check_learned, check_rewards
+from sdo_ray.config.rewards import check_learned, check_rewards, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.inputs import Row, read_inputs, with_texts
@@ -57,8 +57,8 @@ class ScheduleSettings(Settings):
 
     def demands(self) -> list[Demand]:
         """What runs at the same time."""
-        rewards = [Demand(f"reward {term.key}", term.count, term.num_cpus, term.num_gpus) for term in self.terms]
-        return [Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus), *rewards]
+        samplers = Demand("samplers", self.samplers.count, self.samplers.num_cpus, self.samplers.num_gpus)
+        return [samplers, *reward_demands(self.terms)]
 
     def trial_config(self) -> TrialConfig:
         """What the actors need to know."""

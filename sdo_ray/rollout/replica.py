@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,8 +75,10 @@ class Call:
     """Reference to float16 or float32 [B, C, H, W]."""
     shape: tuple[int, ...]
     """Of the images."""
-    prompts: list[str]
-    want_gradient: bool
+    texts: Mapping[str, list[str]]
+    """Of each reward that is asked, by its key: what it is given."""
+    want_gradient: Mapping[str, bool]
+    """Of each of these."""
     seeds: list[int]
     """A seed of each image for what the reward draws; may be empty."""
     answer: asyncio.Future[Any] = field(init=False)
@@ -85,6 +87,11 @@ class Call:
     deaths: int = 0
     alone: bool = False
     """Whether it must not be merged with others."""
+
+    @property
+    def prompts(self) -> list[str]:
+        """For messages: what the first of them is given."""
+        return next(iter(self.texts.values()))
 
     def __post_init__(self) -> None:
         self.answer = asyncio.get_running_loop().create_future()

@@ -20,7 +20,7 @@ from rewards.spec import RewardSpec
 from sdo_ray.prompts.inputs import argument_of, texts_of
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.replica import RewardFailed
-from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, start_pool
+from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, groups_of, start_pool
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import Problem, Problems
 
@@ -119,6 +119,7 @@ class RewardClient:
 
     def __init__(self, rewards: Mapping[str, RewardHandle], learned: Sequence[str], device: str = "cpu") -> None:
         self._rewards = rewards
+        self._groups = groups_of(rewards)
         self._learned = frozenset(learned)
         self._device = device
 
@@ -149,17 +150,24 @@ class RewardClient:
             Reward key -> what waits for its scores [B], and for d score_b / d sample_b or None, both float32.
         """
         shared = ray.put(np.ascontiguousarray(images.cpu().numpy()))
-        calls = {
-            key: reward.score(
-                shared, tuple(images.shape), texts_of(texts[key], reward.argument), key in self._learned, list(seeds)
+        answers: dict[str, Answer] = {}
+        for keys in self._groups:
+            call = self._rewards[keys[0]].score(
+                shared,
+                tuple(images.shape),
+                {key: texts_of(texts[key], self._rewards[key].argument) for key in keys},
+                {key: key in self._learned for key in keys},
+                list(seeds),
             )
-            for key, reward in self._rewards.items()
-        }
-        return {key: partial(self._answer, call) for key, call in calls.items()}
+            answers |= {key: partial(self._answer, call, key) for key in keys}
+        return answers
 
-    def _answer(self, call: ray.ObjectRef[list[ray.ObjectRef[Any]]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _answer(
+        self, call: ray.ObjectRef[list[ray.ObjectRef[Any]]], key: str
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         [answer] = ray.get(call)
-        scores, gradient = ray.get(answer)
+        found = ray.get(answer)
+        scores, gradient = found[key] if isinstance(found, Mapping) else found
         if isinstance(gradient, tuple):
             gradient = from_half(*gradient)
         return self._here(scores), None if gradient is None else self._here(gradient)

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from rewards.service import RewardActor
+from rewards.shared_service import Member, SharedActor
 from rewards.spec import RewardSpec
 from sdo_ray.cluster import cause_of
 from sdo_ray.rollout.replica import Call, Limits, Replica, ReplicaLost
@@ -39,58 +40,61 @@ class RewardPool:
     """An asynchronous Ray actor. `RewardHandle` is its client.
 
     Args:
-        rewards: by key.
+        groups: by name, the rewards by key that one actor computes.
     """
 
-    def __init__(self, rewards: Mapping[str, PooledReward]) -> None:
-        self._rewards = rewards
+    def __init__(self, groups: Mapping[str, Mapping[str, PooledReward]]) -> None:
+        self._groups = groups
         self._started: dict[str, Replicas] = {}
         self._any: dict[str, _ActorReplica] = {}
 
-    async def spec(self, key: str) -> RewardSpec:
+    async def spec(self, group: str, key: str) -> RewardSpec:
         """What a reward is, once all its replicas are ready.
 
         Raises:
             RewardFailed: they do not start.
         """
-        await self._replicas(key).ready()
-        spec: RewardSpec = await self._any[key].actor.spec.remote()
+        spec: RewardSpec = await self._said(group, key, "spec")
         return spec
 
-    async def provenance(self, key: str) -> dict[str, Any]:
+    async def provenance(self, group: str, key: str) -> dict[str, Any]:
         """See `RewardActor.provenance`; raises as `spec`."""
-        await self._replicas(key).ready()
-        found: dict[str, Any] = await self._any[key].actor.provenance.remote()
+        found: dict[str, Any] = await self._said(group, key, "provenance")
         return found
+
+    async def _said(self, group: str, key: str, method: str) -> Any:
+        await self._replicas(group).ready()
+        said = await getattr(self._any[group].actor, method).remote()
+        return said[key] if self._any[group].shared else said
 
     async def score(
         self,
-        key: str,
+        group: str,
         images: Sequence[ray.ObjectRef[Any]],
         shape: tuple[int, ...],
-        prompts: list[str],
-        want_gradient: bool,
+        texts: dict[str, list[str]],
+        want_gradient: dict[str, bool],
         seeds: list[int],
     ) -> list[ray.ObjectRef[Any]]:
         """Scores of a batch.
 
         Args:
-            key: of the reward.
+            group: whose actor is asked.
             images: one reference, in a list so that it stays one.
             shape: of the images.
-            prompts: B prompts.
-            want_gradient: whether to compute d score_b / d image_b.
-            seeds: of each image, for what the reward draws; may be empty.
+            texts: key of each of its rewards that is asked -> B texts.
+            want_gradient: for each of these, whether to compute d score_b / d image_b.
+            seeds: of each image, for what rewards draw; may be empty.
 
         Returns:
-            A reference to scores [B] and gradients or None.
+            A reference to scores [B] and gradients or None, of a group of several by key.
 
         Raises:
             RewardFailed: there is no answer, after all that could be tried.
             Exception: what the reward raised.
         """
-        answer: ray.ObjectRef[Any] = await self._replicas(key).score(
-            Call(images[0], shape, prompts, want_gradient, seeds)
+        answer: ray.ObjectRef[Any] = await self._replicas(group).score(
+            Call(images[0], shape, texts, want_gradient, seeds)
         )
         return [answer]
 
@@ -105,15 +109,15 @@ class RewardPool:
             replicas.news.clear()
         return found
 
-    def _replicas(self, key: str) -> Replicas:
+    def _replicas(self, group: str) -> Replicas:
         # Made at the first call, as only then there is an event loop; also after a restart of this actor.
-        if key not in self._started:
-            pooled = self._rewards[key]
-            settings = pooled.settings
+        if group not in self._started:
+            pooled = self._groups[group]
+            settings = next(iter(pooled.values())).settings  # what follows is alike in a group
 
             def start() -> Replica:
-                self._any[key] = _ActorReplica(pooled)
-                return self._any[key]
+                self._any[group] = _ActorReplica(pooled)
+                return self._any[group]
 
             limits = Limits(
                 count=settings.count,
@@ -122,44 +126,53 @@ class RewardPool:
                 start_timeout=settings.start_timeout,
                 max_restarts=settings.max_restarts,
             )
-            self._started[key] = Replicas(key, start, limits)
-        return self._started[key]
+            self._started[group] = Replicas(group, start, limits)
+        return self._started[group]
 
 
 class _ActorReplica:
-    """A `RewardActor`, as `Replicas` sees it."""
+    """A `RewardActor` or, of several rewards, a `SharedActor`, as `Replicas` sees it."""
 
-    def __init__(self, reward: PooledReward) -> None:
-        settings = reward.settings
-        self.actor: Any = (
-            ray.remote(RewardActor)
-            .options(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, runtime_env=settings.runtime_env or None)
-            .remote(
-                reward.path,
+    def __init__(self, rewards: Mapping[str, PooledReward]) -> None:
+        first, *others = rewards.values()
+        settings, self.shared = first.settings, bool(others)
+        place: dict[str, Any] = {
+            "num_threads": max(1, int(settings.num_cpus)),
+            "device": "cuda" if settings.num_gpus else "cpu",
+        }
+        actor = ray.remote(SharedActor if self.shared else RewardActor).options(
+            num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, runtime_env=settings.runtime_env or None
+        )
+        if self.shared:
+            members = {key: Member(reward.path, reward.settings.options) for key, reward in rewards.items()}
+            self.actor: Any = actor.remote(members, **place)
+        else:
+            self.actor = actor.remote(
+                first.path,
                 settings.options,
-                num_threads=max(1, int(settings.num_cpus)),
-                device="cuda" if settings.num_gpus else "cpu",
+                **place,
                 smoothing=settings.smoothing,
                 frames=settings.seen_frames,
-                sampling_rate=reward.sampling_rate,
+                sampling_rate=first.sampling_rate,
             )
-        )
 
     async def ready(self) -> bool:
         try:
-            spec: RewardSpec = await self.actor.spec.remote()
+            said = await self.actor.spec.remote()
         except DEATHS as error:
             if getattr(error, "actor_init_failed", False):  # it did not die: its constructor raised
                 raise RuntimeError(cause_of(error)) from None
             raise ReplicaLost(_death(error, "at its start")) from None
         except ray.exceptions.RayError as error:
             raise RuntimeError(cause_of(error)) from None
-        return not spec.batchwise
+        specs: list[RewardSpec] = list(said.values()) if self.shared else [said]
+        return not any(spec.batchwise for spec in specs)
 
     async def score(self, calls: Sequence[Call]) -> Sequence[ray.ObjectRef[Any]]:
+        want: Any = calls[0].want_gradient
         *answers, seconds = self.actor.score_together.options(num_returns=len(calls) + 1).remote(
-            [call.prompts for call in calls],
-            calls[0].want_gradient,
+            [call.texts if self.shared else call.prompts for call in calls],
+            want if self.shared else next(iter(want.values())),
             [call.seeds for call in calls],
             *(call.images for call in calls),
         )
@@ -191,27 +204,29 @@ class RewardHandle:
     pool: Any
     """Handle of the `RewardPool`."""
     key: str
+    group: str
+    """That its actor computes."""
     argument: str | None = None
     """See `PooledReward`."""
 
     def spec(self) -> ray.ObjectRef[RewardSpec]:
         """See `RewardPool.spec`."""
-        return self.pool.spec.remote(self.key)
+        return self.pool.spec.remote(self.group, self.key)
 
     def provenance(self) -> ray.ObjectRef[dict[str, Any]]:
         """See `RewardPool.provenance`."""
-        return self.pool.provenance.remote(self.key)
+        return self.pool.provenance.remote(self.group, self.key)
 
     def score(
         self,
         images: ray.ObjectRef[Any],
         shape: tuple[int, ...],
-        prompts: list[str],
-        want_gradient: bool,
+        texts: dict[str, list[str]],
+        want_gradient: dict[str, bool],
         seeds: list[int],
     ) -> ray.ObjectRef[list[ray.ObjectRef[Any]]]:
-        """See `RewardPool.score`."""
-        return self.pool.score.remote(self.key, [images], shape, prompts, want_gradient, seeds)
+        """See `RewardPool.score`: of its group, those with a text."""
+        return self.pool.score.remote(self.group, [images], shape, texts, want_gradient, seeds)
 
 
 def pools(rewards: Mapping[str, RewardHandle]) -> list[Any]:
@@ -219,9 +234,25 @@ def pools(rewards: Mapping[str, RewardHandle]) -> list[Any]:
     return list({handle.pool._actor_id: handle.pool for handle in rewards.values()}.values())
 
 
+def groups_of(rewards: Mapping[str, RewardHandle]) -> list[list[str]]:
+    """Keys that are asked in one call each, as one actor computes them."""
+    found: dict[Any, list[str]] = {}
+    for key, handle in rewards.items():
+        found.setdefault((handle.pool._actor_id, handle.group), []).append(key)
+    return list(found.values())
+
+
 def start_pool(rewards: Mapping[str, PooledReward]) -> dict[str, RewardHandle]:
     """A pool; returns handles by key. Nothing is waited for."""
+    groups: dict[str, dict[str, PooledReward]] = {}
+    for key, reward in rewards.items():
+        share = reward.settings.share
+        groups.setdefault(key if share is None else f"those that share {share}", {})[key] = reward
     # Whatever it dies of, it starts anew with new replicas, and what was asked is asked again.
     actor = ray.remote(RewardPool).options(num_cpus=0, max_concurrency=1000, max_restarts=-1, max_task_retries=-1)
-    pool = actor.remote(dict(rewards))
-    return {key: RewardHandle(pool, key, reward.argument) for key, reward in rewards.items()}
+    pool = actor.remote(groups)
+    return {
+        key: RewardHandle(pool, key, group, reward.argument)
+        for group, members in groups.items()
+        for key, reward in members.items()
+    }

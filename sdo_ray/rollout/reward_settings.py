@@ -115,6 +115,12 @@ class RewardActorSettings(Settings):
         3, ge=0, description="How often each actor is replaced within ten minutes."
     )
 
+    share: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+$",
+        description="A name of your choice: rewards with the same one, which rest on one network, are computed by one "
+        "actor, with its weights loaded once and its forward pass made once. None: an actor of its own.",
+    )
     frames: FramesSettings | None = Field(
         None, description="Of videos, for a reward that judges images; none: it is given what the model makes."
     )
@@ -206,12 +212,42 @@ class RewardActorSettings(Settings):
             ValueError: see `rewards.terms.check_gradient`.
         """
 
+    @model_validator(mode="after")
+    def _shares_plain_images(self) -> Self:
+        if self.share is not None and (self.frames is not None or self.smoothing is not None):
+            given = "frames" if self.frames is not None else "smooth"
+            raise ValueError(f"rewards that share an actor look at the same samples; {given} makes others, drop one")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _options_by_their_names_now(cls, given: Any) -> Any:
         if not isinstance(given, dict) or not isinstance(given.get("options"), dict):
             return given
         return given | {"options": rename_options(str(given.get("name")), given["options"])}
+
+
+SHARED = ("num_cpus", "num_gpus", "runtime_env", "count", "batch_size", "timeout", "start_timeout", "max_restarts")
+"""Settings of the actor, which rewards with the same `share` have in common."""
+
+
+def check_shares(rewards: Sequence[RewardActorSettings]) -> None:
+    """Check that rewards which share an actor say the same of it.
+
+    Raises:
+        ValueError: naming the setting and the first two that differ.
+    """
+    first: dict[str, RewardActorSettings] = {}
+    for reward in rewards:
+        if reward.share is None:
+            continue
+        other = first.setdefault(reward.share, reward)
+        for name in SHARED:
+            if getattr(reward, name) != (wanted := getattr(other, name)):
+                raise ValueError(
+                    f"{other.key!r} and {reward.key!r} share an actor ({reward.share}), and {name} is its: got "
+                    f"{wanted!r} and {getattr(reward, name)!r}; give both the same"
+                )
 
 
 class RewardSettings(RewardActorSettings):

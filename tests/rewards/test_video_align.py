@@ -44,7 +44,7 @@ def test_overall_is_the_sum_of_the_three(options, overall):
 @torch.no_grad()
 def test_score_is_the_heads_at_the_tokens_standardised_with_positions_that_count_on(folder, options, overall):
     """As the authors' `forward` has it: what is seen is put in among the words, for the language model."""
-    [video], vlm = images_of("video_align")[:1], overall._model.vlm
+    [video], vlm = images_of("video_align")[:1], overall._judge._model.vlm
     inputs = vlm.video_inputs(video, overall._instruction.replace("{text_prompt}", "cat"))
     tensors = torch.load(folder / "checkpoint-7" / "model.pth", weights_only=True)
     tensors = from_old_names(merged(tensors, {"lora_alpha": ALPHA}))
@@ -56,7 +56,7 @@ def test_score_is_the_heads_at_the_tokens_standardised_with_positions_that_count
     seen = model.model.visual(inputs["pixel_values_videos"], grid_thw=inputs["video_grid_thw"]).pooler_output
     words = words.masked_scatter((ids == model.config.video_token_id)[..., None], seen)
     states = model.model.language_model(inputs_embeds=words, attention_mask=inputs["attention_mask"])[0][0]
-    found = (states @ head.T)[torch.isin(ids[0], overall._model._tokens), 0]
+    found = (states @ head.T)[torch.isin(ids[0], overall._judge._model._tokens), 0]
     expected = sum((q - SCALES[f"{name}_mean"]) / SCALES[f"{name}_std"] for q, name in zip(found, ASPECTS, strict=True))
     torch.testing.assert_close(score(overall, video[None], ["cat"])[0], expected, rtol=1e-4, atol=1e-5)
 
@@ -82,10 +82,11 @@ def test_adapters_apart_from_the_model_score_alike(tmp_path, options, overall):
 
 def test_a_head_of_three_outputs_has_one_for_each_token(tmp_path, options):
     reward: Any = create("video_align", **{**options, **save_video_align(tmp_path, outputs=3)})
-    inputs = reward._model.vlm.video_inputs(
+    judge = reward._judge
+    inputs = judge._model.vlm.video_inputs(
         images_of("video_align")[0], reward._instruction.replace("{text_prompt}", "cat")
     )
-    scaled = (reward._model(inputs).diagonal() - reward._mean) / reward._std
+    scaled = (judge._model(inputs).diagonal() - judge._mean) / judge._std
     torch.testing.assert_close(score(reward, images_of("video_align")[:1], ["cat"])[0], scaled.sum())
 
 

@@ -59,7 +59,7 @@ class RaisesAtStart(Scorer):
 
 
 def call(name: str, size: int = 2, want_gradient: bool = True) -> Call:
-    return Call(None, (size, 3, 8, 8), [name] * size, want_gradient, [])
+    return Call(None, (size, 3, 8, 8), {"r": [name] * size}, {"r": want_gradient}, [])
 
 
 class Pool:
@@ -146,7 +146,7 @@ def test_one_death_costs_nothing_but_the_call_again() -> None:
         poison = call(POISON)
         asked = asyncio.create_task(pool.replicas.score(poison))
         await asyncio.sleep(0.005)
-        poison.prompts = ["mended"]
+        poison.texts = {"r": ["mended"]}
         assert await asked == "mended of 1"
 
     run(work)
