@@ -39,7 +39,7 @@ from sdo_ray.prompts.read import read_prompts
 from sdo_ray.registry.handing_out import hand_out
 from sdo_ray.rollout.policy_store import Policies, Publisher
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
-from sdo_ray.rollout.reward_pool import RewardHandle, pools
+from sdo_ray.rollout.reward_pool import RewardHandle, health_of, pools
 from sdo_ray.rollout.sampler import Sampler
 from sdo_ray.rollout.stream import contribution_stream
 from sdo_ray.rollout.tensors import dump_tensors
@@ -153,7 +153,7 @@ def _train(
         f"{len(prompts)} prompts; update {made + 1} of {training.updates} comes next; {run.place(PAGE)} shows all",
         flush=True,
     )
-    look = look_at([*pools(rewards | watched), watch.actor])
+    look = look_at([*(asked := pools(rewards | watched)), watch.actor])
     with (
         RunGauges(run.name, training.updates) as gauges,
         Heartbeat(look) as heartbeat,
@@ -171,7 +171,7 @@ def _train(
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
         for report in train(worker, stream):
-            match decide(everyone, report):
+            match decide(everyone, replace(report, reward_health=health_of(asked))):
                 case Abort(cause):
                     raise RunGivenUp(cause)
                 case (Stop() | RollBack()) as decision if ending is None:

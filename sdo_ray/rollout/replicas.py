@@ -48,6 +48,10 @@ class Replicas:
         self._mergeable = False
         self.news: list[str] = []
         """What was restarted, and why, a line each, since somebody emptied it."""
+        self.seconds: list[float] = []
+        """That calls took, from when a replica took them, since somebody emptied it."""
+        self.restarts = 0
+        """Of all replicas so far."""
         self._tasks = [asyncio.create_task(self._keep(number)) for number in range(limits.count)]
 
     async def ready(self) -> None:
@@ -108,6 +112,7 @@ class Replicas:
     async def _serve(self, replica: Replica) -> None:
         calls = await self._take()
         self._busy += calls
+        began = time.monotonic()
         try:
             answers = await _within(self._limits.timeout, replica.score(calls), "did not answer")
         except ReplicaLost as lost:
@@ -126,6 +131,7 @@ class Replicas:
                 else:
                     _settle(call, error)
         else:
+            self.seconds.append(time.monotonic() - began)
             for call, answer in zip(calls, answers, strict=True):
                 _settle(call, answer)
         finally:
@@ -161,6 +167,7 @@ class Replicas:
 
     def _count_restart(self, cause: str) -> None:
         now, allowed = time.monotonic(), self._limits.max_restarts * self._limits.count
+        self.restarts += 1
         self._restarts = deque(then for then in [*self._restarts, now] if now - then < WINDOW)
         if len(self._restarts) > allowed:
             restarts = f"{allowed} restart{'s' * (allowed != 1)}"

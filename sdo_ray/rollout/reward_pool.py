@@ -8,6 +8,7 @@ It sees every call and no image: who is free takes the next, who dies or hangs i
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,16 @@ class RewardPool:
         found = [line for replicas in self._started.values() for line in replicas.news]
         for replicas in self._started.values():
             replicas.news.clear()
+        return found
+
+    async def health(self) -> dict[str, dict[str, float]]:
+        """Key of each reward -> `seconds`, mean of its calls since this was called last, if there were any, and
+        `restarts` so far."""
+        found = {}
+        for group, replicas in self._started.items():
+            seconds = {"seconds": statistics.fmean(replicas.seconds)} if replicas.seconds else {}
+            found |= {key: {**seconds, "restarts": float(replicas.restarts)} for key in self._groups[group]}
+            replicas.seconds.clear()
         return found
 
     def _replicas(self, group: str) -> Replicas:
@@ -240,6 +251,15 @@ def groups_of(rewards: Mapping[str, RewardHandle]) -> list[list[str]]:
     for key, handle in rewards.items():
         found.setdefault((handle.pool._actor_id, handle.group), []).append(key)
     return list(found.values())
+
+
+def health_of(pools: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """See `RewardPool.health`, of all of them; empty where one does not say, as it starts anew."""
+    try:
+        parts = ray.get([pool.health.remote() for pool in pools], timeout=10.0)
+    except ray.exceptions.RayError:  # GetTimeoutError is one, too
+        return {}
+    return {key: numbers for part in parts for key, numbers in part.items()}
 
 
 def start_pool(rewards: Mapping[str, PooledReward]) -> dict[str, RewardHandle]:

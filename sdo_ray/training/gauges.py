@@ -26,6 +26,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sdo_batches_split": ("Times a batch of the newest update was made in halves for want of memory.", ()),
     "sdo_samples_skipped_share": ("Share of all samples since the driver started that were skipped.", ()),
     "sdo_trainer_idle_share": ("Share of the newest update that the trainers waited for contributions.", ()),
+    "sdo_reward_restarts": ("Restarts of each reward's actors in this run.", ("reward",)),
     "sdo_seconds": ("Seconds of the newest update, by part.", ("part",)),
 }
 """Name -> description, tags besides `run`."""
@@ -82,6 +83,8 @@ class RunGauges:
         self._set("sdo_samples_skipped_share", self._skipped / self._samples if self._samples else None)
         seconds = report.seconds
         self._set("sdo_trainer_idle_share", seconds["waiting"] / seconds["update"] if seconds["update"] else None)
+        for reward, health in report.reward_health.items():
+            self._set("sdo_reward_restarts", health["restarts"], reward=reward)
         for part, value in seconds.items():
             self._set("sdo_seconds", value, part=part)
         return Continue()

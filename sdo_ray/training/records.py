@@ -59,6 +59,8 @@ class UpdateReport:
     """"KEY/KEY" of two rewards -> how far they pull the same way: mean cosine over batches."""
     failures: tuple[str, ...] = ()
     """Why whole batches were skipped, one cause a batch; empty for samples that were not finite."""
+    reward_health: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Reward key -> `seconds` of its actors' calls, mean, and `restarts` so far; the driver's, not in checkpoints."""
     num_splits: int = 0
     """How often a sampler batch, or a part of one, was made in halves for want of memory."""
     held_out: HeldOutMeans | None = None
@@ -71,8 +73,8 @@ class UpdateReport:
         return replace(self, num_samples=0, num_skipped=self.num_samples + self.num_skipped)
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers; the preview stays out."""
-        return asdict(replace(self, preview=None))
+        """All numbers; the preview and what the driver alone knows stay out."""
+        return asdict(replace(self, preview=None, reward_health={}))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> UpdateReport:

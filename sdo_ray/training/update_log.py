@@ -94,6 +94,8 @@ def numbers(report: UpdateReport) -> dict[str, float]:
     metrics |= {_NAMES.get(name, f"groups/{name}"): value for name, value in report.groups.items()}
     metrics |= {f"reward_gradient_norm/{name}": pull.norm for name, pull in report.pulls.items()}
     metrics |= {f"reward_cosine/{pair}": cosine for pair, cosine in report.cosines.items()}
+    for name, numbers_of in report.reward_health.items():
+        metrics |= {f"reward_{what}/{name}": value for what, value in numbers_of.items()}
     metrics |= {f"step_gradient_norm/{step:03d}": norm for step, norm in report.step_norms.items()}
     if report.held_out is not None:
         metrics |= {f"held_out/{name}": mean for name, mean in report.held_out.means.items()}

@@ -136,6 +136,9 @@ def test_a_batch_that_takes_its_replica_along_is_given_up_after_some_and_others_
         assert [replica.dead for replica in pool.made] == [True] * TRIES + [False]
         assert len(pool.replicas.news) == TRIES
         assert pool.replicas.news[-1].endswith("restart 3 of 3 within 10 minutes")
+        assert pool.replicas.restarts == TRIES
+        assert len(pool.replicas.seconds) == 2  # of the calls that were answered
+        assert all(0.01 <= seconds < 0.3 for seconds in pool.replicas.seconds)
 
     run(work)
 

@@ -46,6 +46,7 @@ def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
         metrics.observe(dataclasses.replace(report(0), seconds={"sampling": 2.0, "waiting": 3.0, "update": 4.0}))
         second = dataclasses.replace(report(1), num_skipped=0, seconds={"waiting": 1.0, "update": 4.0})
         pulls = {"a": Pull(images=2, pulling=2, squares=8.0)}
+        second = dataclasses.replace(second, reward_health={"a": {"restarts": 2.0}})
         metrics.observe(dataclasses.replace(second, pulls=pulls, cosines={"a and b": -0.5}))
         actor = ray.remote(RewardActor).remote("jpeg_compressibility", {}, num_threads=1, device="cpu")
         images = np.full((2, 3, 16, 16), 0.5, np.float32)
@@ -66,6 +67,7 @@ def test_a_run_is_seen_from_outside(scrape: Callable[[], Samples]) -> None:
     assert ("sdo_score_mean", "b") not in seen  # nothing, rather than a number
     assert seen["sdo_reward_gradient_norm", "a"] == 2
     assert seen["sdo_reward_cosine", "a and b"] == -0.5
+    assert seen["sdo_reward_restarts", "a"] == 2
     assert seen["sdo_policy_lag", None] == 1
     assert seen["sdo_gradient_norm", None] == 2
     assert seen["sdo_samples_learned_from", None] == 7

@@ -72,6 +72,7 @@ def test_an_update_in_which_no_sample_counts() -> None:
 
 def test_numbers_survive_json_and_images_stay_out() -> None:
     report = replace(summarize([contribution()], gradient_norm=0.1, waiting=0.2, seconds=0.3), preview=b"png")
+    report = replace(report, reward_health={"a": {"restarts": 1.0}})
     again = UpdateReport.from_json(json.loads(json.dumps(report.to_json())))
     assert again.preview is None
-    assert again == UpdateReport(**vars(report) | {"preview": None})
+    assert again == UpdateReport(**vars(report) | {"preview": None, "reward_health": {}})

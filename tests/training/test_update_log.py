@@ -27,6 +27,13 @@ def test_an_anchor_is_no_group() -> None:
     assert (names["groups/kl"], names["anchor_distance"], "groups/anchor" in names) == (1.0, 2.0, False)
 
 
+def test_a_reward_s_latency_and_restarts_are_logged_by_its_name() -> None:
+    health = {"hpsv2": {"seconds": 0.5, "restarts": 1.0}, "quiet": {"restarts": 0.0}}
+    names = update_log.numbers(replace(report(0), reward_health=health))
+    assert (names["reward_seconds/hpsv2"], names["reward_restarts/hpsv2"]) == (0.5, 1.0)
+    assert (names["reward_restarts/quiet"], "reward_seconds/quiet" in names) == (0.0, False)
+
+
 def test_updates_are_logged_once_though_given_twice_and_by_a_resumed_run(uri: str, run: RunDirectory) -> None:
     client = mlflow.MlflowClient(uri)
     first = tracked(uri, run)
