@@ -4,6 +4,7 @@ Notation
     s_r[b]        score of reward r for image b                     scores[r]
     g_r[b]        d s_r[b] / d image b                              gradients[r]
     w_r, c_r, t_r weight, cap and target of reward r                RewardTerm
+    f_r[b]        by how much its weight counts for image b         RewardTerm.shares, 1 without; left out below
     n_r           what its weight is in units of                    1, or by `Mixing.normalize`
 
 1. cap         s'_r[b] = min(s_r[b], c_r)            g'_r[b] = g_r[b] if s_r[b] <= c_r else 0        for w_r > 0
@@ -43,8 +44,9 @@ def usable(scores: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None],
     Raises:
         ValueError: no term has a weight, or one that has is missing.
     """
-    finite = [torch.isfinite(s) for _, s in _learned(scores, terms)]
-    finite += [torch.isfinite(g).flatten(1).all(1) for _, _, g in _pulling(scores, gradients, terms)]
+    finite = [torch.isfinite(s) | _is_out(term, s) for term, s in _learned(scores, terms)]
+    pulling = _pulling(scores, gradients, terms)
+    finite += [torch.isfinite(g).flatten(1).all(1) | _is_out(term, s) for term, s, g in pulling]
     return torch.stack(finite).all(0)
 
 
@@ -61,8 +63,9 @@ def combine_scores(scores: Mapping[str, Tensor], terms: Sequence[RewardTerm]) ->
     parts = _learned(scores, terms)
     total = torch.zeros_like(parts[0][1])
     for term, s in parts:
-        total += term.weight * _shaped(term, s)
-    return torch.where(torch.stack([torch.isfinite(s) for _, s in parts]).all(0), total, math.nan)
+        total += term.weight * torch.where(_is_out(term, s), 0.0, _shares(term, s) * _shaped(term, s))
+    there = torch.stack([torch.isfinite(s) | _is_out(term, s) for term, s in parts]).all(0)
+    return torch.where(there, total, math.nan)
 
 
 def pulling_gradients(
@@ -84,7 +87,10 @@ def pulling_gradients(
         raise ValueError(
             f"no gradient to combine: none of {', '.join(term.key for term in terms if term.weight)} has one"
         )
-    return {term.key: _sloped(g, torch.where(valid, _slope(term, s), 0.0)) for term, s, g in parts}
+    return {
+        term.key: _sloped(g, torch.where(valid & ~_is_out(term, s), _shares(term, s) * _slope(term, s), 0.0))
+        for term, s, g in parts
+    }
 
 
 def combine_gradients(
@@ -123,9 +129,9 @@ def pulls_of(pulling: Mapping[str, Tensor], scores: Mapping[str, Tensor], valid:
     """
     found = {}
     for key, g in pulling.items():
-        squares, s = dot(g, g), scores[key][valid].double()
+        squares, s = dot(g, g), scores[key][valid & scores[key].isfinite()].double()
         found[key] = Pull(
-            float(valid.sum()),
+            float(len(s)),
             s.sum().item(),
             s.square().sum().item(),
             float((squares > 0).sum()),
@@ -148,6 +154,16 @@ def cosines_of(pulling: Mapping[str, Tensor], terms: Sequence[RewardTerm]) -> di
         if not math.isnan(cosine):
             found[f"{a}/{b}"] = signs[a] * signs[b] * cosine
     return found
+
+
+def _shares(term: RewardTerm, s: Tensor) -> Tensor:
+    """f, [B]."""
+    return torch.ones_like(s) if term.shares is None else s.new_tensor(term.shares)
+
+
+def _is_out(term: RewardTerm, s: Tensor) -> Tensor:
+    """Images for which the reward does not count, and need have no score, bool [B]."""
+    return _shares(term, s) == 0
 
 
 def _shaped(term: RewardTerm, s: Tensor) -> Tensor:

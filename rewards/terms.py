@@ -38,6 +38,13 @@ class RewardTerm:
     label: str | None = None
     """A name of its own, for a reward that is there with several options."""
 
+    weigh_by: str | None = None
+    """Column of numbers, >= 0, by which its weight is multiplied, row by row; 0: it does not count for that row. None:
+    its weight is that of all rows."""
+
+    shares: tuple[float, ...] | None = None
+    """f_r[b], of one batch: what `weigh_by` has for its samples."""
+
     @property
     def key(self) -> str:
         """What its scores are called, see `called`."""

@@ -17,7 +17,7 @@ from sdo_ray.config.run import LongRunSettings
 from sdo_ray.evaluation.settings import EvaluationSettings
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.heldout import draw_questions, read_heldout
-from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs, with_texts
+from sdo_ray.prompts.inputs import COLUMN, Row, from_column, read_inputs, with_texts, with_weights
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.held_out import OF_IMAGES
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings
@@ -79,7 +79,12 @@ class AlignSettings(Settings):
         Raises:
             SettingsError: see `read_inputs`.
         """
-        return read_inputs(self.prompts.train, self.prompts.column, self.columns)
+        return read_inputs(self.prompts.train, self.prompts.column, self.learned_columns)
+
+    @property
+    def learned_columns(self) -> dict[str, str]:
+        """Likewise of the prompts to learn on, with what weighs rewards."""
+        return with_weights(self.columns, [term.weigh_by for term in self.rewards.terms])
 
     def preview_inputs(self) -> tuple[Row, ...]:
         """Likewise of the preview's prompts: those of the first row with that prompt.

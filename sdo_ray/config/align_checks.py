@@ -17,7 +17,7 @@ from sdo_ray.models.quantised import check_installed
 from sdo_ray.models.reference import parse
 from sdo_ray.promotion.held_out import check_held_out_rules
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
-from sdo_ray.prompts.inputs import read_inputs
+from sdo_ray.prompts.inputs import check_weights, read_inputs
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.settings import LearningSamplerSettings
 from sdo_ray.settings import Problem, Problems, SettingsError
@@ -219,7 +219,8 @@ def _check_inputs(settings: AlignSettings) -> None:
                 check_inputs(pipeline_class(base), given.inputs, settings.sampling)
         size = settings.samplers.batch_size
         with problems.of("prompts.train"):
-            read_inputs(given.train, given.column, settings.columns, batch_size=size)
+            rows = read_inputs(given.train, given.column, settings.learned_columns, batch_size=size)
+            check_weights(rows, [term.weigh_by for term in settings.rewards.terms])
         with problems.of("evaluation.prompts"):
             read_inputs(asked.prompts, asked.column, settings.columns, batch_size=size)
         if not problems:

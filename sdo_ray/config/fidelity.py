@@ -7,7 +7,7 @@ from pydantic import Field
 from sdo_ray.cheap_steps.settings import OURS
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import asks_others, check_estimator, check_inputs, check_model, made_if_known
-from sdo_ray.config.rewards import check_learned, check_rewards, reward_demands
+from sdo_ray.config.rewards import check_learned, check_rewards, refuse_row_weights, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.fidelity.settings import FidelitySettings
 from sdo_ray.fidelity.worker import GradientConfig
@@ -133,6 +133,7 @@ def _check_rewards(settings: FidelityRunSettings) -> None:
     with under("rewards.terms"):
         check_rewards(terms, (), made_if_known(settings.model.reference))
         check_learned(terms)
+        refuse_row_weights(terms)
 
 
 def _check_prompts(settings: FidelityRunSettings) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
-from sdo_ray.config.rewards import check_learned, check_rewards, reward_demands
+from sdo_ray.config.rewards import check_learned, check_rewards, refuse_row_weights, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.input_optimization.records import OptimizerConfig
 from sdo_ray.input_optimization.rows import Texts, read_row_inputs, read_rows
@@ -175,3 +175,4 @@ def _check_rewards(settings: OptimizeSettings) -> None:
         given = [texts[term.text or settings.rows.column] for term in terms]
         check_rewards(terms, given, made_if_known(settings.model.base))
         check_learned(terms, black_boxes=settings.plan.is_policy_gradient)
+        refuse_row_weights(terms)

@@ -85,6 +85,19 @@ def check_learned(rewards: Sequence[RewardSettings], black_boxes: bool = False) 
                 problems.add(Problem(str(number), str(error)))
 
 
+def refuse_row_weights(rewards: Sequence[RewardSettings]) -> None:
+    """Refuse `weigh_by`, of a command that does not weigh row by row.
+
+    Raises:
+        SettingsError: which rewards have it.
+    """
+    with Problems() as problems:
+        for number, reward in enumerate(rewards):
+            if reward.weigh_by is not None:
+                got = f"got {reward.weigh_by!r}, and rows are weighed by `sdo align` alone"
+                problems.add(Problem(f"{number}.weigh_by", got, fix="leave it out"))
+
+
 def check_names(rewards: Sequence[RewardActorSettings]) -> None:
     """Refuse one that is named more than once.
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
-from sdo_ray.config.rewards import check_learned, check_rewards, reward_demands
+from sdo_ray.config.rewards import check_learned, check_rewards, refuse_row_weights, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.prompts.inputs import Row, read_inputs, with_texts
@@ -105,6 +105,7 @@ def _check_rewards(settings: ScheduleSettings) -> None:
     with under("rewards.terms"):
         check_rewards(settings.terms, made=made_if_known(settings.model.reference))
         check_learned(settings.terms)
+        refuse_row_weights(settings.terms)
 
 
 def _check_prompts(settings: ScheduleSettings) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import wave
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,9 @@ STRENGTH = "strength"
 FOR_REWARDS = "reward."
 """What names of columns start with that rewards alone are given, and no call."""
 
+OF_WEIGHTS = FOR_REWARDS + "weight."
+"""Of these, columns of weights."""
+
 COLUMN = "inputs"
 """Of tables, where a row's inputs are JSON."""
 
@@ -47,6 +51,38 @@ def with_texts(inputs: Mapping[str, str], texts: Iterable[str | None]) -> dict[s
     """
     fed = {*inputs.values(), None}
     return dict(inputs) | {FOR_REWARDS + text: text for text in texts if text is not None and text not in fed}
+
+
+def with_weights(columns: Mapping[str, str], weigh_by: Iterable[str | None]) -> dict[str, str]:
+    """Argument of the pipeline's call -> column, and the columns of rewards' weights."""
+    return dict(columns) | {OF_WEIGHTS + column: column for column in weigh_by if column is not None}
+
+
+def weights_of(prompts: Sequence[str], column: str) -> tuple[float, ...]:
+    """What rows have in a column of weights.
+
+    Raises:
+        ValueError: the prompts came without it.
+    """
+    rows = prompts.inputs if isinstance(prompts, Prompts) else ()
+    if not rows or OF_WEIGHTS + column not in rows[0]:
+        raise ValueError(f"the prompts came without column {column!r}, by which a reward is weighed")
+    return tuple(float(row[OF_WEIGHTS + column]) for row in rows)
+
+
+def check_weights(rows: Sequence[Row], weigh_by: Iterable[str | None]) -> None:
+    """Check that columns of weights have such.
+
+    Raises:
+        SettingsError: naming the column and what it has; its problem is of the path.
+    """
+    for column in dict.fromkeys(column for column in weigh_by if column is not None):
+        values = [row[OF_WEIGHTS + column] for row in rows]
+        wrong = [value for value in values if not isinstance(value, float) or not 0 <= value < math.inf]
+        if wrong or not any(values):
+            what = repr(wrong[0]) if wrong else "nothing but 0"
+            got = f"column {column!r}, by which a reward is weighed, has {what}"
+            raise SettingsError(Problem("", got, "numbers from 0 on, some above", "correct the column"))
 
 
 class Prompts(tuple[str, ...]):

@@ -19,7 +19,7 @@ from sdo_ray.backprop import PlanError, StepRunner
 from sdo_ray.backprop.pieces import counted_halvings
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
 from sdo_ray.models.parameters import trained_parameters
-from sdo_ray.prompts.inputs import Prompts
+from sdo_ray.prompts.inputs import Prompts, weights_of
 from sdo_ray.rollout.anchor import anchored
 from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
@@ -181,6 +181,7 @@ def learn_from(
         back is not finite, the whole batch is.
     """
     rewarded = time.monotonic()
+    terms = [_in_batch(term, waiting.prompts) for term in terms]
     batch, here, denoisers = waiting.batch, waiting.backward == "sampler", find_denoisers(pipeline)
     parameters = trained_parameters(denoisers | find_text_encoders(pipeline))
     with weights_in_place(denoisers, others.get("newest")):
@@ -230,6 +231,11 @@ def learn_from(
         calls=calls,
         groups=told,
     )
+
+
+def _in_batch(term: RewardTerm, prompts: Sequence[str]) -> RewardTerm:
+    """The term with its rows' weights."""
+    return term if term.weigh_by is None else replace(term, shares=weights_of(prompts, term.weigh_by))
 
 
 def compute_contribution(

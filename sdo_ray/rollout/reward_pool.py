@@ -113,7 +113,7 @@ class RewardPool:
     async def health(self) -> dict[str, dict[str, float]]:
         """Key of each reward -> `seconds`, mean of its calls since this was called last, if there were any, and
         `restarts` so far."""
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for group, replicas in self._started.items():
             seconds = {"seconds": statistics.fmean(replicas.seconds)} if replicas.seconds else {}
             found |= {key: {**seconds, "restarts": float(replicas.restarts)} for key in self._groups[group]}

@@ -265,6 +265,11 @@ class RewardSettings(RewardActorSettings):
         None,
         description="A score to come near to, from above and below, instead of the more the better. Not with a cap.",
     )
+    weigh_by: str | None = Field(
+        None,
+        description="Column of the prompts' file with numbers from 0 on, by which the weight is multiplied for each "
+        "prompt; 0: the reward does not count for it. None: all prompts alike.",
+    )
     when_absent: Literal["stop", "go_on"] = Field(
         "stop",
         description="What becomes of the run when it is given up, after `max_restarts`: `stop` ends it, `go_on` learns "

@@ -302,3 +302,20 @@ def test_cosines_say_which_way_rewards_pull(batch):
     assert found["a/c"] == pytest.approx(1)
     a, b = (gradients[n].flatten(1) for n in "ab")
     assert found["a/b"] == pytest.approx(-torch.nn.functional.cosine_similarity(a, b).mean().item(), abs=1e-6)
+
+
+def test_rows_weigh_a_reward_and_choose_it(batch):
+    scores, gradients = batch
+    scores["b"][2], gradients["b"][2] = math.nan, math.nan  # where it does not count it need not be
+    terms = [RewardTerm("a", 2.0), RewardTerm("b", -0.5, weigh_by="how_much", shares=(1.0, 3.0, 0.0))]
+    mixed = mix(scores, gradients, terms, normalize=False)
+    expected = [RewardTerm("a", 2.0), RewardTerm("b", -0.5)], [RewardTerm("a", 2.0), RewardTerm("b", -1.5)]
+    for image, alike in enumerate((*expected, [RewardTerm("a", 2.0)])):
+        one = {key: value[image : image + 1] for key, value in scores.items()}
+        own = mix(one, {key: g[image : image + 1] for key, g in gradients.items()}, alike, normalize=False)
+        torch.testing.assert_close(mixed.score[image], own.score[0])
+        torch.testing.assert_close(mixed.gradient[image], own.gradient[0])
+    assert mixed.valid.all()
+    assert pulls(scores, gradients, terms)["b"].images == 2
+    scores["b"][1] = math.nan
+    assert mix(scores, gradients, terms, normalize=False).valid.tolist() == [True, False, True]

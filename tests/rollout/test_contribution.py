@@ -13,6 +13,7 @@ from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, attach, initial
+from sdo_ray.prompts.inputs import OF_WEIGHTS
 from sdo_ray.rollout.contribution import RewardFunction, compute_contribution
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
@@ -47,7 +48,8 @@ def contribution(
         "mixing": Mixing(),
     }
     prompts = tuple("abcdefgh"[row] for row in rows)
-    return compute_contribution(pipeline, PromptBatch(0, tuple(rows), prompts), 0, **settings | changes)
+    inputs = tuple(changes.pop("inputs", ()))
+    return compute_contribution(pipeline, PromptBatch(0, tuple(rows), prompts, inputs), 0, **settings | changes)
 
 
 def good(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
@@ -65,6 +67,16 @@ def test_gradients_of_batches_add_up(pipeline: Any) -> None:
         # Batched and single matrix products differ in the order of their sums.
         torch.testing.assert_close(gradient, sum(part.gradient[name] for part in parts), rtol=1e-3, atol=1e-6)
     assert max(gradient.abs().max() for gradient in whole.gradient.values()) > 1e-4
+
+
+def test_rows_weigh_what_they_teach(pipeline: Any) -> None:
+    weights, terms = (2.0, 0.0, 1.0), [RewardTerm("ink", 1.0, weigh_by="w")]
+    whole = contribution(pipeline, good, terms=terms, inputs=[{OF_WEIGHTS + "w": weight} for weight in weights])
+    parts = [contribution(pipeline, good, rows=(row,)) for row in (0, 1, 2)]
+    assert whole.mixed == pytest.approx([w * part.mixed[0] for w, part in zip(weights, parts, strict=True)], rel=1e-5)
+    for name, gradient in whole.gradient.items():
+        expected = sum(w * part.gradient[name] for w, part in zip(weights, parts, strict=True))
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_backward_pass_that_does_not_fit_is_made_in_halves_and_counted(
