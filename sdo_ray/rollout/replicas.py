@@ -167,12 +167,12 @@ class Replicas:
 
     def _count_restart(self, cause: str) -> None:
         now, allowed = time.monotonic(), self._limits.max_restarts * self._limits.count
-        self.restarts += 1
         self._restarts = deque(then for then in [*self._restarts, now] if now - then < WINDOW)
         if len(self._restarts) > allowed:
             restarts = f"{allowed} restart{'s' * (allowed != 1)}"
             self._fail(f"{cause}; {restarts} within {WINDOW / 60:.0f} minutes did not help")
         else:
+            self.restarts += 1
             count = f"restart {len(self._restarts)} of {allowed} within {WINDOW / 60:.0f} minutes"
             self.news.append(f"reward {self._reward!r} {cause}; {count}")
 

@@ -12,6 +12,7 @@ import torch
 from rewards.scoring import RewardMistake
 from sdo_ray.rollout.replica import RewardFailed
 from sdo_ray.rollout.reward_client import RewardClient, start_reward_actors
+from sdo_ray.rollout.reward_pool import health_of, pools
 from sdo_ray.rollout.reward_settings import RewardSettings
 from sdo_ray.settings import SettingsError
 
@@ -52,7 +53,7 @@ def test_a_batch_that_kills_hangs_or_raises_and_others_that_do_not(cluster: None
     assert len(list(tmp_path.iterdir())) == 4
     # A call that hangs: another takes its place, and says so meanwhile.
     pool = handles[ILL].pool
-    hangs = handles[ILL].score(ray.put(IMAGES.numpy()), tuple(IMAGES.shape), ["a", "hang"], False, [])
+    hangs = handles[ILL].score(ray.put(IMAGES.numpy()), tuple(IMAGES.shape), {ILL: ["a", "hang"]}, {ILL: False}, [])
     time.sleep(1)
     [waited_for] = ray.get(pool.waiting.remote())
     assert waited_for == f"reward {ILL} to score 2 images ('a', 'hang')"
@@ -64,6 +65,10 @@ def test_a_batch_that_kills_hangs_or_raises_and_others_that_do_not(cluster: None
     news = ray.get(pool.news.remote())
     assert news == [f"reward {ILL!r} died while it scored; restart {n} of 3 within 10 minutes" for n in (1, 2, 3)]
     assert ray.get(pool.news.remote()) == []
+    health = health_of(pools(handles))
+    assert health[ILL]["restarts"] == 3
+    assert 0 < health[ILL]["seconds"] < 2
+    assert health_of([pool])[ILL] == {"restarts": 3}  # nothing was scored since
 
 
 @pytest.mark.slow
@@ -102,7 +107,9 @@ def test_what_waits_is_merged_and_a_pool_that_dies_starts_anew_and_is_asked_agai
     images = [torch.rand(2, 3, 4, 4) for _ in range(3)]
 
     def ask(number: int) -> Any:
-        return handle.score(ray.put(images[number].numpy()), tuple(IMAGES.shape), ["sleep0.5", "a"], True, [])
+        return handle.score(
+            ray.put(images[number].numpy()), tuple(IMAGES.shape), {ILL: ["sleep0.5", "a"]}, {ILL: True}, []
+        )
 
     def check(answer: Any, number: int) -> None:
         scores, gradient = ray.get(ray.get(answer, timeout=60)[0])
