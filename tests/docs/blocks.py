@@ -58,6 +58,7 @@ APART = {
         "pip install",
     ): "no network, and no GPU for what it serves; tests/rewards/test_service.py serves one",
     ("rewards.md", "python -m benchmarks.ablation"): "hours; from a checkout",
+    ("rewards.md", "sdo sample --model zoo://emoji --prompts"): "many minutes; from a checkout",
     ("rewards.md", "P=sdo_ray"): "writes over the weights of a checkout; tests/rewards/test_fitting.py fits",
     ("zoo.md", "python -m pipelines.pretrain"): "a parquet of one's own; tests/zoo/test_pretraining.py trains of one",
 }
