@@ -20,7 +20,7 @@ from rewards.spec import RewardSpec
 from sdo_ray.prompts.inputs import argument_of, texts_of
 from sdo_ray.rollout.objective import ImageGradients, Scores
 from sdo_ray.rollout.replica import RewardFailed
-from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, groups_of, start_pool
+from sdo_ray.rollout.reward_pool import PooledReward, RewardHandle, asked_together, start_pool
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.settings import Problem, Problems
 
@@ -119,7 +119,7 @@ class RewardClient:
 
     def __init__(self, rewards: Mapping[str, RewardHandle], learned: Sequence[str], device: str = "cpu") -> None:
         self._rewards = rewards
-        self._groups = groups_of(rewards)
+        self._groups = asked_together(rewards)
         self._learned = frozenset(learned)
         self._device = device
 

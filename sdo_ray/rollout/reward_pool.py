@@ -245,7 +245,7 @@ def pools(rewards: Mapping[str, RewardHandle]) -> list[Any]:
     return list({handle.pool._actor_id: handle.pool for handle in rewards.values()}.values())
 
 
-def groups_of(rewards: Mapping[str, RewardHandle]) -> list[list[str]]:
+def asked_together(rewards: Mapping[str, RewardHandle]) -> list[list[str]]:
     """Keys that are asked in one call each, as one actor computes them."""
     found: dict[Any, list[str]] = {}
     for key, handle in rewards.items():
