@@ -11,7 +11,7 @@ import pytest
 
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.training.listing import LIST
-from tests.support.runs import AlignProcess, tiny_settings
+from tests.support.runs import AlignProcess, final_adapter, tiny_settings
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +115,22 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_by_its_cause(
     with AlignProcess(settings) as again:  # once mended, the same command goes on
         goes_on(again)
         assert "update 6/6" in again.finish()
+
+
+def test_contributions_that_the_object_store_has_no_room_for_go_by_the_disk(tiny_base: Path, tmp_path: Path) -> None:
+    """An update's four, of 64 MB, are three times as large as the store; so is the policy beside one of them."""
+    settings = tiny_settings(
+        tmp_path,
+        tiny_base,
+        model={"lora": {"rank": 2**15, "alpha": 2.0**15, "targets": ["to_q", "to_v"]}},
+        rewards={"terms": [{"name": "tests.support.ink:Ink", "weight": 1.0}]},
+        training={"updates": 2, "checkpoint_every": 2, "learning_rate": 1e-5},
+        trainers={"count": 1},
+        evaluation={"num_prompts": 2},
+        tracking={"preview_prompts": []},
+    )
+    small = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(80 * 2**20)}
+    with AlignProcess(str(settings), environment=small) as process:
+        assert "update 2/2" in process.finish()
+    adapter = final_adapter(tmp_path)
+    assert sum(w.numel() * w.element_size() for w in adapter.values()) > 35 * 2**20
