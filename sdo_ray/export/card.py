@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from rewards.provenance import is_noncommercial
+
 
 @dataclass(frozen=True)
 class RewardLine:
@@ -72,11 +74,19 @@ def model_card(facts: CardFacts) -> str:
     parts += [
         "## Rewards",
         _table(("reward", "weight", "licence of its code and weights"), rewards),
+        *_noncommercial(facts.rewards),
         "The base model's own licence holds for this model too.",
         "## On held-out prompts",
         f"```\n{facts.results}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _noncommercial(rewards: Sequence[RewardLine]) -> list[str]:
+    found = [f"`{line.key}` ({line.licence})" for line in rewards if is_noncommercial(line.licence)]
+    if not found:
+        return []
+    return [f"**Commercial use is forbidden by the licence of {' and '.join(found)}**, perhaps of this model too."]
 
 
 def _use(facts: CardFacts) -> list[str]:
