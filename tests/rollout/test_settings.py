@@ -35,15 +35,17 @@ def test_one_negative_prompt_is_for_all_images(tiny_base: Path) -> None:
 @pytest.mark.parametrize("bound", [{"cap": 2.0, "target": None}, {"cap": None, "target": 2.0}])
 def test_a_term_has_all_that_its_settings_say(bound: dict[str, float | None]) -> None:
     """So that a field that is new to both is not dropped on the way."""
-    said = {"name": "ink", "weight": -0.5, "text": "target", "label": "black"} | bound
-    assert said.keys() == {field.name for field in fields(RewardTerm)}, "give the new field a value of its own here"
+    said = {"name": "ink", "weight": -0.5, "text": "target", "label": "black", "weigh_by": "much"} | bound
+    of_a_batch = {"shares": None}
+    known = {field.name for field in fields(RewardTerm)} - of_a_batch.keys()
+    assert said.keys() == known, "give the new field a value of its own here"
     texts = RewardSettings(**said)
-    assert asdict(texts.term) == said
+    assert asdict(texts.term) == said | of_a_batch
     assert texts.key == texts.term.key == "black@target"
     del said["text"]
     assert said.keys() <= RewardSettings.model_fields.keys(), "a field that settings do not have"
     plain = RewardSettings(**said)
-    assert asdict(plain.term) == said | {"text": None}
+    assert asdict(plain.term) == said | of_a_batch | {"text": None}
     assert plain.key == "black"
 
 

@@ -13,10 +13,13 @@ from typing import Literal
 from pydantic import Field
 
 from pipelines.commands import COMMANDS, Command
-from pipelines.job import run_job
-from sdo_ray.config.run import RunSettings
-from sdo_ray.exit_codes import ExitCode
-from sdo_ray.settings import Settings, SettingsError
+from pipelines.job import quiet, run_job
+
+quiet()  # before libraries that speak are imported, as `sdo` does
+
+from sdo_ray.config.run import RunSettings  # noqa: E402
+from sdo_ray.exit_codes import ExitCode  # noqa: E402
+from sdo_ray.settings import Settings, SettingsError  # noqa: E402
 
 SECRET = "hunter2"
 URL = f"https://user:{SECRET}@mlflow.example.com/api/2.0/mlflow-artifacts/artifacts/a.png"
