@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 _T = TypeVar("_T")
@@ -24,7 +25,7 @@ class Networks:
 
 
 _networks: ContextVar[Networks | None] = ContextVar("networks", default=None)
-_seen: ContextVar[dict[Hashable, Tensor] | None] = ContextVar("seen", default=None)
+_seen: ContextVar[dict[Hashable, tuple[Tensor, Tensor]] | None] = ContextVar("seen", default=None)
 
 
 @contextmanager
@@ -54,9 +55,10 @@ def network(load: Callable[..., _T], *request: Hashable) -> _T:
     if networks is None:
         return load(*request)
     networks.asked.append(request)
-    if request not in networks.loaded:
-        networks.loaded[request] = load(*request)
-    found: _T = networks.loaded[request]
+    key = (load, *request)
+    if key not in networks.loaded:
+        networks.loaded[key] = load(*request)
+    found: _T = networks.loaded[key]
     return found
 
 
@@ -77,7 +79,7 @@ def seen(by: object, images: Tensor, compute: Callable[[], Tensor], *more: Hasha
     remembered = _seen.get()
     if remembered is None:
         return compute()
-    key = (id(by), id(images), images._version, *more)
+    key = (id(by), id(images), images._version, torch.is_grad_enabled(), *more)
     if key not in remembered:
-        remembered[key] = compute()
-    return remembered[key]
+        remembered[key] = images, compute()  # with the images, whose `id` could else become another's
+    return remembered[key][1]

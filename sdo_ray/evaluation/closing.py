@@ -33,8 +33,9 @@ def closing_evaluation(
     """
     heldout = read_heldout(settings.prompts, settings.column, inputs=inputs)
     questions = draw_questions(heldout, settings.num_prompts, config.seed)
-    base = WholeModel(policy.model.reference, policy.model.dtype, policy.model.dtypes)
+    model = policy.model
+    base = WholeModel(model.reference, model.dtype, model.dtypes, model.quantize)
     models: dict[str, ModelSource] = {BASE: base, CANDIDATE: policy}
     blocks = image_blocks(models, questions, config.samplers.batch_size)
     images = side_by_side(list(make_images(blocks, config, models, evaluators)), models, questions)
-    return Evaluation(run.name, {BASE: policy.model.reference, CANDIDATE: run.uri}, images)
+    return Evaluation(run.name, {BASE: model.reference, CANDIDATE: run.uri}, images)

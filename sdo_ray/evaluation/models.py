@@ -12,6 +12,7 @@ from sdo_ray.models.adapter_file import FILE, load_adapter
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy, load_model
+from sdo_ray.models.quantised import Rounding
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.rollout.policy_store import Policies
 from sdo_ray.rollout.tensors import load_tensors
@@ -37,10 +38,12 @@ class WholeModel:
     """Type of all weights."""
     types: Mapping[str, str] = field(default_factory=dict)
     """Component -> type of its weights, where it is another."""
+    rounding: Mapping[str, Rounding] = field(default_factory=dict)
+    """Component -> how its weights are rounded."""
 
     def load(self, device: str) -> DiffusionPipeline:
         """See `ModelSource`."""
-        return load_pipeline(self.base, self.dtype, device, self.types)
+        return load_pipeline(self.base, self.dtype, device, self.types, self.rounding)
 
 
 @dataclass(frozen=True)

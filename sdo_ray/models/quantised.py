@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -50,7 +50,7 @@ def check_installed(to: Rounding, setting: str) -> None:
 
 
 def quantise(module: torch.nn.Module, to: Rounding, setting: str = "quantize") -> None:
-    """Round the weights of the linear layers in a module, in place.
+    """Round the weights of the linear layers in a module, in place; see `rounded_layers`.
 
     Args:
         module: frozen; nf4's scales are made where it is.
@@ -77,8 +77,20 @@ def quantised_bytes(module: torch.nn.Module, to: Literal["int8", "nf4"]) -> int:
         module: unquantised, on any device.
         to: how.
     """
-    weights = [part.weight for part in module.modules() if isinstance(part, torch.nn.Linear)]
+    weights = [layer.weight for _, layer in rounded_layers(module)]
     return round(sum(weight.numel() * (weight.element_size() - BYTES[to]) for weight in weights))
+
+
+def rounded_layers(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:
+    """The layers that `quantise` rounds, by name: plain linear ones, but for those that their model keeps exact.
+
+    A model says which by `_keep_in_fp32_modules`, and may ask such a layer's weight for the type to compute in, which a
+    weight of 4 bits does not have: T5's `wo`, the time embedding of Wan.
+    """
+    exact = {part for model in module.modules() for part in getattr(model, "_keep_in_fp32_modules", None) or ()}
+    for name, layer in module.named_modules():
+        if type(layer) is torch.nn.Linear and not any(f".{part}." in f".{name}." for part in exact):
+            yield name, layer
 
 
 def is_quantised(weight: torch.Tensor) -> bool:
@@ -89,27 +101,28 @@ def is_quantised(weight: torch.Tensor) -> bool:
 def _to_integers(module: torch.nn.Module, to: Rounding) -> None:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
-    quantize_(module, Int8WeightOnlyConfig() if to == "int8" else Int8DynamicActivationInt8WeightConfig())
+    names = {name for name, _ in rounded_layers(module)}
+    config = Int8WeightOnlyConfig() if to == "int8" else Int8DynamicActivationInt8WeightConfig()
+    quantize_(module, config, filter_fn=lambda _, name: name in names)
 
 
 def _to_nf4(module: torch.nn.Module) -> None:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    for name, layer in list(module.named_modules()):
-        if type(layer) is torch.nn.Linear:
-            weight = layer.weight.detach()
-            rounded = Linear4bit(
-                layer.in_features,
-                layer.out_features,
-                bias=layer.bias is not None,
-                compute_dtype=weight.dtype,
-                quant_type="nf4",
-                device="meta",
-            )
-            packed: Any = Params4bit(weight, requires_grad=False, quant_type="nf4", module=rounded)
-            rounded.weight = packed.to(weight.device)
-            rounded.bias = layer.bias
-            # The form that some CPUs sample with is of bfloat16, and has no gradient.
-            rounded.support_avx512bf16_for_cpu = False
-            module.set_submodule(name, rounded.train(layer.training))
+    for name, layer in list(rounded_layers(module)):
+        weight = layer.weight.detach()
+        rounded = Linear4bit(
+            layer.in_features,
+            layer.out_features,
+            bias=layer.bias is not None,
+            compute_dtype=weight.dtype,
+            quant_type="nf4",
+            device="meta",
+        )
+        packed: Any = Params4bit(weight, requires_grad=False, quant_type="nf4", module=rounded)
+        rounded.weight = packed.to(weight.device)
+        rounded.bias = layer.bias
+        # The form that some CPUs sample with is of bfloat16, and has no gradient.
+        rounded.support_avx512bf16_for_cpu = False
+        module.set_submodule(name, rounded.train(layer.training))
     vars(module)["is_loaded_in_4bit"] = True  # by which PEFT knows

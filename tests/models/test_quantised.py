@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import WanTransformer3DModel
+from transformers import T5Config, T5EncoderModel
 
 from sdo_ray.cheap_steps.fast_copy import FastCopy
 from sdo_ray.cheap_steps.settings import CopySettings
+from sdo_ray.evaluation.models import WholeModel
 from sdo_ray.models.adapter_file import load_adapter
 from sdo_ray.models.export import ADAPTER, MODEL, export_model, product
 from sdo_ray.models.fingerprint import fingerprint
@@ -89,6 +92,46 @@ def test_the_gradient_is_that_of_the_weights_that_they_stand_for(tiny_base: Path
 
 def plain_state(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: (stood_for(p) if is_quantised(p) else p.detach()).clone() for name, p in unet.named_parameters()}
+
+
+def t5() -> torch.nn.Module:
+    config = {"vocab_size": 32, "d_model": 64, "d_kv": 8, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+    return T5EncoderModel(T5Config(**config, feed_forward_proj="gated-gelu"))
+
+
+def wan() -> torch.nn.Module:
+    config = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 32}
+    return WanTransformer3DModel(patch_size=(1, 2, 2), **config, ffn_dim=64, num_layers=2, rope_max_seq_len=32)
+
+
+INPUTS: dict[Any, dict[str, torch.Tensor]] = {
+    t5: {"input_ids": torch.arange(1, 13).view(2, 6)},
+    wan: {
+        "hidden_states": torch.linspace(-1, 1, 256).view(1, 4, 1, 8, 8),
+        "timestep": torch.tensor([437.5]),
+        "encoder_hidden_states": torch.linspace(-1, 1, 192).view(1, 6, 32),
+    },
+}
+
+
+@pytest.mark.parametrize("make", INPUTS)
+@pytest.mark.parametrize("to", ROUNDINGS)
+def test_models_that_ask_weights_for_their_type_compute_with_what_they_stand_for(make: Any, to: Rounding) -> None:
+    torch.manual_seed(0)
+    rounded = make().requires_grad_(False).eval()
+    twin = copy.deepcopy(rounded)
+    quantise(rounded, to)
+    assert sum(is_quantised(p) for p in rounded.parameters()) > 4
+    plain_twin(rounded, twin)
+    with torch.no_grad():
+        found, expected = (model(**INPUTS[make])[0] for model in (rounded, twin))
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("to", ROUNDINGS)
+def test_both_models_of_the_closing_comparison_have_rounded_weights(tiny_base: Path, to: Rounding) -> None:
+    base = WholeModel(str(tiny_base), "float32", rounding={"unet": to})
+    assert torch.equal(draw(base.load("cpu")), draw(load_model(settings(tiny_base, to))))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -121,3 +121,23 @@ def test_a_tensor_that_was_written_to_is_seen_anew():
         x += 1
         assert seen(network, x, lambda: x * 2).tolist() == [4, 4]
     assert seen(network, x, lambda: x * 5).tolist() == [10, 10]
+
+
+def test_images_that_are_gone_are_not_taken_for_those_that_come_after():
+    """Whatever memory the next one is given."""
+    network = object()
+
+    def look(number):
+        image = torch.full((1,), float(number))
+        return seen(network, image, lambda: image.clone())
+
+    with same_images():
+        assert [float(look(number)) for number in range(100)] == list(range(100))
+
+
+def test_what_was_computed_without_a_graph_is_not_given_to_who_wants_one():
+    weight, image = torch.ones(1, requires_grad=True), torch.ones(1)
+    with same_images():
+        with torch.no_grad():
+            seen(weight, image, lambda: weight * image)
+        assert seen(weight, image, lambda: weight * image).requires_grad

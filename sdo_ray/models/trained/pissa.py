@@ -49,11 +49,11 @@ def split_off(module: torch.nn.Module, adapter: str) -> None:
             raise SettingsError(Problem("lora.rank", got, fix="choose a smaller one, or a lora.rank_pattern for it"))
         if weight.is_meta:
             continue
-        down, up = (factor.to(weight.device) for factor in principal(weight.detach().cpu(), rank, scale))
+        down, up = principal(weight.detach().cpu(), rank, scale)
         with torch.no_grad():
             layer.lora_A[adapter].weight.copy_(down)
             layer.lora_B[adapter].weight.copy_(up)
-            weight -= scale * up @ down
+            weight -= (scale * up @ down).to(weight.device)  # made on the CPU: a GPU may multiply in TF32
 
 
 def principal(weight: torch.Tensor, rank: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
