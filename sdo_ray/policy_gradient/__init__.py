@@ -7,7 +7,7 @@ Notation
 """
 
 from sdo_ray.policy_gradient import estimators
-from sdo_ray.policy_gradient.advantages import ADVANTAGES, advantages
+from sdo_ray.policy_gradient.advantages import ADVANTAGES, Weight, advantages
 from sdo_ray.policy_gradient.averages import Decay, decay_at
 from sdo_ray.policy_gradient.cotangents import difference_cotangents, mixed, policy_cotangents, step_advantages
 from sdo_ray.policy_gradient.forward import awm_loss, forward_cotangents, nft_loss
@@ -36,6 +36,7 @@ __all__ = [
     "GroupStatistics",
     "Outputs",
     "PolicyPlan",
+    "Weight",
     "advantages",
     "anchor_cotangents",
     "available",

@@ -1,7 +1,7 @@
 """Advantages: how much better than its group a sample is.
 
 Notation
-    r_j[b], w_j   score and weight of reward j for sample b
+    r_j[b], w_j   score and weight of reward j for sample b; a weight may be another for each group
     r             sum_j w_j r_j
     mean, std     over the samples of b's group that have a score; std is biased (divides by their number)
 
@@ -15,6 +15,9 @@ from functools import partial
 
 import torch
 
+Weight = float | torch.Tensor
+"""Of a reward: a number, or [B]."""
+
 CLAMP = 5.0
 """Advantages are in -5 .. 5, as in all published code."""
 
@@ -22,7 +25,7 @@ CLAMP = 5.0
 def advantages(
     kind: str,
     scores: Sequence[torch.Tensor],
-    weights: Sequence[float],
+    weights: Sequence[Weight],
     groups: torch.Tensor,
     best_and_worst: int | None = None,
     trimmed: float = 0.0,
@@ -32,7 +35,7 @@ def advantages(
     Args:
         kind: a name in `ADVANTAGES`.
         scores: r_j of each reward, [B]; what is not finite is missing.
-        weights: w_j, none of them 0.
+        weights: w_j, a number that is not 0, or [B], alike for the samples of a group.
         groups: [B], integers: which group a sample is of.
         best_and_worst: if given, an even number n: only the best n/2 and the worst n/2 of a group keep their advantage
             (DanceGRPO).
@@ -41,9 +44,9 @@ def advantages(
     r_j = torch.stack([s.double() for s in scores])
     present = r_j.isfinite().all(0)
     a = torch.zeros(len(groups), dtype=torch.float64)
-    w = torch.tensor(weights, dtype=torch.float64)
+    w = torch.stack([torch.as_tensor(weight, dtype=torch.float64).expand(len(groups)) for weight in weights])
     of_kind = partial(_mix, trimmed=trimmed) if trimmed else ADVANTAGES[kind]
-    a[present] = of_kind(r_j[:, present], w, groups[present]).clamp(-CLAMP, CLAMP)
+    a[present] = of_kind(r_j[:, present], w[:, present], groups[present]).clamp(-CLAMP, CLAMP)
     return a if best_and_worst is None else extremes(a, present, groups, best_and_worst)
 
 
@@ -66,31 +69,35 @@ def _standard(r: torch.Tensor, correction: int = 0, small: float = 1e-4) -> torc
     return _centred(r) / (r.std(correction=correction) + small)
 
 
+def _sum(r_j: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return (w * r_j).sum(0)
+
+
 def _plain(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """r - mean: unbiased up to (G - 1) / G, in units of the reward."""
-    return _each(groups, _centred, w @ r_j)
+    return _each(groups, _centred, _sum(r_j, w))
 
 
 def _group(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """(r - mean) / (std + 1e-4)."""
-    return _each(groups, _standard, w @ r_j)
+    return _each(groups, _standard, _sum(r_j, w))
 
 
 def _global_std(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """(r - mean) / (std of all samples given + 1e-4), Flow-GRPO's default (arXiv 2505.05470)."""
-    r = w @ r_j
+    r = _sum(r_j, w)
     a = _each(groups, _centred, r)
     return a / (r.std(correction=0) + 1e-4)
 
 
 def _dance(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """(r - mean) / (unbiased std + 1e-8), DanceGRPO's (arXiv 2505.07818)."""
-    return _each(groups, lambda r: _standard(r, correction=1, small=1e-8), w @ r_j)
+    return _each(groups, lambda r: _standard(r, correction=1, small=1e-8), _sum(r_j, w))
 
 
 def _mix(r_j: torch.Tensor, w: torch.Tensor, groups: torch.Tensor, trimmed: float = 0.0) -> torch.Tensor:
     """sum_j w_j (r_j - mean_j) / (std_j + 1e-4), so that no reward wins by its units (MixGRPO, arXiv 2507.21802)."""
-    return w @ torch.stack([_each(groups, partial(_trimmed, share=trimmed), r) for r in r_j])
+    return _sum(torch.stack([_each(groups, partial(_trimmed, share=trimmed), r) for r in r_j]), w)
 
 
 def _trimmed(r: torch.Tensor, share: float) -> torch.Tensor:
@@ -113,7 +120,7 @@ ADVANTAGES: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch
     "mix": _mix,
     "gdpo": _gdpo,
 }
-"""Name -> (r_j [J, B], w [J], groups [B]) -> a [B], of samples that are all there."""
+"""Name -> (r_j [J, B], w [J, B], groups [B]) -> a [B], of samples that are all there."""
 
 
 def by_novelty(a: torch.Tensor, samples: torch.Tensor, present: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from sdo_ray.backprop.transitions import StochasticSteps, Transition
-from sdo_ray.policy_gradient.advantages import CLAMP, advantages, better_half, by_novelty, extremes
+from sdo_ray.policy_gradient.advantages import CLAMP, Weight, advantages, better_half, by_novelty, extremes
 from sdo_ray.policy_gradient.plan import PolicyPlan
 from sdo_ray.policy_gradient.step_weights import step_weight
 from sdo_ray.policy_gradient.trees import edge_advantages
@@ -28,7 +28,7 @@ NO_NOISE: Mapping[int, torch.Tensor] = {}
 def step_advantages(
     plan: PolicyPlan,
     scores: Sequence[torch.Tensor],
-    weights: Sequence[float],
+    weights: Sequence[Weight],
     final: torch.Tensor | None = None,
     noise: Mapping[int, torch.Tensor] = NO_NOISE,
 ) -> dict[int, torch.Tensor]:
@@ -37,7 +37,7 @@ def step_advantages(
     Args:
         plan: of the batch.
         scores: of each reward with a weight, [B], rows in groups; what is not finite is missing.
-        weights: of the rewards.
+        weights: of the rewards, see `advantages`.
         final: z_N, [B, C, ...], for an advantage that looks at them.
         noise: step -> eps, [B, C, ...], for a tree whose branches count by their probability.
     """
@@ -93,7 +93,7 @@ def difference_cotangents(
     solver: torch.Tensor,
     final: torch.Tensor,
     scores: Sequence[torch.Tensor],
-    weights: Sequence[float],
+    weights: Sequence[Weight],
 ) -> dict[int, torch.Tensor]:
     """Kept step -> w_k g, float32 [B, C, ...], for both of a pair g = (R+ - R-) dz / |dz|^2.
 
@@ -102,7 +102,7 @@ def difference_cotangents(
         solver: w_k = dz_N / do_k, [N], of the solver without noise.
         final: z_N, [B, C, ...].
         scores: of each reward with a weight, [B]; a pair of which one is missing has g = 0.
-        weights: of the rewards.
+        weights: of the rewards, see `advantages`.
     """
     r = mixed(scores, weights)
     z = final.detach().double().cpu()
@@ -112,7 +112,7 @@ def difference_cotangents(
     return {k: (solver[k] * g).float() for k in plan.kept}
 
 
-def mixed(scores: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+def mixed(scores: Sequence[torch.Tensor], weights: Sequence[Weight]) -> torch.Tensor:
     """sum_j w_j r_j, float64 [B]; NaN where one is missing."""
     r = sum(w * s.double() for s, w in zip(scores, weights, strict=True))
     assert isinstance(r, torch.Tensor)

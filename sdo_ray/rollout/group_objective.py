@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from rewards.pulls import Memory
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.policy_gradient import (
     PolicyPlan,
+    Weight,
     anchor_cotangents,
     difference_cotangents,
     drifted_cotangents,
@@ -141,7 +143,7 @@ def _group_pulls(
     """Kept step -> u_k of rewards without a gradient, and of the base model; and numbers for the report."""
     made, plan = trajectory.stochastic, groups.plan
     assert made is not None
-    told, weights = _told(scores, terms, valid), [term.weight for term in terms]
+    told, weights = _told(scores, terms, valid), _weights(terms)
     numbers: dict[str, float] = {}
     worth = partial(step_advantages, plan, told, weights, made.newest[0], made.noise)
     if plan.differences:
@@ -172,8 +174,25 @@ def _group_pulls(
 
 
 def _told(scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor) -> list[torch.Tensor]:
-    """Each term's scores, capped; NaN where not valid."""
-    return [torch.where(valid, combine_scores(scores, [term]) / term.weight, torch.nan) for term in terms]
+    """Each term's scores, capped; NaN where not valid, 0 where the term does not count, and need have no score.
+
+    Without what `weigh_by` has for the rows, which is of the weights: an advantage that divides each reward by its own
+    deviation would divide it out of the scores.
+    """
+    found = []
+    for term, weight in zip(terms, _weights(terms), strict=True):
+        told = combine_scores(scores, [replace(term, shares=None)]) / term.weight
+        counts = torch.as_tensor(weight != 0, device=told.device)
+        found.append(torch.where(valid, torch.where(counts, told, 0.0), torch.nan))
+    return found
+
+
+def _weights(terms: Sequence[RewardTerm]) -> list[Weight]:
+    """Of each term; [B] where it is weighed row by row."""
+    return [
+        term.weight if term.shares is None else term.weight * torch.tensor(term.shares, dtype=torch.float64)
+        for term in terms
+    ]
 
 
 def _as_output(u: torch.Tensor, o: torch.Tensor) -> torch.Tensor:
@@ -198,8 +217,14 @@ def _balanced(
 
 
 def _numbers(plan: PolicyPlan, scores: Scores, terms: Sequence[RewardTerm], valid: torch.Tensor) -> dict[str, float]:
-    rewards = mixed(_told(scores, terms, valid), [term.weight for term in terms])
+    """Of the groups for which a reward counts; none if there are no such groups."""
+    weights = _weights(terms)
+    rewards = mixed(_told(scores, terms, valid), weights)
     groups = torch.arange(len(rewards)) // plan.compared
+    counted = torch.stack([torch.as_tensor(weight != 0).expand(len(rewards)) for weight in weights]).any(0)
+    if not counted.any():
+        return {}
+    rewards, groups = rewards[counted.to(rewards.device)], groups[counted]
     found = group_statistics(rewards, groups)
     numbers = {"flat_share": found.flat_share, "spread": found.spread, "missing": float(found.missing)}
     agreement = sign_agreement(rewards, groups)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sdo_ray.policy_gradient import ADVANTAGES, advantages
+from sdo_ray.policy_gradient.advantages import CLAMP
 from tests.backprop.tiny import seeded
 
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1, 1])
@@ -100,3 +101,16 @@ def test_only_the_best_and_the_worst() -> None:
     holes = R.clone()
     holes[3] = torch.nan
     assert advantages("plain", [holes], [1.0], GROUPS, best_and_worst=2).nonzero().flatten().tolist() == [0, 2, 5, 6]
+
+
+@pytest.mark.parametrize("kind", ["plain", "mix", "gdpo", "global-std"])
+def test_a_group_weighs_what_its_weight_says(kind: str) -> None:
+    alike, heavier = (
+        advantages(kind, [R, OTHER], [torch.where(GROUPS == 0, first, 0.5), 0.01], GROUPS) for first in (0.5, 1.0)
+    )
+    first = GROUPS == 0
+    assert alike.abs().max() < CLAMP
+    assert (alike - advantages(kind, [R, OTHER], [0.5, 0.01], GROUPS)).abs().max() < 1e-12
+    assert (heavier[first].abs().sum() / heavier[~first].abs().sum()) > 1.5 * (
+        alike[first].abs().sum() / alike[~first].abs().sum()
+    )

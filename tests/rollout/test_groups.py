@@ -15,6 +15,7 @@ from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters, trained_values
 from sdo_ray.models.trained.lora import LoraSettings, attach, initial
 from sdo_ray.policy_gradient import available
+from sdo_ray.prompts.inputs import OF_WEIGHTS
 from sdo_ray.rollout.contribution import compute_contribution, learn_from, sample_batch
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.records import Contribution, PromptBatch
@@ -75,7 +76,9 @@ BOTH = [*BLACK, RewardTerm("red", 1.0)]
 def contribution(
     pipeline: Any, judge: Judge, plan: PlanSettings = GROUP, rows: Sequence[int] = (0, 1), **changes: Any
 ) -> Contribution:
-    batch = PromptBatch(changes.pop("update", 0), tuple(rows), tuple("abcdefgh"[row] for row in rows))
+    batch = PromptBatch(
+        changes.pop("update", 0), tuple(rows), tuple("abcdefgh"[row] for row in rows), tuple(changes.pop("inputs", ()))
+    )
     settings: dict[str, Any] = {"terms": BLACK, "differentiable": False, "mixing": Mixing(), "seed": 5}
     own = trained_values(find_denoisers(pipeline))
     settings["others"] = {name: {key: w.clone() for key, w in own.items()} for name in ("average", "base")}
@@ -128,6 +131,29 @@ def test_batches_add_up(pipeline: Any) -> None:
     for name, gradient in whole.gradient.items():
         together = parts[0].gradient[name] + parts[1].gradient[name]
         torch.testing.assert_close(gradient, together, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
+
+
+def test_groups_for_which_no_reward_counts_are_not_flat(pipeline: Any) -> None:
+    terms = [RewardTerm("light", 2.0, weigh_by="w")]
+
+    def weighed(*weights: float) -> Contribution:
+        return contribution(pipeline, Judge(), terms=terms, inputs=[{OF_WEIGHTS + "w": w} for w in weights])
+
+    assert weighed(1.0, 0.0).groups["flat_share"] == 0
+    nothing = weighed(0.0, 0.0)
+    assert largest(nothing) == 0
+    assert "flat_share" not in nothing.groups
+
+
+def test_a_prompt_weighs_as_its_column_says_where_rewards_are_standardised_one_by_one(pipeline: Any) -> None:
+    plan = PlanSettings(name="group", options=GROUP.options | {"advantage": "mix"})
+    terms = [RewardTerm("light", 1.0, weigh_by="w")]
+    half, double = (
+        contribution(pipeline, Judge(), plan, rows=(0,), terms=terms, inputs=[{OF_WEIGHTS + "w": w}])
+        for w in (0.5, 2.0)
+    )
+    for name, gradient in half.gradient.items():
+        torch.testing.assert_close(double.gradient[name], 4 * gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_a_missing_score_is_missing(pipeline: Any) -> None:
