@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sdo_ray.secrets import redact
@@ -15,10 +15,16 @@ _STATUSES = (400, 413, 415, 422)
 
 
 class Refusals:
-    """Counts what MLflow refused for good, and says what and why, once an entry or a reason."""
+    """Counts what MLflow refused for good, and says what and why, once an entry or a reason.
 
-    def __init__(self) -> None:
+    Args:
+        is_deleted: whether the run was deleted, asked where something is refused: of a deleted run everything is, until
+            somebody restores it.
+    """
+
+    def __init__(self, is_deleted: Callable[[], bool]) -> None:
         self.count = 0
+        self._is_deleted = is_deleted
         self._said: set[str] = set()
 
     @contextmanager
@@ -31,13 +37,17 @@ class Refusals:
         try:
             yield
         except Exception as error:
-            if not is_for_good(error):
+            if not self.is_final(error):
                 raise
             self.count += 1
             why = redact(" ".join(str(error).split()))[:300]
             if not {entry, why} & self._said:
                 print(f"MLflow refuses {entry}, which is not sent again: {why}", flush=True)
             self._said |= {entry, why}
+
+    def is_final(self, error: Exception) -> bool:
+        """Whether the same request would be refused again, of this run."""
+        return is_for_good(error) and not self._is_deleted()
 
 
 def is_for_good(error: Exception) -> bool:

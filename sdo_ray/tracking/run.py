@@ -15,7 +15,7 @@ from PIL import Image
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import flatten
-from sdo_ray.tracking.refusals import Refusals, is_for_good
+from sdo_ray.tracking.refusals import Refusals
 from sdo_ray.tracking.server import impatient, without_password
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class TrackedRun:
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        self.uri, self._refusals = uri, Refusals()
+        self.uri, self._refusals = uri, Refusals(self._is_deleted)
         known = _known(directory)
         if known is None or known["tracking_uri"] != without_password(uri):
             self.run_id = self._start(experiment, directory, name, settings)
@@ -163,6 +163,9 @@ class TrackedRun:
         with suppress(Exception), impatient():  # the error that ends the run is what is to be seen
             self.client.set_terminated(self.run_id, "FAILED")
 
+    def _is_deleted(self) -> bool:
+        return bool(self.client.get_run(self.run_id).info.lifecycle_stage == "deleted")
+
     def _log_metrics(self, metrics: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
 
@@ -171,8 +174,7 @@ class TrackedRun:
         try:
             self.client.log_batch(self.run_id, metrics=logged)
         except Exception as error:
-            # Of a deleted run everything is refused, until somebody restores it.
-            if not is_for_good(error) or self.client.get_run(self.run_id).info.lifecycle_stage == "deleted":
+            if not self._refusals.is_final(error):
                 raise
             for metric in logged:  # a batch is taken whole or not at all
                 with self._refusals.passed_over(f"metric {metric.key}"):

@@ -54,11 +54,16 @@ def refused_for_good_and_passed_over(uri: str, tmp_path: Path, capsys: pytest.Ca
     assert "takes no updates" not in said
 
 
-def test_of_a_deleted_run_nothing_is_passed_over(uri: str, tmp_path: Path) -> None:
+def test_of_a_deleted_run_nothing_is_passed_over(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     it = tracked(uri, RunDirectory(str(tmp_path), "run"))
     it.client.delete_run(it.run_id)
     with pytest.raises(MlflowException, match="must be in the 'active' state"):
         it.log_step(1, {"loss": 0.5})
+    with pytest.raises(MlflowException, match="must be in the 'active' state"):
+        it.set_tags({"stage": "done"})
+    with pytest.raises(MlflowException, match="must be in the 'active' state"):
+        it.log_step(1, {"loss": 0.5}, {"preview": image()})
+    assert "MLflow refuses" not in capsys.readouterr().out
     it.client.restore_run(it.run_id)
     it.log_step(1, {"loss": 0.5})
     assert it.client.get_run(it.run_id).data.metrics == {"loss": 0.5}
