@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,12 +73,14 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
     """Switch on the way to decode in the pipeline's autoencoders.
 
     Raises:
-        SettingsError: none of them has it.
+        SettingsError: none of them has it, or none that has looks at it.
     """
     if decode == "whole":
         return
     switch = SWITCHES[decode]
     parts = [part for part in pipeline.components.values() if hasattr(part, switch)]
+    if decode == "frames":
+        parts = [part for part in parts if _reads(type(part), switch)]
     if not parts:
         got = f"got {decode!r}, which no autoencoder of a {type(pipeline).__name__} has"
         raise SettingsError(Problem("sampling.decode", got, fix="choose 'whole'"))
@@ -85,3 +89,15 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
             setattr(part, switch, True)
         else:
             getattr(part, switch)()
+
+
+def _reads(kind: type, attribute: str) -> bool:
+    """Whether a class's code reads an attribute of its own: some of diffusers' autoencoders have one and only set it.
+
+    By its source text; code without any is believed.
+    """
+    read = re.compile(rf"self\.{attribute}\b(?!\s*=[^=])")
+    try:
+        return any(read.search(inspect.getsource(one)) for one in kind.__mro__ if one is not object)
+    except OSError:
+        return True

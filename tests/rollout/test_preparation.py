@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKLCosmos, AutoencoderKLLTXVideo, AutoencoderKLMagvit
 
 from sdo_ray.backprop.decoder import decoded_again
 from sdo_ray.rollout.objective import Cotangents, backpropagate
@@ -89,3 +90,23 @@ def test_compiled_denoisers_and_channels_last() -> None:
     assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(compiled, images, rtol=1e-3, atol=1e-4)
     assert (same - gradient).norm() < 1e-3 * gradient.norm()
+
+
+class OfVideos:
+    """A pipeline with one autoencoder, of which only the class counts."""
+
+    def __init__(self, kind: type[torch.nn.Module]) -> None:
+        vae: Any = kind.__new__(kind)
+        torch.nn.Module.__init__(vae)
+        vae.use_framewise_decoding = False
+        self.vae, self.components = vae, {"vae": vae}
+
+
+def test_frames_are_refused_where_the_switch_is_never_looked_at() -> None:
+    can: Any = OfVideos(AutoencoderKLLTXVideo)
+    set_decoding(can, "frames")
+    assert can.vae.use_framewise_decoding
+    for kind in (AutoencoderKLCosmos, AutoencoderKLMagvit):  # which have it and only set it
+        cannot: Any = OfVideos(kind)
+        with pytest.raises(SettingsError, match="got 'frames', which no autoencoder of a OfVideos has"):
+            set_decoding(cannot, "frames")
