@@ -29,7 +29,11 @@ LATENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 def latency(reward: str) -> Histogram:
-    """What Prometheus is told of an actor's calls."""
+    """What Prometheus is told of an actor's calls.
+
+    Args:
+        reward: its key, or those of all that the actor computes, joined by "and".
+    """
     about = "Seconds to score a batch, gradients included."
     return Histogram("sdo_reward_seconds", about, list(LATENCIES), ("reward",)).set_default_tags({"reward": reward})
 
@@ -45,6 +49,7 @@ class RewardActor:
         smoothing: of its gradients; None: plain ones.
         frames: of the videos that it judges, a reward of images; None: it judges what it says.
         sampling_rate: of the sounds that it judges, in Hz, given to it as its option `sample_rate` if it has one.
+        called: what its numbers are called, by Prometheus; None: as its name.
 
     Raises:
         RewardError: a reward or an option that cannot be.
@@ -59,6 +64,7 @@ class RewardActor:
         smoothing: Smoothing | None = None,
         frames: Frames | None = None,
         sampling_rate: int | None = None,
+        called: str | None = None,
     ) -> None:
         import torch
 
@@ -71,7 +77,7 @@ class RewardActor:
         filled_in = {option: value for option, value in known.items() if option in self._spec.options}
         self._reward = create(name, **{**filled_in, **options})
         self._judge = self._reward if frames is None else OfFrames(self._reward, frames)
-        self._latency = latency(name)
+        self._latency = latency(called or name)
 
     def score(
         self, images: np.ndarray, prompts: list[str], want_gradient: bool, seeds: Sequence[int] = ()

@@ -64,7 +64,7 @@ class SharedActor:
                 f"rewards that share an actor rest on one network, with one `dtype`; here {_listed(rests)}",
                 fix="give those on others no `share`, or one of their own",
             )
-        self._latency = latency(", ".join(members))
+        self._latency = latency(" and ".join(members))
 
     def score_together(
         self,

@@ -162,6 +162,7 @@ class _ActorReplica:
                 first.path,
                 settings.options,
                 **place,
+                called=next(iter(rewards)),
                 smoothing=settings.smoothing,
                 frames=settings.seen_frames,
                 sampling_rate=first.sampling_rate,
@@ -254,9 +255,12 @@ def asked_together(rewards: Mapping[str, RewardHandle]) -> list[list[str]]:
 
 
 def health_of(pools: Sequence[Any]) -> dict[str, dict[str, float]]:
-    """See `RewardPool.health`, of all of them; empty where one does not say, as it starts anew."""
+    """See `RewardPool.health`, of all of them; empty where one does not say, as it starts anew.
+
+    A report waits for it, and loses these numbers rather than a second.
+    """
     try:
-        parts = ray.get([pool.health.remote() for pool in pools], timeout=10.0)
+        parts = ray.get([pool.health.remote() for pool in pools], timeout=1.0)
     except ray.exceptions.RayError:  # GetTimeoutError is one, too
         return {}
     return {key: numbers for part in parts for key, numbers in part.items()}
@@ -264,10 +268,11 @@ def health_of(pools: Sequence[Any]) -> dict[str, dict[str, float]]:
 
 def start_pool(rewards: Mapping[str, PooledReward]) -> dict[str, RewardHandle]:
     """A pool; returns handles by key. Nothing is waited for."""
-    groups: dict[str, dict[str, PooledReward]] = {}
+    together: dict[tuple[str, bool], dict[str, PooledReward]] = {}
     for key, reward in rewards.items():
         share = reward.settings.share
-        groups.setdefault(key if share is None else f"those that share {share}", {})[key] = reward
+        together.setdefault((key, False) if share is None else (share, True), {})[key] = reward
+    groups = {" and ".join(members): members for members in together.values()}
     # Whatever it dies of, it starts anew with new replicas, and what was asked is asked again.
     actor = ray.remote(RewardPool).options(num_cpus=0, max_concurrency=1000, max_restarts=-1, max_task_retries=-1)
     pool = actor.remote(groups)

@@ -26,7 +26,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sdo_batches_split": ("Times a batch of the newest update was made in halves for want of memory.", ()),
     "sdo_samples_skipped_share": ("Share of all samples since the driver started that were skipped.", ()),
     "sdo_trainer_idle_share": ("Share of the newest update that the trainers waited for contributions.", ()),
-    "sdo_reward_restarts": ("Restarts of each reward's actors in this run.", ("reward",)),
+    "sdo_reward_restarts": ("Restarts of each reward's actors since the rewards were started.", ("reward",)),
     "sdo_seconds": ("Seconds of the newest update, by part.", ("part",)),
 }
 """Name -> description, tags besides `run`."""

@@ -39,7 +39,7 @@ def test_scores_and_gradients_are_those_of_actors_of_their_own(tmp_path: Path) -
     together.append(RewardSettings(name="brightness", num_cpus=0.25))
     images, prompts = torch.rand(3, 3, 20, 24, generator=torch.Generator().manual_seed(0)), ["a cat", "dogs", "x"]
     handles = start_reward_actors(together)
-    assert [handle.group for handle in handles.values()] == ["those that share clip"] * 3 + ["brightness"]
+    assert [handle.group for handle in handles.values()] == [" and ".join(ON_CLIP)] * 3 + ["brightness"]
     expected, slopes = RewardClient(start_reward_actors(apart), ON_CLIP[:2])(images, prompts)
     scores, gradients = map(dict, RewardClient(handles, [*ON_CLIP[:2], "brightness"])(images, prompts))
     torch.testing.assert_close(scores.pop("brightness"), luma(images).mean((1, 2)))
