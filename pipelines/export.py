@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.job import printed, quiet
 from sdo_ray.settings import Problem, SettingsError, at
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sdo_ray.export.check import Draw
     from sdo_ray.export.formats import Aligned, Format
     from sdo_ray.rollout.reward_settings import RewardSettings
+    from sdo_ray.settings import Settings
     from sdo_ray.storage import RunDirectory
 
 FORMATS = ("diffusers", "kohya", "merged")
@@ -128,7 +129,7 @@ def _facts(
     recipe = {
         "base model": model.base,
         "trained": settings.model.train,
-        **{name: value for name, value in ({} if trained is None else trained.to_dict()).items() if value},
+        **({} if trained is None else _chosen(trained)),
         **({"rounded weights": settings.model.quantize} if settings.model.quantize else {}),
         "plan": settings.plan.name,
         **settings.plan.options,
@@ -150,6 +151,13 @@ def _facts(
         images=images,
         **({"readers": readers_of(written["kohya"])} if "kohya" in written else {}),
     )
+
+
+def _chosen(trained: Settings) -> dict[str, Any]:
+    """What a reader of the card has to know: no option that is off, nor a choice that is as it always is."""
+    usual = {name: field.default for name, field in type(trained).model_fields.items()}
+    found = trained.to_dict().items()
+    return {name: value for name, value in found if value and not (isinstance(value, str) and value == usual[name])}
 
 
 def _drawer(run: RunDirectory, settings: AlignSettings) -> Draw:

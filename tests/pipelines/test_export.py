@@ -76,6 +76,7 @@ def test_the_card_says_how_it_was_made_and_whose_the_rewards_are(tiny_base: Path
         "0.5",
     ):
         assert part in body, part
+    assert "| init |" not in body  # which is the default
     assert "jpeg_compressibility" not in body  # only watched
     assert 'load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors")' in body
     assert "`tiny.safetensors`" in body
