@@ -10,10 +10,10 @@ from sdo_ray.config.calls import (
     check_model,
     made_if_known,
 )
+from sdo_ray.config.encoders import check_rounded, check_trained_texts
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import has_begun
 from sdo_ray.models.load import pipeline_class
-from sdo_ray.models.quantised import check_installed
 from sdo_ray.models.reference import parse
 from sdo_ray.promotion.held_out import check_held_out_rules
 from sdo_ray.prompts.heldout import check_apart, draw_questions, read_heldout
@@ -48,19 +48,11 @@ def check_align(settings: AlignSettings) -> None:
 
 def _check_model(settings: AlignSettings) -> None:
     check_model(settings.model.reference, settings.sampling)
-    for to in set(settings.model.quantize.values()):
-        check_installed(to, "model.quantize")
+    check_rounded(settings.model)
 
 
 def _check_texts(settings: AlignSettings) -> None:
-    if settings.samplers.text_encoders == "keep":
-        return
-    if beyond := settings.model.kind.beyond_denoisers(settings.model.kind_settings):
-        got = f"got 'offload', but model.{settings.model.train}.{beyond} trains text encoders"
-        raise SettingsError(Problem("samplers.text_encoders", got, fix="choose 'keep', or train the denoisers alone"))
-    if settings.samplers.num_gpus and settings.sampling.options.get("clip_skip") is not None:
-        got = "got 'offload', but sampling.options.clip_skip has a pipeline use parts of an encoder by themselves"
-        raise SettingsError(Problem("samplers.text_encoders", got, fix="choose 'keep', or remove clip_skip"))
+    check_trained_texts(settings.model, settings.samplers, settings.sampling, _readable_base(settings))
 
 
 def _check_registered(settings: AlignSettings) -> None:

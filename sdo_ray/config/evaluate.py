@@ -9,6 +9,7 @@ from pydantic import Field
 
 from rewards.modality import Made, named
 from sdo_ray.cluster import Demand
+from sdo_ray.config.encoders import check_texts
 from sdo_ray.config.rewards import check_names, check_rewards, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.evaluation.features import check_features
@@ -83,6 +84,8 @@ def check_evaluate(settings: EvaluateSettings) -> pa.Table:
             check_rewards(settings.rewards, given)
         with problems.of("rewards"):
             check_names(settings.rewards)
+        with problems.of():
+            check_texts(settings.samplers, settings.sampling, None)  # the models are known to `find_roles` alone
         for name in sorted(ABOUT.keys() & {reward.key for reward in settings.rewards}):
             got = f"{name!r} is measured anyway, and is no name for a reward"
             problems.add(Problem("rewards", got, fix="register it under another"))

@@ -9,6 +9,7 @@ from pydantic import Field
 from sdo_ray.backprop import BackpropPlan
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
+from sdo_ray.config.encoders import check_texts
 from sdo_ray.config.rewards import check_learned, check_rewards, refuse_row_weights, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.input_optimization.records import OptimizerConfig
@@ -80,6 +81,7 @@ def check_optimize(settings: OptimizeSettings) -> None:
 
 def _check_model(settings: OptimizeSettings) -> None:
     kind, variable = check_model(settings.model.base, settings.sampling), settings.optimization.variable
+    check_texts(settings.samplers, settings.sampling, settings.model.base)
     if variable == "latents" and "latents" not in inspect.signature(kind.__call__).parameters:
         got = f"{kind.__name__} takes no latents"
         raise SettingsError(Problem("optimization.variable", got, fix="choose another variable"))

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from sdo_ray.cluster import Demand
 from sdo_ray.config.calls import check_estimator, check_inputs, check_model, made_if_known
+from sdo_ray.config.encoders import check_rounded, check_trained_texts
 from sdo_ray.config.rewards import check_learned, check_rewards, refuse_row_weights, reward_demands
 from sdo_ray.config.run import RunSettings
 from sdo_ray.models.settings import ModelSettings
@@ -80,6 +81,8 @@ def check_schedule(settings: ScheduleSettings) -> None:
 
 def _check_model(settings: ScheduleSettings) -> None:
     kind = check_model(settings.model.reference, settings.sampling)
+    check_rounded(settings.model)
+    check_trained_texts(settings.model, settings.samplers, settings.sampling, settings.model.reference)
     with under("prompts.inputs"):
         check_inputs(kind, settings.prompts.inputs, settings.sampling)
 

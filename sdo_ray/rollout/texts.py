@@ -1,4 +1,7 @@
-"""Text encoders that leave the device: each prompt is encoded once, by itself, and what came out is remembered.
+"""Text encoders that leave the device: a prompt is encoded by itself, and what came out is remembered.
+
+So each is encoded once, while what an encoder returned for all of them fits `LIMIT`. A language model that is asked for
+all its hidden states returns about 0.2 GB a prompt, of which little fits.
 
 By the calls of the encoders, whatever a pipeline makes of what they return: a row of a call's arguments (token ids, a
 mask) stands for a prompt. That rows are encoded one by one makes a prompt's embedding the same bits in every batch.
@@ -7,6 +10,8 @@ mask) stands for a prompt. That rows are encoded one by one makes a prompt's emb
 from __future__ import annotations
 
 import hashlib
+import inspect
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 LIMIT = 2 * 2**30
 """Bytes of main memory for what an encoder returned; beyond, what was not asked for the longest time goes first."""
 
+_PARTS = re.compile(r"\btext_encoder\w*\.(get_input_embeddings|get_text_features)\(")
+"""What some pipelines use of an encoder; what they do with `clip_skip` alone is not among these."""
+
 _TOLD_APART = (torch.Tensor, bool, int, float, str, type(None), torch.dtype)
 """What a call's arguments may be: by contents, or by how they print."""
 
@@ -32,6 +40,23 @@ _TOLD_APART = (torch.Tensor, bool, int, float, str, type(None), torch.dtype)
 def is_text_encoder(name: str) -> bool:
     """Whether a pipeline's component is one, by its name."""
     return name.startswith("text_encoder")
+
+
+def check_called_whole(pipeline: type[DiffusionPipeline]) -> None:
+    """Refuse a pipeline that uses text encoders otherwise than by calling them, which would not bring them back.
+
+    By its source text; code without any is believed.
+
+    Raises:
+        SettingsError: it does.
+    """
+    try:
+        found = _PARTS.search(inspect.getsource(pipeline))
+    except OSError:
+        return
+    if found is not None:
+        got = f"got 'offload', but a {pipeline.__name__} uses {found[1]} of an encoder by itself"
+        raise SettingsError(Problem("samplers.text_encoders", got, fix="choose 'keep'"))
 
 
 def offload_text_encoders(pipeline: DiffusionPipeline, limit: int = LIMIT) -> None:
@@ -42,8 +67,10 @@ def offload_text_encoders(pipeline: DiffusionPipeline, limit: int = LIMIT) -> No
         limit: see `LIMIT`.
 
     Raises:
-        SettingsError: a text encoder is trained, and so returns something else every time.
+        SettingsError: a text encoder is trained, and so returns something else every time; or see `check_called_whole`.
     """
+    if pipeline.device.type != "cpu":
+        check_called_whole(type(pipeline))
     found = {name: part for name, part in pipeline.components.items() if is_text_encoder(name)}
     modules = {name: part for name, part in found.items() if isinstance(part, torch.nn.Module)}
     for name, module in modules.items():
