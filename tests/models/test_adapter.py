@@ -13,12 +13,7 @@ from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, adapter_off, attach, initial, save_lora
 from sdo_ray.settings import SettingsError
 from tests.models.adapters import LORA, trained_weights
-
-
-def draw(pipeline: DiffusionPipeline) -> torch.Tensor:
-    noise = [torch.Generator().manual_seed(i) for i in range(2)]
-    with torch.no_grad():
-        return pipeline(["a", "b"], generator=noise, num_inference_steps=3, guidance_scale=2.0, output_type="pt").images
+from tests.models.draws import draw
 
 
 @pytest.fixture

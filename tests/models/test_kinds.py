@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 
 from sdo_ray.models.adapter_file import load_adapter
 from sdo_ray.models.export import ADAPTER, MODEL, export_model, product
@@ -15,14 +14,9 @@ from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach, initial_policy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained.registry import KINDS
+from tests.models.draws import draw
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def draw(pipeline: DiffusionPipeline) -> torch.Tensor:
-    noise = [torch.Generator().manual_seed(i) for i in range(2)]
-    with torch.no_grad():
-        return pipeline(["a", "b"], generator=noise, num_inference_steps=3, guidance_scale=2.0, output_type="pt").images
 
 
 @pytest.mark.parametrize("kind", KINDS)

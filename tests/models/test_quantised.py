@@ -22,7 +22,7 @@ from sdo_ray.models.policy import attach, attach_working_copy, initial_policy, l
 from sdo_ray.models.quantised import NEEDED, Rounding, is_quantised, quantise, quantised_bytes
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.settings import SettingsError
-from tests.models.test_lora_kinds import draw, moved
+from tests.models.draws import draw, moved
 
 LORA = {"rank": 2, "alpha": 6.0, "targets": ["to_q", "ff.net.2"]}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 
 from sdo_ray import differentiable_sample, make_plan
 from sdo_ray.models.export import ADAPTER, MODEL, export_model, product
@@ -16,6 +16,7 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained.diffit import DiffFitSettings
 from sdo_ray.models.trained.lora import LoraSettings, adapter_off
 from sdo_ray.settings import SettingsError
+from tests.models.draws import draw, moved
 
 KINDS = {
     "lora": {"lora": LoraSettings(rank=2, alpha=6.0)},
@@ -27,18 +28,6 @@ KINDS = {
 
 def settings(base: Path, kind: str, dtype: str = "float32") -> ModelSettings:
     return ModelSettings(base=str(base), dtype=dtype, **KINDS[kind])
-
-
-def draw(pipeline: DiffusionPipeline) -> torch.Tensor:
-    noise = [torch.Generator().manual_seed(i) for i in range(2)]
-    with torch.no_grad(), own_precision(pipeline):
-        return pipeline(["a", "b"], generator=noise, num_inference_steps=3, guidance_scale=2.0, output_type="pt").images
-
-
-def moved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights as after some training."""
-    noise = torch.Generator().manual_seed(1)
-    return {name: tensor + 0.1 * torch.randn(tensor.shape, generator=noise) for name, tensor in weights.items()}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
