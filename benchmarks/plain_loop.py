@@ -2,39 +2,36 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.plain_loop [--updates 8]
 
-The demo's model, rewards and LoRA, 16 images an update in two batches; the run has one sampler, one trainer and an
-actor for each reward. The loop (`Aligner`) makes the same updates before and after the run, for what else the machine
-does. The first update, which also waits for everything to start, is not counted. Seconds by the clock of the run may be
-fewer than the loop's, for its rewards and trainer work beside its sampler; CPU seconds are of all processes, Ray's own
-among them.
+The demo's model and rewards, a LoRA of rank 8, 16 images an update in two batches; the run has one sampler, one trainer
+and an actor for each reward. The loop (`Aligner`) makes the same updates before and after the run, for what else the
+machine does. The first update, which also waits for everything to start, is not counted. Seconds by the clock of the
+run may be fewer than the loop's, for its rewards and trainer work beside its sampler; CPU seconds are of all processes,
+Ray's own among them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import psutil
-import pyarrow.parquet
 import ray
 import yaml
 
-import pipelines
+from benchmarks.idle import CONFIGS
+from benchmarks.start import cpu_seconds
 from pipelines.align import align
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.loading import load_settings
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.notebook.aligner import Aligner
+from sdo_ray.prompts.read import read_prompts
+from sdo_ray.training.decisions import Continue, Decision
+from sdo_ray.training.records import UpdateReport
 
-if TYPE_CHECKING:
-    from sdo_ray.training.decisions import Decision
-    from sdo_ray.training.records import UpdateReport
-
-CONFIGS = Path(pipelines.__file__).parent / "configs"
 WEIGHTS = {"preference": 1.0, "alignment": 5.0}
 SECTIONS: dict[str, Any] = {
     "sampling": {"num_inference_steps": 20, "guidance_scale": 3.0},
@@ -52,21 +49,12 @@ class Clock:
 
     def observe(self, report: UpdateReport) -> Decision:
         """See `Observer`."""
-        from sdo_ray.training.decisions import Continue
-
         self.mark()
         return Continue()
 
     def mark(self) -> None:
         """Note the clock and CPU seconds of this process and all that it started."""
-        cpu = 0.0
-        for process in (first := psutil.Process(), *first.children(recursive=True)):
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            cpu += times.user + times.system
-        self.marks.append((time.monotonic(), cpu))
+        self.marks.append((time.monotonic(), sum(cpu_seconds(os.getpid()).values())))
 
     def an_update(self) -> tuple[float, float]:
         """Seconds by the clock, and of CPU, of an update but the first."""
@@ -76,7 +64,7 @@ class Clock:
 
 def loop(updates: int) -> tuple[float, float]:
     """Seconds of an update of a plain loop."""
-    prompts = pyarrow.parquet.read_table(CONFIGS / "prompts/emoji_train.parquet")["prompt"].to_pylist()
+    prompts = read_prompts(str(CONFIGS / "prompts/emoji_train.parquet"))
     pipe = load_pipeline("zoo://emoji", "bfloat16")
     aligner = Aligner(pipe, {name: name for name in WEIGHTS}, weights=WEIGHTS, lora=LORA, **SECTIONS)
     clock = Clock()
@@ -115,19 +103,14 @@ def _settings(directory: str, updates: int) -> dict[str, Any]:
     }
 
 
-def measured(updates: int) -> Iterator[tuple[str, tuple[float, float]]]:
-    """What was measured, and its seconds."""
-    yield "a loop of one process", loop(updates)
-    yield "`sdo align`", run(updates)
-    yield "the loop again", loop(updates)
-
-
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=8)
     print("| | seconds an update | CPU seconds |\n|---|---|---|")
-    for name, (wall, cpu) in measured(parser.parse_args().updates):
+    updates = parser.parse_args().updates
+    for name, measure in (("a loop of one process", loop), ("`sdo align`", run), ("the loop again", loop)):
+        wall, cpu = measure(updates)
         print(f"| {name} | {wall:.2f} | {cpu:.2f} |", flush=True)
 
 
