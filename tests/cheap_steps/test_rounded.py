@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sdo_ray.backprop import run_by
@@ -83,6 +84,35 @@ def test_layers_outside_blocks_stay_as_they_are(made: Any) -> None:
     rounded = {path for path, layer in copied.named_modules() if hasattr(layer, "parametrizations")}
     assert rounded
     assert all(any(part.isdigit() for part in path.split(".")) for path in rounded)
+
+
+UNETS = {
+    "the embedded model's": {
+        "block_out_channels": (64, 128, 192),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+    },
+    "Stable Diffusion 1.5's": {},
+    "SDXL's": {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    },
+}
+
+
+@pytest.mark.parametrize("config", UNETS.values(), ids=UNETS.keys())
+def test_weights_that_share_a_scale_are_never_on_both_sides_of_a_skip_connection(config: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(attention_head_dim=8, cross_attention_dim=64, **config)
+    before = unet.mid_block.resnets[-1].out_channels
+    for resnet in (resnet for block in unet.up_blocks for resnet in block.resnets):
+        for layer in (resnet.conv1, resnet.conv_shortcut):
+            skipped = layer.in_channels - before
+            assert skipped > 0
+            assert before * layer.weight[0, 0].numel() % GROUP == 0
+        before = resnet.out_channels
 
 
 WAYS = [
