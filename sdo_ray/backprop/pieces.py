@@ -9,6 +9,9 @@ Notation
 for a network whose rows do not know of one another, as diffusers' do not. Where it is not so, it is noticed: a piece
 must compute what the whole call computed for its rows, or else the call is made again as a whole. The activations of
 one piece are held at a time.
+
+(do/dx)^T 0 = 0: a piece at whose outputs u is zero is not made again. So of a video whose reward looks at some frames,
+only these are decoded again, where the decoder makes frames by themselves.
 """
 
 import logging
@@ -157,11 +160,17 @@ class _Backward:
     def in_pieces(self, rows: int) -> Gradients:
         """In pieces of so many rows, or fewer."""
         inputs = inputs_of(self._call.args, self._call.kwargs)
+        if not self._arrives(0, self.batch):
+            zeros = [torch.zeros_like(x) if asked else None for x, asked in zip(inputs, self._wanted, strict=True)]
+            return Gradients([None] * len(self._parameters), zeros)
         cut = [self._is_cut(x) for x in inputs]
         total = Gradients([None] * len(self._parameters), [None] * len(inputs))
         start = 0
         while start < self.batch:
             stop = min(start + rows, self.batch)
+            if not self._arrives(start, stop):
+                start = stop
+                continue
             try:
                 found = self.piece(start, stop)
             except torch.OutOfMemoryError:
@@ -222,6 +231,10 @@ class _Backward:
         return Gradients(
             list(found[: len(self._parameters)]), [next(of_inputs) if x.requires_grad else None for x in inputs]
         )
+
+    def _arrives(self, start: int, stop: int) -> bool:
+        """Whether there is a gradient at the outputs of the rows start .. stop - 1."""
+        return any(bool(self._rows(u, start, stop).any()) for u in self._cotangents)
 
     def _rows(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         return rows_of(x, range(start, stop), self.batch)

@@ -1,6 +1,7 @@
 """Kept steps and the decoder made again for their backward pass: the same gradient, and nothing held meanwhile."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,23 @@ def call_of(forward: Any, *args: Any) -> Call:
 def test_pieces_add_up_and_lie_side_by_side(rows: int) -> None:
     x, weight, u = (torch.randn(*shape, generator=seeded(i)) for i, shape in enumerate([(5, 3), (3, 2), (5, 2)]))
     found = gradients_of(call_of(linear, x, weight), [u], (), [True, True], rows)
+    torch.testing.assert_close(found.inputs[0], u @ weight.T)
+    torch.testing.assert_close(found.inputs[1], x.T @ u)
+
+
+@pytest.mark.parametrize("some", [True, False])
+def test_rows_at_which_no_gradient_arrives_are_not_made(some: bool) -> None:
+    x, weight, u = (torch.randn(*shape, generator=seeded(i)) for i, shape in enumerate([(5, 3), (3, 2), (5, 2)]))
+    u[0], u[2:] = 0, 0
+    u *= some
+    call, made = call_of(linear, x, weight), list[int]()
+
+    def noted(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        made.append(len(x))
+        return linear(x, weight)
+
+    found = gradients_of(replace(call, forward=noted), [u], (), [True, True], 1)
+    assert made == [1] * some
     torch.testing.assert_close(found.inputs[0], u @ weight.T)
     torch.testing.assert_close(found.inputs[1], x.T @ u)
 
