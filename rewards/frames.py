@@ -34,6 +34,11 @@ class Frames:
         if isinstance(self.take, int) and self.take < 1:
             raise ValueError(f"frames takes first, all or a number from 1 on, got {self.take}")
 
+    @property
+    def are_some(self) -> bool:
+        """Whether a video may have others."""
+        return self.take != "all"
+
     def places(self, num_frames: int) -> Sequence[int]:
         """S, of a video of so many frames."""
         if self.take == "first":

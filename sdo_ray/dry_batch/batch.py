@@ -122,7 +122,9 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
             terms=[term.term for term in settings.rewards.terms],
             mixing=settings.rewards.mixing,
             backward=settings.training.backward,
-            kept_graph=choose_kept_graph(pipeline, how, settings.plan, settings.samplers),
+            kept_graph=choose_kept_graph(
+                pipeline, how, settings.plan, settings.samplers, settings.rewards.looks_at_some_frames
+            ),
             runner=runner,
             others={"base": weights, "average": weights},
             anchor=settings.training.anchor,

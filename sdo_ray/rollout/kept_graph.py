@@ -35,7 +35,8 @@ class LearnedSamplingSettings(SamplingSettings):
         description="What a batch holds while it waits for its rewards. `retain`: the activations of the kept steps "
         "and of the decoder, of all its images. `recompute`: none; they are made again afterwards, an image at a time, "
         "for one more forward pass of each kept step and one more decoding. `auto`: `retain` where an estimate says "
-        "that it takes at most half of the memory. The images are the same, the gradient is but for rounding.",
+        "that it takes at most half of the memory; of videos whose rewards all look at some `frames` alone, it decodes "
+        "these again. The images are the same, the gradient is but for rounding.",
     )
 
 
@@ -44,6 +45,7 @@ def choose_kept_graph(
     sampling: LearnedSamplingSettings,
     plan: PlanSettings,
     samplers: LearningSamplerSettings,
+    some_frames: bool = False,
 ) -> KeptGraph:
     """What `kept_graph` means for a sampler; "auto" is decided by settings and machine alone, and logged.
 
@@ -52,18 +54,21 @@ def choose_kept_graph(
         sampling: how to call it.
         plan: the estimator.
         samplers: how many images at once, on what share of a device.
+        some_frames: whether no reward that is learned from looks at all frames of a video: then decoding some again
+            is less than a backward pass through the decoding of all.
     """
     if sampling.kept_graph != "auto":
         return sampling.kept_graph
     steps, images = kept_and_images(pipeline, sampling, plan, samplers.batch_size)
     memory = _memory(pipeline, samplers)
+    held: KeptGraph = "steps" if some_frames else "retain"
     try:
-        size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling)
+        size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling, held)
     except torch.OutOfMemoryError:
         size = None
-    chosen: KeptGraph = "retain" if size is not None and size <= SHARE * memory else "recompute"
+    chosen: KeptGraph = held if size is not None and size <= SHARE * memory else "recompute"
     if chosen == "recompute" and not _can_be_made_again(pipeline, sampling):
-        chosen = "retain"
+        chosen = held
     _log.info(
         "kept_graph: %s; activations of %d kept steps of %d times %d images are estimated at %s of %.1f GiB",
         chosen,
@@ -76,11 +81,13 @@ def choose_kept_graph(
     return chosen
 
 
-def activations_of_one(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> int:
+def activations_of_one(
+    pipeline: DiffusionPipeline, sampling: SamplingSettings, kept_graph: KeptGraph = "retain"
+) -> int:
     """Bytes that autograd saves of one kept step of one image, and of its decoding, by a call of few steps."""
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     with saved_activations(*parts) as saved:
-        _sample_one(pipeline, sampling, "retain")
+        _sample_one(pipeline, sampling, kept_graph)
     return saved.bytes
 
 

@@ -351,6 +351,12 @@ class MixSettings(CombinationSettings):
         """What `rewards.mix` is given."""
         return Mixing(self.normalize, self.floor, self.combine)
 
+    @property
+    def looks_at_some_frames(self) -> bool:
+        """Whether what is learned from looks at some frames of a video, and at no others."""
+        seen = [term.seen_frames for term in self.terms if term.weight]
+        return all(frames is not None and frames.are_some for frames in seen)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         check_mixing([term.term for term in self.terms], self.mixing)

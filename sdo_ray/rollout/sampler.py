@@ -83,7 +83,9 @@ class Sampler:
         self._runner = prepare(self._pipeline, config.sampling, config.samplers)
         specs = reward_specs(reward_actors)
         self._differentiable = any(specs[key].differentiable for key in self._learned)
-        self._kept_graph = choose_kept_graph(self._pipeline, config.sampling, config.plan, config.samplers)
+        self._kept_graph = choose_kept_graph(
+            self._pipeline, config.sampling, config.plan, config.samplers, config.mix.looks_at_some_frames
+        )
         self._corrects, self._by_average, self._others = False, False, dict[str, Weights]()
         if config.plan.is_policy_gradient:
             plan = groups_of(self._pipeline, config.sampling, config.plan, torch.Generator()).plan

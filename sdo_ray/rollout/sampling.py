@@ -121,10 +121,10 @@ def sample(
         generators: of the samples' noise, one each.
         plan: from `plan_of`.
         backward: where the denoiser's backward pass runs. With "trainer" kept calls have no graph and are in `calls`.
-        kept_graph: "retain" keeps the activations of kept steps and of the decoder. "recompute" keeps none of any
-            network: the decoder's are made again by the backward pass, and kept calls, where the plan is of single
-            calls and only denoisers are trained, have no graph and are in `calls`. What is left of the graph is the
-            scheduler's arithmetic.
+        kept_graph: "retain" keeps the activations of kept steps and of the decoder; with "steps" the decoder's are made
+            again by the backward pass. "recompute" keeps none of any network: kept calls too, where the plan is of
+            single calls and only denoisers are trained, have no graph and are in `calls`. What is left of the graph
+            is the scheduler's arithmetic.
         runner: how the denoiser's steps without a graph are made; by default exactly.
         stochastic: steps with fresh noise after them, if any.
 
@@ -140,7 +140,7 @@ def sample(
             output_hook=lambda step, scale, o: outputs.append(KeptOutput(step, scale, o)),
             elsewhere=calls if backward == "trainer" or (again and _learns_at_calls(pipeline, plan)) else None,
             runner=runner,
-            decode_again=again,
+            decode_again=kept_graph != "retain",
             stochastic=stochastic,
             generator=list(generators),
             **call,

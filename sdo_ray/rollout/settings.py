@@ -18,8 +18,9 @@ GradientType = Literal["float32", "bfloat16"]
 """What a gradient travels as; bfloat16 has float32's range."""
 Decode = Literal["whole", "slices", "tiles", "frames"]
 """How an autoencoder decodes."""
-KeptGraph = Literal["retain", "recompute"]
-"""Whether a batch that waits for its rewards holds the networks' activations, or has them made again."""
+KeptGraph = Literal["retain", "steps", "recompute"]
+"""Which activations a batch that waits for its rewards holds, and does not have made again: those of the kept steps and
+of the decoder, those of the kept steps alone, none."""
 
 
 InputColumns = Annotated[

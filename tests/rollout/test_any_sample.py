@@ -1,6 +1,6 @@
 """Contributions of what is no image: the same gradient with and without activations kept, and that of autograd."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.sampling import draw, noise
-from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.rollout.settings import KeptGraph, PlanSettings, SamplingSettings
 from tests.backprop.matrix.assemble import assemble
 from tests.backprop.matrix.cases import CASES
 from tests.backprop.matrix.check import adapt
@@ -59,14 +59,13 @@ def test_of_each_kind(name: str) -> None:
             mixing=Mixing(),
             kept_graph=kept_graph,
         )
-        for kept_graph in ("retain", "recompute")
+        for kept_graph in get_args(KeptGraph)
     ]
     assert seen[0].shape == (2, *shape)
     plain = draw(pipeline, sampling.pipeline_call(BATCH.prompts), noise(1, BATCH.rows))
-    assert torch.equal(seen[0], plain)
-    assert torch.equal(seen[1], plain)
-    assert made[0].scores == made[1].scores
+    assert all(torch.equal(samples, plain) for samples in seen)
+    assert all(contribution.scores == made[0].scores for contribution in made)
     assert made[0].gradient.keys() == trained_parameters(find_denoisers(pipeline)).keys()
-    kept, again = (contribution.gradient.vector for contribution in made)
+    kept, *others = (contribution.gradient.vector for contribution in made)
     assert kept.norm() > 0
-    assert (kept - again).norm() < 1e-3 * kept.norm()
+    assert all((kept - again).norm() < 1e-3 * kept.norm() for again in others)

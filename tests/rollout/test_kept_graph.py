@@ -11,6 +11,7 @@ from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.rollout import kept_graph
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one, choose_kept_graph
+from sdo_ray.rollout.reward_settings import FramesSettings, MixSettings, RewardSettings
 from sdo_ray.rollout.sampling import noise, plan_of, sample
 from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
 from tests.backprop.matrix.assemble import assemble, inputs
@@ -44,6 +45,21 @@ def test_the_choice_is_by_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     assert torch.equal(torch.get_rng_state(), state)
     told = LearnedSamplingSettings(kept_graph="retain")
     assert choose_kept_graph(pipeline, told, SDO, LearningSamplerSettings(batch_size=99)) == "retain"
+
+
+def test_some_frames_of_a_video_are_decoded_again_rather_than_all_held() -> None:
+    pipeline = assemble("AnimateDiffPipeline", CASES["AnimateDiff"].parts)
+    adapt(pipeline)
+    options = {"height": 32, "width": 32, "num_frames": 6}
+    sampling = LearnedSamplingSettings(num_inference_steps=2, options=options)
+    terms = [RewardSettings(name="sharpness", frames=FramesSettings(take=2)), RewardSettings(name="layout", weight=0.0)]
+    all_frames = RewardSettings(name="layout", frames=FramesSettings())
+    for mix, expected in ((terms, "steps"), ([*terms, all_frames], "retain")):
+        some = MixSettings(terms=mix).looks_at_some_frames
+        chosen = choose_kept_graph(pipeline, sampling, PlanSettings(), LearningSamplerSettings(), some)
+        assert chosen == expected
+    held = {kept: activations_of_one(pipeline, sampling, kept) for kept in ("retain", "steps")}
+    assert held["steps"] < held["retain"]
 
 
 def test_what_cannot_be_made_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
