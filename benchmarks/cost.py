@@ -14,11 +14,12 @@ import torch
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.models import BenchmarkModel
-from sdo_ray.backprop import BackpropPlan, differentiable_sample, make_plan, sampler_plan
+from sdo_ray.backprop import BackpropPlan, StepRunner, differentiable_sample, make_plan, sampler_plan
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.precision import own_precision
+from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,20 @@ class Cost:
         return max(0.0, self.saved - self.saved_decoder)
 
 
+@dataclass(frozen=True)
+class Way:
+    """How an update, or the plain call, is made."""
+
+    plan: Callable[[int], BackpropPlan]
+    """Seed of what is drawn -> the kept steps."""
+    scheduler: Any
+    """That the pipeline has meanwhile."""
+    call: dict[str, Any]
+    """Arguments of the pipeline's call but those that say what to draw."""
+    runner: StepRunner | None
+    """What makes the steps without a graph."""
+
+
 def costs(
     model: BenchmarkModel, plans: Sequence[str], *, steps: int, batch: int, guidance: float, rounds: int
 ) -> list[Cost]:
@@ -61,49 +76,71 @@ def costs(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     saved: dict[str, list[int]] = {name: [] for name in names}
     allocated: dict[str, int | None] = dict.fromkeys(names)
-    call = {"num_inference_steps": steps, "guidance_scale": guidance}
-
-    def plan(name: str, i: int) -> BackpropPlan:
-        if name == "plain":
-            return BackpropPlan("plain", steps)
-        contender, draws = CONTENDERS[name], torch.Generator().manual_seed(i)
-        return sampler_plan(model.pipeline.scheduler, steps, contender.name, generator=draws, **contender.options)
+    sampling = SamplingSettings(num_inference_steps=steps, guidance_scale=guidance)
+    scheduler = model.pipeline.scheduler
+    ways = {"plain": Way(lambda _: BackpropPlan("plain", steps), scheduler, _call(sampling), None)}
+    for name in plans:
+        contender = CONTENDERS[name]
+        own, runner = contender.prepare(model.pipeline, sampling)
+        make = partial(_plan, model.pipeline.scheduler, own.num_inference_steps, contender.plan)
+        ways[name] = Way(make, model.pipeline.scheduler, _call(own), runner)
+        model.pipeline.scheduler = scheduler
 
     order, shuffle = list(names), random.Random(0).shuffle
     for i in range(rounds + 1):
         shuffle(order)
         for name in order:
-            took, allocated[name] = _timed(model, partial(update, model, plan(name, i), call, batch, i))
+            way = ways[name]
+            model.pipeline.scheduler = way.scheduler
+            took, allocated[name] = _timed(model, partial(update, model, way, batch, i))
             if i:
                 seconds[name].append(took)
-                saved[name].append(_saved(model, plan(name, i), call, batch, "pt"))
-    last = make_plan("draft", steps)
-    decoder = _saved(model, last, call, batch, "pt") - _saved(model, last, call, batch, "latent")
+                saved[name].append(_saved(model, way, batch, "pt", i))
+    model.pipeline.scheduler = scheduler
+    last = Way(lambda _: make_plan("draft", steps), scheduler, _call(sampling), None)
+    decoder = _saved(model, last, batch, "pt") - _saved(model, last, batch, "latent")
     return [Cost(name, seconds[name], statistics.mean(saved[name]), decoder, allocated[name]) for name in names]
 
 
-def update(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batch: int, seed: int) -> None:
+def update(model: BenchmarkModel, way: Way, batch: int, seed: int) -> None:
     """Sample, decode, and take a gradient at the images back to the adapter; an empty plan only samples."""
     for parameter in trained_parameters(find_denoisers(model.pipeline)).values():
         parameter.grad = None
+    plan = way.plan(seed)
     with own_precision(model.pipeline):
         images = differentiable_sample(
-            model.pipeline, plan, generator=torch.Generator().manual_seed(seed), **model.call(batch), **call
+            model.pipeline,
+            plan,
+            runner=way.runner,
+            generator=torch.Generator().manual_seed(seed),
+            **model.call(batch),
+            **way.call,
         )
     if plan.steps:
         images.backward(torch.ones_like(images))
 
 
-def _saved(model: BenchmarkModel, plan: BackpropPlan, call: dict[str, Any], batch: int, output_type: str) -> int:
+def _plan(scheduler: Any, steps: int, plan: PlanSettings, seed: int) -> BackpropPlan:
+    draws = torch.Generator().manual_seed(seed)
+    return sampler_plan(scheduler, steps, plan.name, generator=draws, **plan.options)
+
+
+def _call(sampling: SamplingSettings) -> dict[str, Any]:
+    """Arguments of the pipeline's call but those that say what to draw."""
+    return {name: value for name, value in sampling.pipeline_call([]).items() if name != "prompt"}
+
+
+def _saved(model: BenchmarkModel, way: Way, batch: int, output_type: str, seed: int = 0) -> int:
     parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     with saved_activations(*parts) as saved, own_precision(model.pipeline):
         differentiable_sample(
             model.pipeline,
-            plan,
+            way.plan(seed),
+            runner=way.runner,
             output_type=output_type,
             generator=torch.Generator().manual_seed(0),
             **model.call(batch),
-            **call,
+            **way.call,
         )
     return saved.bytes
 

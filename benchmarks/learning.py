@@ -118,7 +118,10 @@ def learn(
     attach(pipeline.components, LoraSettings(rank=task.rank, alpha=float(task.rank)))
     parameters = trained_parameters(find_denoisers(pipeline))
     optimizer = torch.optim.AdamW(parameters.values(), lr=task.learning_rate, weight_decay=0.0)
-    sampling = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
+    measuring = SamplingSettings(num_inference_steps=task.steps, guidance_scale=task.guidance)
+    scheduler = pipeline.scheduler
+    sampling, runner = CONTENDERS[plan].prepare(pipeline, measuring)
+    own_scheduler = pipeline.scheduler
     teachers, evaluators = {name: create(name) for name in LEARNED[reward]}, evaluators_of(reward)
 
     def rewards(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> Any:
@@ -143,7 +146,8 @@ def learn(
             update,
             seed=seed,
             sampling=sampling,
-            plan=CONTENDERS[plan],
+            plan=CONTENDERS[plan].plan,
+            runner=runner,
             rewards=rewards,
             terms=[RewardTerm(name, weight) for name, weight in LEARNED[reward].items()],
             mixing=Mixing(),
@@ -153,9 +157,12 @@ def learn(
         optimizer.step()
         seconds += time.process_time() - began
         if update + 1 in (task.updates, updates):
-            points.append(Point(update + 1, seconds, measured(pipeline, sampling, heldout, evaluators)))
+            pipeline.scheduler = scheduler
+            points.append(Point(update + 1, seconds, measured(pipeline, measuring, heldout, evaluators)))
+            pipeline.scheduler = own_scheduler
     if sheet is not None:
-        images = draw_heldout(pipeline, sampling, heldout, 0)
+        pipeline.scheduler = scheduler
+        images = draw_heldout(pipeline, measuring, heldout, 0)
         grid(pipeline.image_processor.numpy_to_pil(images.permute(0, 2, 3, 1).numpy()), columns=8).save(sheet)
     return points
 

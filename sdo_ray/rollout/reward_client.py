@@ -112,14 +112,13 @@ class RewardClient:
     """A `RewardFunction` that the reward actors compute, in parallel.
 
     Args:
-        rewards: handles by reward key, from `start_reward_actors`.
+        rewards: handles by reward key, from `start_reward_actors`; looked at when they are asked.
         learned: keys of the rewards whose gradient is wanted.
         device: where scores and gradients are wanted.
     """
 
     def __init__(self, rewards: Mapping[str, RewardHandle], learned: Sequence[str], device: str = "cpu") -> None:
         self._rewards = rewards
-        self._groups = asked_together(rewards)
         self._learned = frozenset(learned)
         self._device = device
 
@@ -151,7 +150,7 @@ class RewardClient:
         """
         shared = ray.put(np.ascontiguousarray(images.cpu().numpy()))
         answers: dict[str, Answer] = {}
-        for keys in self._groups:
+        for keys in asked_together(self._rewards):
             call = self._rewards[keys[0]].score(
                 shared,
                 tuple(images.shape),

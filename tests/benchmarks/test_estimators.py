@@ -9,7 +9,7 @@ import torch
 from accelerate import init_empty_weights
 
 from benchmarks import models
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.estimators import main
 from benchmarks.models import MODELS, BenchmarkModel
 from sdo_ray.rollout.settings import PlanSettings
@@ -25,7 +25,7 @@ def test_cost_of_models_in_miniature(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(CONTENDERS, "all", PlanSettings(name="sdo", options={"K": 6}))
+    monkeypatch.setitem(CONTENDERS, "all", Contender(PlanSettings(name="sdo", options={"K": 6})))
     out = tmp_path / "costs.json"
     what = ["--model", model, "--size", "tiny", "--steps", "6", "--batch", "1", "--guidance", "2.0"]
     assert main(["cost", *what, "--plans", "sdo", "all", "full", "--rounds", "1", "--out", str(out)]) == 0

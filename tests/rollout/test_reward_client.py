@@ -112,7 +112,10 @@ def test_a_reward_that_the_driver_cannot_import_scores(
     check_align(settings)
     actors = start_reward_actors(settings.rewards.terms)
     images = torch.rand(2, 3, 4, 4)
-    scores, gradients = RewardClient(actors, ["own_reward:Brightness"])(images, ["a", "b"])
+    handles: dict[str, Any] = {}
+    client = RewardClient(handles, ["own_reward:Brightness"])
+    handles |= actors  # which an actor that may start anew is given with each call
+    scores, gradients = client(images, ["a", "b"])
     torch.testing.assert_close(scores["own_reward:Brightness"], 2 * images.mean((1, 2, 3)))
     torch.testing.assert_close(gradients["own_reward:Brightness"], torch.full((2, 3, 4, 4), 2 / 48))
     [spec] = reward_specs(actors).values()

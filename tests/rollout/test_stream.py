@@ -128,7 +128,7 @@ class LastComesFirst(HashLinkedQueue):
         return None if self._tail is None else self._tail.value
 
 
-@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_reversed_between_all_operators_it_ends(local_ray: None, monkeypatch: pytest.MonkeyPatch, lag: int) -> None:
     monkeypatch.setattr(streaming_executor_state, "create_bundle_queue", LastComesFirst)
     contributions = run_stream(updates=6, lag=lag)
@@ -137,11 +137,10 @@ def test_reversed_between_all_operators_it_ends(local_ray: None, monkeypatch: py
     assert all(c["update"] - lag <= c["version"] <= c["update"] for c in contributions)
 
 
-@pytest.mark.parametrize(
-    "streams",
-    [pytest.param(6, id="6"), pytest.param(200, id="200", marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
-)
-def test_streams_end_in_order(local_ray: None, streams: int) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_streams_end_in_order(local_ray: None) -> None:
+    streams = 200
     failed: list[BaseException] = []
 
     def some(lags: range) -> None:
@@ -162,7 +161,7 @@ def test_streams_end_in_order(local_ray: None, streams: int) -> None:
     assert not failed, failed
 
 
-@pytest.mark.parametrize("samplers", [2, BATCHES])
+@pytest.mark.parametrize("samplers", [pytest.param(2, marks=pytest.mark.slow), BATCHES])
 def test_within_an_update_all_samplers_work_at_once(local_ray: None, samplers: int) -> None:
     """Each batch waits for others in the hands of other samplers, and with lag 0 those can only be of its update."""
     meeting = ray.remote(Meeting).options(num_cpus=0, max_concurrency=100).remote(samplers)
