@@ -16,6 +16,8 @@ LARGE = 2**30
 MOST = 2 * 10**9
 """Parameters that a stand-in may have: vocabularies, and the widths that its parts share, stay as they are."""
 
+TWO = 2
+"""Layers that stay of many, because some pipelines read the last but one."""
 FEW = frozenset(
     {
         "depth",
@@ -31,7 +33,7 @@ FEW = frozenset(
         "num_single_layers",
     }
 )
-"""What configurations call numbers of layers. Two stay, because some pipelines read the last layer but one."""
+"""What configurations call numbers of layers."""
 NARROW = frozenset({"d_ff", "ffn_dim", "intermediate_size", "mlp_dim"})
 """What they call widths that no other part sees."""
 
@@ -68,7 +70,9 @@ def save_small(base: str, directory: Path, *, heads: int | None) -> None:
         parts: dict[str, Any] = dict.fromkeys(named)
         networks = {
             # A text encoder's width is not made of its heads.
-            name: _smaller(configuration(part, base, name), None if is_of_transformers(part) else heads)
+            name: _smaller(configuration(part, base, name), None, _layers_read(kind))
+            if is_of_transformers(part)
+            else _smaller(configuration(part, base, name), heads)
             for name, part in kinds.items()
             if is_network(part)
         }
@@ -86,26 +90,35 @@ def save_small(base: str, directory: Path, *, heads: int | None) -> None:
         kind(**given | parts).save_pretrained(directory)
 
 
-def _smaller(config: Mapping[str, Any], heads: int | None) -> dict[str, Any]:
-    """A configuration with two layers for many and, where a width is made of groups, one group."""
+def _layers_read(pipeline: type) -> int:
+    """Layers of a text encoder that a pipeline needs: the call of Flux 2 reads some in the middle, by their numbers."""
+    read = inspect.signature(pipeline.__call__).parameters.get("text_encoder_out_layers")
+    return TWO if read is None else max(TWO, *read.default)
+
+
+def _smaller(config: Mapping[str, Any], heads: int | None, layers: int = TWO) -> dict[str, Any]:
+    """A configuration with few layers for many, of one head where there are more than two; and where a width is made of
+    groups, with one group."""
     groups, channels = config.get("norm_num_groups") or 32, "block_out_channels" in config
 
     def smaller(key: str, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return _smaller(value, None)
+            return _smaller(value, None, layers)
         if isinstance(value, list | tuple):
             if key == "layer_types":
-                return value[:2]
+                return value[:layers]
             return [smaller(key, entry) for entry in value]
         if not isinstance(value, int) or isinstance(value, bool):
             return value
         if key in FEW:
-            return min(value, 2)
+            return min(value, layers)
         if key in NARROW:
             return min(value, 64)
         if channels:
             of_unet = {"block_out_channels": groups, "attention_head_dim": 4, "num_attention_heads": 4}
             return min(value, of_unet.get(key, 1 if key == "transformer_layers_per_block" else value))
+        if layers > TWO and key in ("num_attention_heads", "num_key_value_heads") and config.get("head_dim"):
+            return 1
         if heads and key == "num_attention_heads" and "attention_head_dim" in config:
             return min(value, heads)
         return value

@@ -12,19 +12,40 @@ from torch.fx.experimental import _config
 
 @contextmanager
 def allowances() -> Iterator[None]:
-    """Within the block, on the meta device, `torch.autocast` does nothing and `torch.nonzero` finds everything.
+    """Within the block, on the meta device, `torch.autocast` does nothing and all that a mask may have is there.
 
     Autocast is switched on or off for the device of what a network is given, and the meta device has none. Where masks
-    are of texts, as in Mochi's transformer, what is found is the longest text.
+    are of texts, what `torch.nonzero` finds (Mochi's transformer) or what is counted and listed (Lumina 2's) is the
+    longest text.
     """
-    before = torch.autocast
+    autocast, total, listed = torch.autocast, torch.Tensor.sum, torch.Tensor.tolist
 
-    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
-        return nullcontext() if device_type == "meta" else before(device_type, *args, **kwargs)
+    def of_a_device(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return nullcontext() if device_type == "meta" else autocast(device_type, *args, **kwargs)
 
-    torch.autocast = autocast  # type: ignore[assignment,misc]
+    def counted(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        y = total(x, *args, **kwargs)
+        if x.is_meta and not x.is_floating_point() and y.numel():
+            y.counted = x.numel() // y.numel()  # type: ignore[attr-defined]
+        return y
+
+    def list_of(x: torch.Tensor) -> Any:
+        return listed(torch.full(x.shape, x.counted) if x.is_meta and hasattr(x, "counted") else x)
+
+    with (
+        _replaced(torch, "autocast", of_a_device),
+        _replaced(torch.Tensor, "sum", counted),
+        _replaced(torch.Tensor, "tolist", list_of),
+        _config.patch(meta_nonzero_assume_all_nonzero=True),  # type: ignore[attr-defined]
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(holder: Any, name: str, new: Any) -> Iterator[None]:
+    before = getattr(holder, name)
+    setattr(holder, name, new)
     try:
-        with _config.patch(meta_nonzero_assume_all_nonzero=True):  # type: ignore[attr-defined]
-            yield
+        yield
     finally:
-        torch.autocast = before  # type: ignore[misc]
+        setattr(holder, name, before)

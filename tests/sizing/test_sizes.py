@@ -25,7 +25,7 @@ from tests.backprop.matrix.cases import CASES
 QUICK = ["StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "AuraFlow"]
 SLOW = [
     *("Flux", "QwenImage", "Wan", "LTX", "HunyuanVideo", "Sana", "StableDiffusionPAG", "LatentConsistencyModel"),
-    *("CogVideoX", "Mochi"),
+    *("CogVideoX", "Mochi", "Lumina2"),
 ]
 SMALL = {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16}
 MODEL = ModelSettings.model_validate({"base": "tiny", "lora": {"rank": 2, "targets": ["to_q", "to_out.0"]}})
@@ -49,6 +49,8 @@ def test_what_is_saved(name: str) -> None:
     # Exactly, but for decoders of videos, which keep more or less of what they remember of earlier frames, and for
     # pipelines that put attention of their own in for the call.
     tolerance = 0.1 if "num_frames" in size or name in ("QwenImage", "StableDiffusionPAG") else 0.001
+    if name == "Lumina2":  # counts the half without a prompt as long as the other
+        tolerance = 0.2
     assert found.step.saved + found.decoder.saved == pytest.approx(
         activations_of_one(pipeline, sampling), rel=tolerance
     )
