@@ -50,6 +50,7 @@ class RewardActor:
         frames: of the videos that it judges, a reward of images; None: it judges what it says.
         sampling_rate: of the sounds that it judges, in Hz, given to it as its option `sample_rate` if it has one.
         called: what its numbers are called, by Prometheus; None: as its name.
+        offload: whether its weights are on the device only while it scores, see `rewards.offload`.
 
     Raises:
         RewardError: a reward or an option that cannot be.
@@ -65,8 +66,11 @@ class RewardActor:
         frames: Frames | None = None,
         sampling_rate: int | None = None,
         called: str | None = None,
+        offload: bool = False,
     ) -> None:
         import torch
+
+        from rewards.offload import on_device
 
         torch.set_num_threads(num_threads)
         self._name = name
@@ -77,6 +81,7 @@ class RewardActor:
         filled_in = {option: value for option, value in known.items() if option in self._spec.options}
         self._reward = create(name, **{**filled_in, **options})
         self._judge = self._reward if frames is None else OfFrames(self._reward, frames)
+        self._on_device = on_device([self._reward], device, offload)
         self._latency = latency(called or name)
 
     def score(
@@ -105,12 +110,13 @@ class RewardActor:
 
         start = time.perf_counter()
         pixels = torch.tensor(images)  # a copy: what Ray hands over is read-only
-        if not want_gradient:
-            scores, gradient = score(self._judge, pixels, prompts), None
-        elif self._smoothing is None:
-            scores, gradient = score_with_gradient(self._judge, pixels, prompts)
-        else:
-            scores, gradient = score_with_smoothed_gradient(self._judge, pixels, prompts, self._smoothing, seeds)
+        with self._on_device():
+            if not want_gradient:
+                scores, gradient = score(self._judge, pixels, prompts), None
+            elif self._smoothing is None:
+                scores, gradient = score_with_gradient(self._judge, pixels, prompts)
+            else:
+                scores, gradient = score_with_smoothed_gradient(self._judge, pixels, prompts, self._smoothing, seeds)
         seconds = time.perf_counter() - start
         self._latency.observe(seconds)
         return scores.numpy(), None if gradient is None else gradient.numpy(), seconds

@@ -36,14 +36,16 @@ class SharedActor:
         members: by key.
         num_threads: torch threads of this process.
         device: where they compute.
+        offload: whether the weights are on the device only while they score, see `rewards.offload`.
 
     Raises:
         RewardError: a reward or an option that cannot be, or rewards that do not rest on one network.
     """
 
-    def __init__(self, members: Mapping[str, Member], num_threads: int, device: str) -> None:
+    def __init__(self, members: Mapping[str, Member], num_threads: int, device: str, offload: bool = False) -> None:
         import torch
 
+        from rewards.offload import on_device
         from rewards.service import latency  # which imports Ray
         from rewards.towers.sharing import shared_networks
 
@@ -64,6 +66,7 @@ class SharedActor:
                 f"rewards that share an actor rest on one network, with one `dtype`; here {_listed(rests)}",
                 fix="give those on others no `share`, or one of their own",
             )
+        self._on_device = on_device(self._rewards.values(), device, offload)
         self._latency = latency(" and ".join(members))
 
     def score_together(
@@ -113,12 +116,13 @@ class SharedActor:
 
         from rewards.scoring import score_on_one_network
 
-        found = score_on_one_network(
-            [self._rewards[key] for key in want_gradient],
-            torch.tensor(images),  # a copy: what Ray hands over is read-only
-            [texts[key] for key in want_gradient],
-            list(want_gradient.values()),
-        )
+        with self._on_device():
+            found = score_on_one_network(
+                [self._rewards[key] for key in want_gradient],
+                torch.tensor(images),  # a copy: what Ray hands over is read-only
+                [texts[key] for key in want_gradient],
+                list(want_gradient.values()),
+            )
         return {
             key: (scores.numpy(), None if gradient is None else gradient.numpy())
             for key, (scores, gradient) in zip(want_gradient, found, strict=True)

@@ -150,6 +150,7 @@ class _ActorReplica:
         place: dict[str, Any] = {
             "num_threads": max(1, int(settings.num_cpus)),
             "device": "cuda" if settings.num_gpus else "cpu",
+            "offload": settings.offload,
         }
         actor = ray.remote(SharedActor if self.shared else RewardActor).options(
             num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, runtime_env=settings.runtime_env or None

@@ -92,6 +92,11 @@ class RewardActorSettings(Settings):
         1.0, ge=0, description="CPU cores of its actor, and its torch threads."
     )
     num_gpus: Annotated[float, MAY_CHANGE] = Field(0.0, ge=0, description="GPUs of its actor.")
+    offload: Annotated[bool, MAY_CHANGE] = Field(
+        False,
+        description="Whether its weights are on its GPU only while it scores, and in main memory otherwise: for a "
+        "GPU that others compute on meanwhile. They are copied there for every batch.",
+    )
     runtime_env: dict[str, Any] = Field(
         default_factory=dict,
         description="Ray runtime environment of its actor, for rewards with packages of their own.",
@@ -152,6 +157,11 @@ class RewardActorSettings(Settings):
         check(self.name, self.options, prompts, self.runtime_env)
         if (spec := spec_of(self.name, self.runtime_env)) is not None:
             self.check_role(spec)
+            self._check_offload(spec)
+
+    def _check_offload(self, spec: RewardSpec) -> None:
+        if self.offload and "device" not in spec.options:
+            raise ValueError(f"reward {self.name!r} has no weights on a GPU that offload could free; leave offload out")
 
     def check_role(self, spec: RewardSpec) -> None:
         """Refuse what cannot be an evaluator.
@@ -213,6 +223,15 @@ class RewardActorSettings(Settings):
         """
 
     @model_validator(mode="after")
+    def _has_a_gpu_to_leave(self) -> Self:
+        if self.offload and not self.num_gpus:
+            raise ValueError(
+                f"offload frees a GPU's memory between batches, and num_gpus of {self.key!r} is 0; give it a part of a "
+                "GPU, such as `num_gpus: 0.5`, or leave offload out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _shares_plain_images(self) -> Self:
         if self.share is not None and (self.frames is not None or self.smoothing is not None):
             given = "frames" if self.frames is not None else "smooth"
@@ -227,7 +246,17 @@ class RewardActorSettings(Settings):
         return given | {"options": rename_options(str(given.get("name")), given["options"])}
 
 
-SHARED = ("num_cpus", "num_gpus", "runtime_env", "count", "batch_size", "timeout", "start_timeout", "max_restarts")
+SHARED = (
+    "num_cpus",
+    "num_gpus",
+    "offload",
+    "runtime_env",
+    "count",
+    "batch_size",
+    "timeout",
+    "start_timeout",
+    "max_restarts",
+)
 """Settings of the actor, which rewards with the same `share` have in common."""
 
 

@@ -58,6 +58,14 @@ def test_what_makes_other_samples_is_not_shared() -> None:
             RewardSettings(name="clip_score", share="clip", **given)
 
 
+def test_only_what_computes_on_a_gpu_is_offloaded() -> None:
+    check_rewards([RewardActorSettings(name="clip_score", num_gpus=0.5, offload=True)])
+    with pytest.raises(ValidationError, match=r"num_gpus of 'clip_score' is 0; give it a part of a GPU"):
+        RewardActorSettings(name="clip_score", offload=True)
+    with pytest.raises(SettingsError, match=r"reward 'sharpness' has no weights on a GPU that offload could free"):
+        check_rewards([RewardActorSettings(name="sharpness", num_gpus=0.5, offload=True)])
+
+
 def test_an_actor_that_is_shared_is_demanded_once() -> None:
     shared = [RewardActorSettings(name=name, share="clip", num_gpus=0.5) for name in ("clip_score", "aesthetic_v1")]
     alone = RewardActorSettings(name="brightness", count=2)
