@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rewards.towers.quiet import quiet_transformers
+
 PRECISIONS = {kind: getattr(torch, kind) for kind in ("float32", "bfloat16", "float16", "float64")}
 """What a network can compute in. float64 is for checks of gradients."""
 
@@ -233,14 +235,15 @@ def load_pretrained(cls: type[_Module], folder: Path, dtype: str, device: str) -
         ValueError: keys are missing, too many, or of other shapes.
     """
     made: Any = cls
-    model, info = made.from_pretrained(
-        folder,
-        dtype=precision(dtype),
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,  # they are refused below, by name
-        output_loading_info=True,
-    )
+    with quiet_transformers():
+        model, info = made.from_pretrained(
+            folder,
+            dtype=precision(dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+        )
     extra = [key for key in info["unexpected_keys"] if not key.endswith(CONSTANTS)]
     wrong = [*info["missing_keys"], *extra, *(str(key) for key in info["mismatched_keys"])]
     if wrong:

@@ -7,12 +7,25 @@ import torch
 from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from torch import nn
+from transformers.utils import logging
 
 from rewards import create
 from rewards.scoring import score
 from rewards.towers.checkpoint import check_source, describe, describe_folder, find_file, load_strict, read_tensors
 
+from ..tiny.cases import CASES
 from ..tiny.clip import save_clip_model
+
+
+# On CLIP, on an audio network, on a vision-language model: transformers has a bar for each, and advice.
+@pytest.mark.parametrize("name", ["clip_score", "clap_score", "image_similarity", "vqa_score"])
+def test_loading_a_reward_says_nothing(name, tmp_path, capfd):
+    options = CASES[name].options(tmp_path)
+    logging.enable_progress_bar()
+    capfd.readouterr()
+    create(CASES[name].path or name, **options)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
 
 
 @pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"epoch": 3, "state_dict": t}, lambda t: {"model": t}])
