@@ -110,7 +110,7 @@ def _measure(settings: FidelityRunSettings, rewards: dict[str, Any], state: Stat
     exact = tallies[plan_name(settings.fidelity.plans[0])]
     cheap = {work_name(piece) for piece in work if piece.cheap is not None}
     plans = [tally.summary(tallies["full"], exact if name in cheap else None) for name, tally in tallies.items()]
-    return Fidelity(plans, numbers, direct)
+    return Fidelity(plans, numbers, direct, tallies["full"].rewards)
 
 
 def work_name(work: Work) -> str:

@@ -10,11 +10,12 @@ Notation
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from rewards.pulls import Pull
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.backprop import BackpropPlan, StepGradient, StepRunner
 from sdo_ray.backprop.denoiser_rows import denoiser_rows
@@ -24,7 +25,7 @@ from sdo_ray.fidelity.clock import clock_of
 from sdo_ray.prompts.inputs import Prompts
 from sdo_ray.rollout.group_objective import group_objective
 from sdo_ray.rollout.groups import Groups
-from sdo_ray.rollout.objective import Cotangents, RewardFunction, backpropagate, reward_objective
+from sdo_ray.rollout.objective import Cotangents, Objective, RewardFunction, backpropagate, reward_objective
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.sampling import Trajectory, noise, plan_of, reward_seeds, sample
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
@@ -62,6 +63,10 @@ class MeasuredGradient:
     """Mean mixed reward of what the plan lets the reward see."""
     rows: int
     """Of denoiser calls, guidance included: forward passes as one, backward passes as two."""
+    pulls: Mapping[str, Pull] = field(default_factory=dict)
+    """Reward key -> how it pulls on the images."""
+    cosines: Mapping[str, float] = field(default_factory=dict)
+    """"KEY/KEY" of two rewards -> how far they pull the same way."""
 
 
 def plan_gradient(
@@ -81,11 +86,12 @@ def plan_gradient(
         evaluated: how to sample, and what counts.
     """
 
-    def objective(trajectory: Trajectory) -> tuple[float, Cotangents]:
-        reward, v = _reward(trajectory, batch, evaluated)
-        return reward, Cotangents(v)
-
-    return _measured(pipeline, trained, lambda: _sample(pipeline, batch, plan, evaluated), objective)
+    return _measured(
+        pipeline,
+        trained,
+        lambda: _sample(pipeline, batch, plan, evaluated),
+        lambda trajectory: _reward(trajectory, batch, evaluated),
+    )
 
 
 def group_gradient(
@@ -114,12 +120,12 @@ def group_gradient(
         call = evaluated.sampling.pipeline_call(prompts, inputs)
         return sample(pipeline, call, groups.noise(seed, rows), groups.plan.backprop, stochastic=steps)
 
-    def objective(trajectory: Trajectory) -> tuple[float, Cotangents]:
+    def objective(trajectory: Trajectory) -> tuple[float, Objective]:
         scores, _ = evaluated.rewards(trajectory.seen, Prompts(prompts, inputs), groups.reward_seeds(seed, rows))
         made, _ = group_objective(trajectory, groups, scores, {}, evaluated.terms, evaluated.mixing)
         count = max(1, int(made.valid.sum()))
         outputs = [(kept, u / count) for kept, u in made.cotangents.outputs]
-        return made.score[made.valid].sum().item() / count, Cotangents(None, outputs)
+        return made.score[made.valid].sum().item() / count, replace(made, cotangents=Cotangents(None, outputs))
 
     return _measured(pipeline, trained, sampled, objective)
 
@@ -143,8 +149,9 @@ def step_gradients(
         "direct", num_steps, {k: StepGradient(1.0, 0.0) for k in range(num_steps)}, checkpoint=checkpoint
     )
     trajectory = _sample(pipeline, batch, plan, evaluated)
-    _, v = _reward(trajectory, batch, evaluated)
-    images, outputs = trajectory.samples, trajectory.outputs
+    _, objective = _reward(trajectory, batch, evaluated)
+    images, outputs, v = trajectory.samples, trajectory.outputs, objective.cotangents.samples
+    assert v is not None
     v = v.to(images.device, images.dtype)
     g = torch.autograd.grad(images, [kept.o for kept in outputs], v, allow_unused=True)
     G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
@@ -158,7 +165,7 @@ def _measured(
     pipeline: DiffusionPipeline,
     trained: Mapping[str, torch.nn.Parameter],
     sampled: Callable[[], Trajectory],
-    objective: Callable[[Trajectory], tuple[float, Cotangents]],
+    objective: Callable[[Trajectory], tuple[float, Objective]],
 ) -> MeasuredGradient:
     """Sampling and backward pass on the clock, and between them the rewards, which are not."""
     clock = clock_of(pipeline)
@@ -167,12 +174,12 @@ def _measured(
         trajectory = sampled()
     seconds, num_bytes = clock() - began, saved.bytes
     saved.clear()
-    reward, cotangents = objective(trajectory)
+    reward, learned = objective(trajectory)
     resumed = clock()
-    found = backpropagate(trajectory, cotangents, trained)
+    found = backpropagate(trajectory, learned.cotangents, trained)
     seconds += clock() - resumed
     gradient = _vector(list(trained.values()), list(found.parameters.values()))
-    return MeasuredGradient(gradient, seconds, num_bytes, reward, rows.count)
+    return MeasuredGradient(gradient, seconds, num_bytes, reward, rows.count, learned.pulls, learned.cosines)
 
 
 def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan, evaluated: Evaluated) -> Trajectory:
@@ -180,7 +187,7 @@ def _sample(pipeline: DiffusionPipeline, batch: PromptBatch, plan: BackpropPlan,
     return sample(pipeline, call, noise(evaluated.seed, batch.rows), plan, runner=evaluated.runner)
 
 
-def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, torch.Tensor]:
+def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) -> tuple[float, Objective]:
     """Mean mixed reward, and its gradient at the samples; a sample without a finite one counts as none."""
     seeds = reward_seeds(evaluated.seed, batch.rows)
     scores, gradients = evaluated.rewards(trajectory.seen, Prompts(batch.prompts, batch.inputs), seeds)
@@ -188,7 +195,7 @@ def _reward(trajectory: Trajectory, batch: PromptBatch, evaluated: Evaluated) ->
     count = max(1, int(objective.valid.sum()))
     mean, v = objective.score[objective.valid].sum().item() / count, objective.cotangents.samples
     assert v is not None
-    return mean, v / count
+    return mean, replace(objective, cotangents=Cotangents(v / count))
 
 
 def _vector(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> torch.Tensor:

@@ -32,6 +32,7 @@ import torch
 
 from sdo_ray.fidelity.estimates import Estimate, Products, bias_of, cosine_of, for_the_price, jackknife, signed_square
 from sdo_ray.fidelity.gradients import MeasuredGradient
+from sdo_ray.fidelity.rewards import RewardPulls
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class Fidelity:
     """In order of time; empty if not asked for."""
     direct_cosine: float | None
     """Of the sum of all direct terms with F; None without steps."""
+    rewards: RewardPulls | None = None
+    """At the images of `full`; None in results of earlier versions."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -121,11 +124,12 @@ class Fidelity:
             [PlanFidelity(**plan) for plan in data["plans"]],
             [StepFidelity(**step) for step in data["steps"]],
             data["direct_cosine"],
+            RewardPulls(**data["rewards"]) if data.get("rewards") else None,
         )
 
     def metrics(self) -> dict[str, float]:
-        """Numbers of the plans by name, for a tracker."""
-        return {
+        """Numbers of the plans and of the rewards by name, for a tracker."""
+        return ({} if self.rewards is None else self.rewards.metrics()) | {
             f"fidelity/{plan.plan}/{name}": value
             for plan in self.plans
             for name, value in asdict(plan).items()
@@ -162,6 +166,11 @@ class PlanTally:
         # The vectors would fill the memory; the numbers beside them are kept.
         self._all += [replace(d, gradient=torch.empty(0)) for d in draws]
         self._num_draws = len(draws)
+
+    @property
+    def rewards(self) -> RewardPulls:
+        """How they pull on the plan's images."""
+        return RewardPulls.of([one.pulls for one in self._all], [one.cosines for one in self._all])
 
     def summary(self, full: PlanTally, exact: PlanTally | None = None) -> PlanFidelity:
         """The plan's numbers, once all batches are in.

@@ -6,7 +6,7 @@ from sdo_ray.fidelity.summary import Fidelity
 
 
 def as_table(fidelity: Fidelity) -> str:
-    """All plans, then all steps, then what they suggest."""
+    """All plans, then all steps, the rewards, and what they suggest."""
     width = max(len(plan.plan) for plan in fidelity.plans)
     lines = [
         f"{'plan':<{width}}  {'cosine, 95 %':>22}  {'|G|/|F|':>9}  {'one draw':>16}  {'bias, 95 %':>20}  "
@@ -42,6 +42,8 @@ def as_table(fidelity: Fidelity) -> str:
             f"{s.direct_norm_ratio:>14.3f}"
             for s in fidelity.steps
         ]
+    if fidelity.rewards is not None and fidelity.rewards.norms:
+        lines += ["", *fidelity.rewards.lines()]
     return "\n".join([*lines, "", *suggestions(fidelity)])
 
 

@@ -14,13 +14,14 @@ from sdo_ray.backprop import BackpropPlan, make_plan, sampler_plan
 from sdo_ray.cheap_steps.choose import choose_runner
 from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.fidelity.gradients import Evaluated, group_gradient, plan_gradient, step_gradients
+from sdo_ray.fidelity.rewards import RewardPulls
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.policy_gradient import policy_cotangents, step_advantages
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.records import PromptBatch
-from sdo_ray.rollout.sampling import sample
+from sdo_ray.rollout.sampling import noise, sample
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed
 from tests.backprop.tiny import ddim, double, pndm, seeded, stable_diffusion
@@ -188,3 +189,19 @@ def test_a_plan_that_keeps_nothing_has_no_gradient() -> None:
     pipeline, trained = parts()
     with pytest.raises(RuntimeError, match="does not require grad"):
         plan_gradient(pipeline, trained, BATCH, BackpropPlan("none", N), EVALUATED)
+
+
+def test_rewards_at_odds_are_told_with_their_gradients() -> None:
+    def opposed(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> Any:
+        scores, gradients = rewards(images, prompts, seeds)
+        s, g = scores["redness"], gradients["redness"]
+        return {**scores, "blueness": -2 * s}, {**gradients, "blueness": -2 * g}
+
+    pipeline, trained = parts()
+    both = replace(EVALUATED, rewards=opposed, terms=[*TERMS, RewardTerm("blueness", 0.1)])
+    measured = plan_gradient(pipeline, trained, BATCH, make_plan("full", N), both)
+    told = RewardPulls.of([measured.pulls] * 2, [measured.cosines] * 2)
+    images = sample(pipeline, SAMPLING.pipeline_call(BATCH.prompts), noise(3, BATCH.rows), make_plan("full", N)).seen
+    norm = rewards(images, BATCH.prompts, ())[1]["redness"].flatten(1).norm(dim=1).square().mean().sqrt().item()
+    assert told.norms == pytest.approx({"redness": norm, "blueness": 2 * norm})
+    assert told.cosines == pytest.approx({"redness/blueness": -1.0})

@@ -3,12 +3,15 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
 
+from rewards.pulls import Pull
 from sdo_ray.fidelity.estimates import Products, bias_of, cosine_of, jackknife, signed_square
 from sdo_ray.fidelity.gradients import MeasuredGradient
+from sdo_ray.fidelity.rewards import RewardPulls
 from sdo_ray.fidelity.summary import Fidelity, PlanTally, cosine, step_fidelity
 from sdo_ray.fidelity.table import as_table, suggestions
 
@@ -115,9 +118,25 @@ def test_one_draw_of_nothing_but_noise_says_so() -> None:
     assert "fidelity/noise/cosine" not in Fidelity([noisy], [], None).metrics()
 
 
+def test_rewards_are_told_of_all_batches() -> None:
+    batches = [
+        [replace(f, pulls={"a": Pull(images=1, pulling=1, squares=n), "b": Pull(images=1)}, cosines={"a/b": n / 4})]
+        for f, n in zip(FULL, (1.0, 3.0), strict=True)
+    ]
+    full = tally("full", batches, FULL)
+    fidelity = Fidelity([full.summary(full)], [], None, full.rewards)
+    read = Fidelity.from_dict(json.loads(json.dumps(fidelity.to_dict())))
+    assert read.rewards == RewardPulls({"a": math.sqrt(2)}, {"a/b": 0.5})
+    assert read.metrics()["reward_cosine/a/b"] == 0.5
+    said = as_table(read).splitlines()
+    assert ["a", "1.41"] in [line.split() for line in said]
+    assert ["a/b", "0.500"] in [line.split() for line in said]
+
+
 def test_numbers_of_an_earlier_version_are_read() -> None:
     full = tally("full", [[f, f] for f in FULL], FULL)
     data = Fidelity([full.summary(full)], [], None).to_dict()
+    del data["rewards"]
     newer = ("_low", "_high", "rows", "rows_ratio", "for_the_calls")
     for name in [name for name in data["plans"][0] if name.endswith(newer)]:
         del data["plans"][0][name]
