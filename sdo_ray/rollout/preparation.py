@@ -81,6 +81,8 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
     parts = [part for part in pipeline.components.values() if hasattr(part, switch)]
     if decode == "frames":
         parts = [part for part in parts if _reads(type(part), switch)]
+        # The switch is for the backward pass alone then, see `sdo_ray.backprop.decoder`.
+        parts += [part for part in pipeline.components.values() if _always_by_frames(type(part))]
     if not parts:
         got = f"got {decode!r}, which no autoencoder of a {type(pipeline).__name__} has"
         raise SettingsError(Problem("sampling.decode", got, fix="choose 'whole'"))
@@ -89,6 +91,20 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
             setattr(part, switch, True)
         else:
             getattr(part, switch)()
+
+
+def _always_by_frames(kind: type) -> bool:
+    """Whether a class of autoencoders decodes by frames, switched or not, as causal ones that hand on a cache do.
+
+    By its source text; code without any is not believed.
+    """
+    try:
+        return _CACHED.search(inspect.getsource(getattr(kind, "_decode", str))) is not None
+    except (OSError, TypeError):
+        return False
+
+
+_CACHED = re.compile(r"self\.decoder\([^)]*_cache=")
 
 
 def _reads(kind: type, attribute: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from rewards.frames import Frames
 from sdo_ray.backprop import differentiable_sample, make_plan
 from sdo_ray.backprop.decoder import decoded_again
+from sdo_ray.rollout.preparation import set_decoding
 from sdo_ray.sizing.alive import Alive
 
 from .matrix.assemble import assemble, inputs
@@ -33,6 +35,11 @@ def counted(decoder: torch.nn.Module) -> Iterator[list[int]]:
         yield rows
     finally:
         handle.remove()
+
+
+def channels(vae: Any) -> int:
+    """Of its latents."""
+    return int(getattr(vae.config, "z_dim", None) or vae.config.latent_channels)
 
 
 def learned(name: str, again: bool, frames: Frames, **call: Any) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
@@ -70,22 +77,22 @@ def test_frames_without_a_gradient_are_not_decoded_again(
     assert rows == expected
 
 
-RUNS = {"AutoencoderKLHunyuanVideo": 13, "AutoencoderKLLTXVideo": 9}
-"""Frames of latents, of autoencoders that decode by runs of frames."""
+RUNS = {"AutoencoderKLHunyuanVideo": 13, "AutoencoderKLLTXVideo": 9, "AutoencoderKLWan": 5, "AutoencoderKLCogVideoX": 6}
+"""Frames of latents, of autoencoders that decode by runs of frames; the last two by causal ones."""
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_without_a_gradient_are_not_decoded_again(name: str) -> None:
     torch.manual_seed(0)
     vae: Any = part(name).requires_grad_(False).eval()
-    vae.use_framewise_decoding = True
-    z = torch.randn(1, vae.config.latent_channels, RUNS[name], 4, 4).requires_grad_()
+    set_decoding(SimpleNamespace(components={"vae": vae}), "frames")
+    z = torch.randn(1, channels(vae), RUNS[name], 4, 4).requires_grad_()
     [expected] = torch.autograd.grad(vae.decode(z).sample[:, :, 0].square().sum(), z)
     with decoded_again(vae):
         video = vae.decode(z).sample
     with counted(vae.decoder) as rows:
         [gradient] = torch.autograd.grad(video[:, :, 0].square().sum(), z)
-    assert torch.equal(gradient, expected)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
     assert len(rows) == 1
 
 
@@ -94,7 +101,7 @@ def test_runs_without_a_gradient_are_not_decoded_again(name: str) -> None:
 def test_tiles_that_hand_on_frames_are_decoded_again_as_they_were(name: str) -> None:
     torch.manual_seed(0)
     vae: Any = part(name).requires_grad_(False).eval()
-    z = torch.randn(1, getattr(vae.config, "z_dim", None) or vae.config.latent_channels, 5, 6, 6).requires_grad_()
+    z = torch.randn(1, channels(vae), 5, 6, 6).requires_grad_()
     vae.enable_tiling(32, 32, *(() if "CogVideoX" in name else (24, 24)))
     with Alive() as whole:
         video = vae.decode(z).sample
