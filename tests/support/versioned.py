@@ -1,4 +1,4 @@
-"""A reward whose scores depend on the version of a package that it imports."""
+"""A reward on a network of transformers, of whichever version its actor has."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import torch
 
 
 class Versioned:
-    """Mean of the pixels, times the digits of inflection's version: 40 for 0.4.0.
+    """What a tiny CLIP makes of an image, times the first number of transformers' version.
 
     Args:
         dies_at: a file; whoever scores while it is there removes it and kills his own process, as a crash would.
@@ -17,14 +17,19 @@ class Versioned:
     differentiable = True
 
     def __init__(self, *, dies_at: Path) -> None:
-        import inflection
+        import transformers
 
-        self._gain = float(inflection.__version__.replace(".", ""))
+        self.version = int(transformers.__version__.partition(".")[0])
+        sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = transformers.CLIPVisionConfig(**sizes, image_size=8, patch_size=4)
+        self._network = transformers.CLIPVisionModel(config).eval().requires_grad_(False)
+        for weights in self._network.parameters():  # by no names, which versions may change
+            weights.copy_(torch.arange(weights.numel()).sin().view_as(weights))
         self._dies_at = dies_at
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        """Scores, [B]."""
+        """Scores, [B], of images [B, 3, 8, 8]."""
         if self._dies_at.exists():
             self._dies_at.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        return self._gain * images.mean((1, 2, 3))
+        return self.version * self._network(pixel_values=images).pooler_output.square().mean(1)
