@@ -23,6 +23,10 @@ TRIES = 3
 """How often a call is made that ends in a death, or in none within the timeout."""
 
 
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds; each is twice as long as the one before. One that was lost by itself is replaced at once."""
+
+
 class Replicas:
     """Keeps as many replicas of a reward as there shall be, and gives each the next call once it is free.
 
@@ -90,15 +94,20 @@ class Replicas:
 
     async def _keep(self, number: int) -> None:
         """One replica after the other, in the same place."""
+        lost = 0  # since one answered
         while not self._failed.done():
-            replica, self._starting[number] = self._start(), time.monotonic()
+            self._starting[number] = time.monotonic()
+            await asyncio.sleep(pause(lost))
+            replica = self._start()
             try:
                 self._mergeable = await _within(self._limits.start_timeout, replica.ready(), "did not start")
                 del self._starting[number]
                 self._ready[number].set()
                 while True:
                     await self._serve(replica)
+                    lost = 0
             except Exception as error:
+                lost += 1
                 died = isinstance(error, ReplicaLost)
                 cause = str(error) if died else f"could not start: {error}"
                 if self._ready[number].is_set() or (died and not isinstance(error, ReplicaHangs)):
@@ -191,6 +200,11 @@ class Replicas:
             task.cancel()
             raise self._failed.result()
         return await task
+
+
+def pause(lost: int) -> float:
+    """Seconds before a replica is started, after so many in its place were lost in a row."""
+    return 0.0 if lost < 2 else min(FIRST_PAUSE * 2 ** (lost - 2), LONGEST_PAUSE)
 
 
 async def _within(seconds: float, wanted: Awaitable[T], did_not: str) -> T:

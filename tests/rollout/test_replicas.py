@@ -5,12 +5,20 @@ import pickle
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from sdo_ray.rollout import replicas
 from sdo_ray.rollout.replica import Call, Limits, ReplicaLost, RewardFailed
 from sdo_ray.rollout.replicas import TRIES, Replicas
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "FIRST_PAUSE", 0.05)
+
 
 LIMITS = Limits(count=1, batch_size=None, timeout=0.3, start_timeout=0.3, max_restarts=3)
 POISON = "poison"
@@ -153,6 +161,26 @@ def test_one_death_costs_nothing_but_the_call_again() -> None:
         assert await asked == "mended of 1"
 
     run(work)
+
+
+def test_replicas_that_die_in_a_row_are_replaced_after_longer_and_longer_pauses() -> None:
+    started: list[float] = []
+
+    def start() -> Scorer:
+        started.append(time.monotonic())
+        return DiesAtStart([])
+
+    async def run() -> None:
+        with pytest.raises(RewardFailed):
+            await Replicas("r", start, LIMITS).ready()
+
+    asyncio.run(run())
+    _, second, third = (after - before for before, after in pairwise(started))
+    assert second >= 0.05
+    assert third >= 0.1
+    pauses = [replicas.pause(lost) / replicas.FIRST_PAUSE for lost in range(6)]
+    assert pauses == [0, 0, 1, 2, 4, 8]
+    assert replicas.pause(99) == replicas.LONGEST_PAUSE
 
 
 def test_too_many_deaths_end_it_for_all_and_for_good() -> None:
