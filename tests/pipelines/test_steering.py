@@ -49,6 +49,7 @@ def run_of(settings: AlignSettings) -> RunDirectory:
     return RunDirectory(settings.run.storage, settings.run.name)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_hands_out_what_it_has(tiny_base: Path, tmp_path: Path, capfd) -> None:
     settings, observer = tiny(tmp_path, tiny_base), At(2, Stop("good enough"))
     align(settings, [observer])
