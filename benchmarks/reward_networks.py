@@ -4,9 +4,10 @@ python -m benchmarks.reward_networks [NAME ...]     a network for each family of
 python -m benchmarks.reward_networks --sharing      three rewards on one CLIP: an actor each, and one that they share
 
 Weights are constants: neither memory nor time depends on their values. Each network is measured in a process of its
-own, with one thread: one image of 512 x 512 pixels, or a sound of ten seconds; score alone and score with gradient.
-Times are the process's own seconds, which other work on the machine changes little, the median of three after one to
-warm up; of the last network, which is large, the first. Memory is the process's largest, what it imports included.
+own, with one thread: one image of 512 x 512 pixels, a sound of ten seconds, or a video of two, 33 frames of 480 x 832
+pixels; score alone and score with gradient. Times are the process's own seconds, which other work on the machine
+changes little, the median of three after one to warm up; of the last networks, which are large, the first. Memory is
+the process's largest, what it imports included.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen2VLModel,
     SiglipVisionConfig,
     SiglipVisionModel,
 )
@@ -50,6 +52,8 @@ from rewards.towers.clip import VIT_H_14
 from rewards.towers.pixels import AS_CLIP, AS_SIGLIP
 from rewards.towers.qwen_vl import QwenVl
 from rewards.towers.sound import LogMel
+from rewards.towers.token_head import TokenHead
+from rewards.video_align import TOKENS, frame_places
 
 _REPEATS = 3
 _LARGE = 2_000_000_000
@@ -75,8 +79,7 @@ def measure(name: str) -> str:
     torch.set_num_threads(1)
     score, parameters = BUILDERS[name]()
     repeats = 1 if parameters > _LARGE else _REPEATS
-    shape = (1, 1, 480_000) if name.startswith("CLAP") else (1, 3, 512, 512)
-    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(_SHAPES.get(name, (1, 3, 512, 512)), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alone = _seconds(lambda: score(images), repeats)
     before = _peak()
@@ -152,8 +155,8 @@ def _clap() -> tuple[Score, int]:
     return lambda sounds: model.get_audio_features(mel(sounds[:, 0])[:, None]).pooler_output.sum(1), parameters
 
 
-def _qwen() -> tuple[Score, int]:
-    words = ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>", "?"]
+def _qwen_2b() -> tuple[Qwen2VLConfig, PreTrainedTokenizerFast]:
+    words = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>", "?"]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="?"))
     tokenizer.add_special_tokens(words)
     text = {
@@ -165,9 +168,14 @@ def _qwen() -> tuple[Score, int]:
         "num_key_value_heads": 2,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
     }
-    config = Qwen2VLConfig(text_config=text, vision_config={"hidden_size": 1536}, image_token_id=0)
+    config = Qwen2VLConfig(text_config=text, vision_config={"hidden_size": 1536}, image_token_id=0, video_token_id=1)
+    return config, PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")
+
+
+def _qwen() -> tuple[Score, int]:
+    config, tokenizer = _qwen_2b()
     model, parameters = _filled(lambda: Qwen2VLForConditionalGeneration(config), torch.bfloat16)
-    vlm = QwenVl(model, PreTrainedTokenizerFast(tokenizer_object=tokenizer), "qwen2_vl", (448**2, 448**2))
+    vlm = QwenVl(model, tokenizer, "qwen2_vl", (448**2, 448**2))
 
     def score(images: Tensor) -> Tensor:
         found = model(**vlm.image_inputs(images[0], "?"), use_cache=False, logits_to_keep=1).logits
@@ -175,6 +183,32 @@ def _qwen() -> tuple[Score, int]:
 
     return score, parameters
 
+
+def _video_align() -> tuple[Score, int]:
+    config, tokenizer = _qwen_2b()
+    with init_empty_weights():
+        network = nn.ModuleDict({"model": Qwen2VLModel(config), "rm_head": nn.Linear(1536, 1, bias=False)})
+    tensors = {key: torch.full(x.shape, 0.01, dtype=torch.bfloat16) for key, x in network.state_dict().items()}
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        head = network["rm_head"]
+        pixels = (128 * 28**2, 448**2)
+        model = TokenHead(folder, TOKENS, tensors, lambda _: head, "it", pixels, "bfloat16", "cpu")
+    asked = "? " * 500 + "".join(TOKENS)
+
+    def score(videos: Tensor) -> Tensor:
+        frames = videos[0, frame_places(videos.shape[1], 2 / 16)]  # its authors look at two of a second's
+        return model(model.vlm.video_inputs(frames, asked)).sum(0)
+
+    return score, sum(x.numel() for x in tensors.values())
+
+
+_SHAPES = {
+    "CLAP, HTSAT-unfused: clap_score": (1, 1, 480_000),
+    "Qwen2-VL-2B, bfloat16, 4 frames: video_align": (1, 33, 3, 480, 832),
+}
+"""Of what is not an image of 512 x 512 pixels."""
 
 BUILDERS: Mapping[str, Callable[[], tuple[Score, int]]] = {
     "none: sharpness": lambda: _built_in("sharpness"),
@@ -186,6 +220,7 @@ BUILDERS: Mapping[str, Callable[[], tuple[Score, int]]] = {
     "CLIP H/14: pick_score, hpsv2": lambda: _clip(VIT_H_14),
     "BLIP L/16: image_reward": _blip,
     "Qwen2-VL-2B, bfloat16: vqa_score": _qwen,
+    "Qwen2-VL-2B, bfloat16, 4 frames: video_align": _video_align,
 }
 
 
