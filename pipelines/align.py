@@ -160,7 +160,7 @@ def _train(
         RunPage(run, training.updates, reports) as page,
         bar(training.updates, "updates") as move,
     ):
-        health = Health(training.max_idle_updates, training.max_skipped_share)
+        health = Health(training.max_idle_updates, training.max_skipped_share, reports)
         shown: list[Observer] = [Progress(training.updates, move), StateLog(training.updates, StateFile(run, "align"))]
         rules = check_held_out_rules(settings.evaluation.watch.rules, settings.looks_at)
         bounds: list[Observer] = [

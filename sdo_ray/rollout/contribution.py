@@ -25,6 +25,7 @@ from sdo_ray.rollout.calls import ShippedCall
 from sdo_ray.rollout.gradient import Gradient
 from sdo_ray.rollout.group_objective import ask_others, group_objective
 from sdo_ray.rollout.groups import Groups, groups_of
+from sdo_ray.rollout.numbers import DIVERGED
 from sdo_ray.rollout.objective import (
     NOTHING_KNOWN,
     ImageGradients,
@@ -178,7 +179,8 @@ def learn_from(
 
     Returns:
         The contribution. A sample with a reward or image gradient that is not finite is skipped; if a gradient further
-        back is not finite, the whole batch is.
+        back is not finite, the whole batch is. Where that, or samples that are not finite, leave none that counts, it
+        fails as `DIVERGED`.
     """
     rewarded = time.monotonic()
     terms = [_in_batch(term, waiting.prompts) for term in terms]
@@ -211,9 +213,10 @@ def learn_from(
     else:
         calls = tuple(ShippedCall.of(*both) for both in zip(trajectory.calls, found.calls, strict=True))
         finite = all(call.is_finite() for call in trajectory.calls)
-    valid = objective.valid & finite
+    valid, failure = objective.valid & finite, None
     if not valid.any():  # what was sampled may not be finite, and zero times that is no zero
         gradient, calls = Gradient.none(), ()
+        failure = None if finite and bool(trajectory.samples.isfinite().all()) else DIVERGED
     return Contribution(
         update=batch.update,
         policy_version=waiting.policy_version,
@@ -230,6 +233,7 @@ def learn_from(
         gradient=gradient,
         calls=calls,
         groups=told,
+        failure=failure,
     )
 
 

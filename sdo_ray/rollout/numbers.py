@@ -1,4 +1,4 @@
-"""Numbers of contributions by name, and their means."""
+"""What contributions report besides their gradient, by name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ GROUP_NUMBERS = (
     "anchor",
 )
 """What `Contribution.groups` may have."""
+
+DIVERGED = "what the policy samples, or the gradient through it, is not finite"
+"""The `Contribution.failure` of a batch that has no sample left because of it."""
 
 
 def means(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:

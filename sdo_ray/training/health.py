@@ -1,10 +1,13 @@
-"""Ends a run that learns nothing, or from too little of what it samples."""
+"""Ends a run that learns nothing, or from too little of what it samples, or has diverged."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
+from collections.abc import Iterable
 
-from sdo_ray.training.decisions import Abort, Continue, Decision, Stop
+from sdo_ray.rollout.numbers import DIVERGED
+from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop
 from sdo_ray.training.records import UpdateReport
 
 
@@ -12,24 +15,35 @@ class Health:
     """An `Observer` that says of an idle update why it is one, and stops after some in a row.
 
     An update is idle if its gradient is exactly 0, as it is without a single sample, or if more than a share of its
-    samples was skipped. A run that has learned, and now only meets gradients of exactly 0, has come to the end of what
-    its rewards ask for, all at their caps, say: its policy is handed out. Any other ends as failed.
+    samples was skipped. How a run ends that has learned before depends on them:
+
+    - Nothing was skipped, and the reward is no lower than at the first update: it has what its rewards ask for, all at
+      their caps, say. Its policy is handed out.
+    - Samples or gradients are not finite, or the reward is lower, all samples saturated, say: it has diverged. It is
+      rolled back to the last version that an update learned from.
+
+    Any other run ends as failed.
 
     Args:
         max_idle_updates: idle updates in a row that end the run.
         max_skipped_share: of an update's samples, in [0, 1].
+        made: the updates made before.
     """
 
-    def __init__(self, max_idle_updates: int, max_skipped_share: float) -> None:
+    def __init__(self, max_idle_updates: int, max_skipped_share: float, made: Iterable[UpdateReport] = ()) -> None:
         self._max_idle_updates = max_idle_updates
         self._max_skipped_share = max_skipped_share
         self._idle: deque[UpdateReport] = deque()
-        self._learned = False
+        self._first: float | None = None
+        self._good: int | None = None
+        for report in made:
+            if self._why_idle(report) is None:
+                self._learned_from(report)
 
     def observe(self, report: UpdateReport) -> Decision:
         """See `Observer`."""
-        self._learned |= report.gradient_norm > 0
         if (why := self._why_idle(report)) is None:
+            self._learned_from(report)
             self._idle.clear()
             return Continue()
         self._idle.append(report)
@@ -40,9 +54,24 @@ class Health:
                 flush=True,
             )
             return Continue()
-        ended = f"{count} updates in a row: {why}" if count > 1 else why
-        satisfied = self._learned and not any(r.num_skipped for r in self._idle)
-        return Stop(ended) if satisfied else Abort(ended)
+        return self._end(f"{count} updates in a row: {why}" if count > 1 else why)
+
+    def _learned_from(self, report: UpdateReport) -> None:
+        if self._first is None:
+            self._first = report.reward.mean
+        self._good = report.update - math.ceil(report.policy_lag)
+
+    def _end(self, why: str) -> Decision:
+        if self._good is None:
+            return Abort(why)
+        if all(DIVERGED in report.failures for report in self._idle):
+            return RollBack(self._good, f"it diverged, {why}")
+        if any(report.num_skipped for report in self._idle):
+            return Abort(why)
+        reward = self._idle[-1].reward.mean
+        if reward is not None and self._first is not None and reward < self._first:
+            return RollBack(self._good, f"it diverged, to a reward of {reward:.3g} from {self._first:.3g}; {why}")
+        return Stop(why)
 
     def _why_idle(self, report: UpdateReport) -> str | None:
         samples = report.num_samples + report.num_skipped

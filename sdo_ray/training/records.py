@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewards.pulls import Memory, Pull, added
 from sdo_ray.rollout.looks import HeldOutMeans
-from sdo_ray.rollout.numbers import means
+from sdo_ray.rollout.numbers import DIVERGED, means
 
 if TYPE_CHECKING:
     from sdo_ray.rollout.records import Contribution
@@ -58,7 +58,7 @@ class UpdateReport:
     cosines: dict[str, float] = field(default_factory=dict)
     """"KEY/KEY" of two rewards -> how far they pull the same way: mean cosine over batches."""
     failures: tuple[str, ...] = ()
-    """Why whole batches were skipped, one cause a batch; empty for samples that were not finite."""
+    """Why whole batches were skipped, one cause a batch; none for a reward that was not finite for some samples."""
     reward_health: dict[str, dict[str, float]] = field(default_factory=dict)
     """Reward key -> `seconds` of its actors' calls, mean, and `restarts` so far; the driver's, not in checkpoints."""
     num_splits: int = 0
@@ -69,8 +69,9 @@ class UpdateReport:
     """PNG of the preview prompts under the policy that sampled this update, where one was due."""
 
     def without_step(self) -> UpdateReport:
-        """The same of an update that was given up, with all its samples."""
-        return replace(self, num_samples=0, num_skipped=self.num_samples + self.num_skipped)
+        """The same of an update that was given up, with all its samples, as its gradient is not finite."""
+        skipped = self.num_samples + self.num_skipped
+        return replace(self, num_samples=0, num_skipped=skipped, failures=(*self.failures, DIVERGED))
 
     def to_json(self) -> dict[str, Any]:
         """All numbers; the preview and what the driver alone knows stay out."""

@@ -1,5 +1,6 @@
 """The mathematics of one sampler batch, without Ray."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, attach, initial
 from sdo_ray.prompts.inputs import OF_WEIGHTS
 from sdo_ray.rollout.contribution import RewardFunction, compute_contribution
+from sdo_ray.rollout.numbers import DIVERGED
+from sdo_ray.rollout.other_policies import weights_in_place
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 
@@ -152,8 +155,29 @@ def test_a_batch_whose_adapter_gradient_is_not_finite_is_skipped(pipeline: Any) 
         return {"ink": scores}, {"ink": gradient * 1e38}
 
     result = contribution(pipeline, huge, terms=[RewardTerm("ink", 1e6)])
-    assert (result.num_samples, result.num_skipped) == (0, 3)
+    assert (result.num_samples, result.num_skipped, result.failure) == (0, 3, DIVERGED)
     assert all((gradient == 0).all() for gradient in result.gradient.values())
+
+
+@pytest.mark.parametrize(("size", "samples_are_finite"), [(1e12, True), (1e30, False)])
+def test_a_policy_that_has_diverged_is_named_as_the_failure_and_a_reward_is_not(
+    pipeline: Any, size: float, samples_are_finite: bool
+) -> None:
+    """With the gradient through finite samples, or the samples themselves."""
+
+    def broken(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
+        scores, gradient = ink(images)
+        return {"ink": scores * torch.nan}, {"ink": gradient}
+
+    result = contribution(pipeline, broken)
+    assert (result.num_samples, result.num_skipped, result.failure) == (0, 3, None)
+    denoisers = find_denoisers(pipeline)
+    huge = {name: torch.full_like(weights, size) for name, weights in trained_parameters(denoisers).items()}
+    with weights_in_place(denoisers, huge):
+        result = contribution(pipeline, good)
+    assert (result.num_samples, result.num_skipped, result.failure) == (0, 3, DIVERGED)
+    assert all(math.isfinite(score) for score in result.scores["ink"]) == samples_are_finite
+    assert not result.gradient
 
 
 def test_watching_changes_nothing(pipeline: Any) -> None:

@@ -6,20 +6,28 @@ from dataclasses import replace
 
 import pytest
 
-from sdo_ray.training.decisions import Abort, Continue, Decision, Stop
+from sdo_ray.rollout.numbers import DIVERGED
+from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop
 from sdo_ray.training.health import Health
+from sdo_ray.training.records import Spread, UpdateReport
 from tests.support.updates import report
 
-HEALTHY = {"gradient_norm": 1.0, "num_samples": 8, "num_skipped": 0}
+HEALTHY = {"gradient_norm": 1.0, "num_samples": 8, "num_skipped": 0, "policy_lag": 0.0}
 ZERO = HEALTHY | {"gradient_norm": 0.0}
 SKIPPED = {"gradient_norm": 0.0, "num_samples": 0, "num_skipped": 8}
 FAILED = {"gradient_norm": 1.0, "num_samples": 3, "num_skipped": 5, "failures": ("OSError: no answer",) * 2}
+NAN = SKIPPED | {"reward": Spread(None, None), "failures": (DIVERGED,) * 4}
 HALF = {"gradient_norm": 1.0, "num_samples": 4, "num_skipped": 4}
 
 
-def decisions(updates: Sequence[dict]) -> list[Decision]:
-    health = Health(max_idle_updates=3, max_skipped_share=0.5)
-    return [health.observe(replace(report(update), **changes)) for update, changes in enumerate(updates)]
+def reports(updates: Sequence[dict]) -> list[UpdateReport]:
+    return [replace(report(update), **changes) for update, changes in enumerate(updates)]
+
+
+def decisions(updates: Sequence[dict], made: int = 0) -> list[Decision]:
+    before, after = reports(updates)[:made], reports(updates)[made:]
+    health = Health(3, 0.5, before)
+    return [health.observe(report) for report in after]
 
 
 @pytest.mark.parametrize(
@@ -52,3 +60,27 @@ def test_healthy_updates_between_start_the_count_again(capsys: pytest.CaptureFix
 def test_a_run_that_has_learned_and_has_nothing_left_to_learn_ends_well() -> None:
     assert isinstance(decisions([HEALTHY, ZERO, ZERO, ZERO])[-1], Stop)
     assert isinstance(decisions([HEALTHY, ZERO, SKIPPED, ZERO])[-1], Abort)
+
+
+@pytest.mark.parametrize("made", [0, 4, 6])
+def test_a_run_that_diverges_is_rolled_back_to_the_last_version_that_was_learned_from(made: int) -> None:
+    """Also one whose driver died meanwhile, or that an earlier version ended as failed."""
+    lagging = HEALTHY | {"policy_lag": 0.5}
+    partly = NAN | {"num_samples": 2, "num_skipped": 6}
+    last = next(d for d in decisions([HEALTHY, HEALTHY, lagging, NAN, partly, *[NAN] * 6], made) if d != Continue())
+    assert isinstance(last, RollBack)
+    assert last.version == 1
+    assert "it diverged, 3 updates in a row: 8 of 8 samples were skipped" in last.reason
+
+
+def test_so_is_one_whose_samples_all_saturate_below_where_it_began() -> None:
+    *_, last = decisions([HEALTHY, HEALTHY, *[ZERO | {"reward": Spread(0.25, 0.0)}] * 3])
+    assert isinstance(last, RollBack)
+    assert last.version == 1
+    assert "to a reward of 0.25 from 0.5" in last.reason
+
+
+def test_what_a_reward_or_the_base_model_does_is_no_divergence() -> None:
+    assert isinstance(decisions([HEALTHY, NAN, SKIPPED, NAN])[-1], Abort)
+    assert isinstance(decisions([HEALTHY, NAN, FAILED, NAN])[-1], Abort)
+    assert isinstance(decisions([NAN, NAN, NAN])[-1], Abort)
