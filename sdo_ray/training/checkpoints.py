@@ -4,7 +4,8 @@ checkpoint/  optimizer/KEY.safetensors   the optimizer's state, parameter name -
              adapter.safetensors         the policy, parameter name -> float32
              average.safetensors         with `training.average`: the average of the policies, likewise
              companion.safetensors       the average that samplers of some plans get beside the policy, likewise
-             progress.json               {"update": u, "reward": r, "memory": {...}}: u updates are in the policy
+             progress.json               {"run": name, "update": u, "reward": r, "memory": {...}}: u updates are in
+                                         the policy
              manifest.json               size and hash of all others
 
 Earlier versions wrote, in place of optimizer/, engine/ as DeepSpeed shards it over their number of trainers, and the
@@ -59,10 +60,11 @@ def checkpoint_metrics(update: int, score: float | None) -> dict[str, float]:
     return {"update": update} | ({} if score is None else {SCORE: score})
 
 
-def why_not(update: int, checkpoint: ray.train.Checkpoint) -> str | None:
+def why_not(run: str, update: int, checkpoint: ray.train.Checkpoint) -> str | None:
     """Why a checkpoint is not taken, in words; None if it can be.
 
     Args:
+        run: name of the run that it should be of.
         update: updates that it should have in its policy.
         checkpoint: where it is.
     """
@@ -77,6 +79,8 @@ def why_not(update: int, checkpoint: ray.train.Checkpoint) -> str | None:
         return f"{PROGRESS} is not what was written"
     if has_manifest and not exists(checkpoint):
         return f"{MANIFEST} is missing"
+    if (other := progress.get("run")) not in (None, run):  # earlier versions did not say
+        return f"it is of the run {other!r}"
     return None if made == update else f"{PROGRESS} is of update {made}, and not of {update}"
 
 

@@ -101,7 +101,7 @@ def _from_whole_ones(config: WorkerConfig) -> WorkerConfig:
     """Have the workers pass by checkpoints that are damaged, and say which these are."""
     damaged, whole, run = set[str](), None, config.run
     for update, checkpoint in known(run):
-        if (why := checkpoints.why_not(update, checkpoint)) is None:
+        if (why := checkpoints.why_not(run.name, update, checkpoint)) is None:
             whole = checkpoint
         else:
             damaged.add(Path(checkpoint.path).name)

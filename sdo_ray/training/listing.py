@@ -54,7 +54,7 @@ def known(run: RunDirectory) -> list[tuple[int, ray.train.Checkpoint]]:
 
 def kept(run: RunDirectory) -> dict[int, ray.train.Checkpoint]:
     """Updates in the policy -> checkpoint, of those that a run has kept and that are whole; see `known`."""
-    return {update: found for update, found in known(run) if why_not(update, found) is None}
+    return {update: found for update, found in known(run) if why_not(run.name, update, found) is None}
 
 
 def newest(run: RunDirectory, damaged: Collection[str]) -> int:
@@ -132,7 +132,7 @@ def _whole(run: RunDirectory, damaged: _Damaged) -> Iterator[tuple[ray.train.Che
             update, score = progress["update"], progress.get(SCORE)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             continue  # in the making when the list was cut
-        if why_not(update, checkpoint) is not None:
+        if why_not(run.name, update, checkpoint) is not None:
             continue
         if not exists(checkpoint):  # nothing says whether it is whole
             got = f"{run.place(LIST)}, the list of checkpoints, is {damaged}"

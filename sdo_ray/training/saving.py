@@ -48,6 +48,8 @@ class Content:
     """Of the optimizer."""
     score: float | None = None
     """What says which checkpoint is best: the mean reward since the one before, where there was any."""
+    run: str | None = None
+    """Name of the run that it is of."""
 
     def write(self, directory: Path) -> None:
         """Write the files, and last their manifest."""
@@ -57,7 +59,8 @@ class Content:
             safetensors.torch.save_file(dict(average), directory / name)
         for key, tensors in self.state.items():
             safetensors.torch.save_file(tensors, directory / OPTIMIZER / f"{key}.safetensors")
-        progress = {"update": self.update, SCORE: self.score, "manifest": True, "memory": self.memory.to_json()}
+        progress: dict[str, Any] = {"run": self.run, "update": self.update, SCORE: self.score}
+        progress |= {"manifest": True, "memory": self.memory.to_json()}
         (directory / PROGRESS).write_text(json.dumps(progress))
         write_manifest(directory, files_in(directory))
 
@@ -107,7 +110,7 @@ class Saver:
             return
         averages = {file: {name: w.clone() for name, w in average.items()} for file, average in averages.items()}
         content, reports, context = (
-            Content(update, memory, policy, averages, state, score),
+            Content(update, memory, policy, averages, state, score, self._run.name),
             tuple(reports),
             ray.train.get_context(),
         )

@@ -1,6 +1,7 @@
 """The real Ray Train group, fed by hand: what it keeps, how the driver ends it, what a run then hands out."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def test_newest_and_best_are_kept_and_the_driver_decides_which_goes_out(run: Run
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("harm", ["cut", "of another run"])
 def test_a_damaged_checkpoint_is_passed_by_and_the_one_before_it_taken(
-    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory, harm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policies = Policies.start(max_policy_lag=10)
     rewards = [9.0, 9.0, 1.0, 1.0, 1.0, 1.0]  # the best is of updates 0 and 1
@@ -81,13 +83,21 @@ def test_a_damaged_checkpoint_is_passed_by_and_the_one_before_it_taken(
     assert versions(run) == [2, 6]
     whole = final_policy(run, WEIGHTS).weights
     newest = kept(run)[6]
-    shard = next(Path(newest.path).glob("optimizer/exp_avg.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-10])
+    if harm == "cut":
+        shard = next(Path(newest.path).glob("optimizer/exp_avg.safetensors"))
+        shard.write_bytes(shard.read_bytes()[:-10])
+        why = f"optimizer/{shard.name} has"
+    else:
+        other = RunDirectory(run.storage, "other")
+        list(train(worker_config(policies, Channel.start(), updates=6, run=other), stream_of([3.0] * 6)))
+        shutil.rmtree(newest.path)
+        shutil.copytree(kept(other)[6].path, newest.path)
+        why = "it is of the run 'other'"
     assert progress(run)[0] == 2
     again = train(worker_config(policies, Channel.start(), updates=6, run=run), stream_of(rewards))
     assert [report.update for report in again] == [2, 3, 4, 5]
     said = capsys.readouterr().out
-    assert f"{newest.path} of update 6 is not taken: optimizer/{shard.name} has" in said
+    assert f"{newest.path} of update 6 is not taken: {why}" in said
     assert "it goes on from " in said
     policy = final_policy(run, WEIGHTS)
     assert policy.version == 6

@@ -14,10 +14,10 @@ from sdo_ray.training.manifest import MANIFEST, files_in, write_manifest
 SHARD = "engine/shard.pt"
 
 
-def write(directory: Path, update: int) -> ray.train.Checkpoint:
+def write(directory: Path, update: int, **also: str) -> ray.train.Checkpoint:
     (directory / "engine").mkdir(parents=True)
     (directory / SHARD).write_bytes(bytes(range(256)) * 100 * update)
-    (directory / PROGRESS).write_text(json.dumps({"update": update, "manifest": True, "reports": []}))
+    (directory / PROGRESS).write_text(json.dumps({"update": update, "manifest": True, "reports": []} | also))
     write_manifest(directory, files_in(directory))
     return ray.train.Checkpoint.from_directory(str(directory))
 
@@ -61,18 +61,21 @@ def remove_all(directory: Path) -> None:
 def test_damage_is_named(tmp_path: Path, harm: Callable[[Path], None], complaint: str) -> None:
     write(tmp_path / "other", 3)
     checkpoint = write(tmp_path / "one", 2)
-    assert why_not(2, checkpoint) is None
+    assert why_not("run", 2, checkpoint) is None
     harm(tmp_path / "one")
-    assert why_not(2, checkpoint) == complaint
+    assert why_not("run", 2, checkpoint) == complaint
 
 
 def test_a_whole_one_in_the_place_of_another_is_found(tmp_path: Path) -> None:
-    assert why_not(3, write(tmp_path / "one", 2)) == f"{PROGRESS} is of update 2, and not of 3"
+    assert why_not("run", 3, write(tmp_path / "one", 2)) == f"{PROGRESS} is of update 2, and not of 3"
+    of_another = write(tmp_path / "two", 2, run="other")
+    assert why_not("run", 2, of_another) == "it is of the run 'other'"
+    assert why_not("other", 2, of_another) is None
 
 
 def test_those_of_earlier_versions_are_taken(tmp_path: Path) -> None:
     (tmp_path / PROGRESS).write_text('{"update": 2, "reports": []}')
     checkpoint = ray.train.Checkpoint.from_directory(str(tmp_path))
-    assert why_not(2, checkpoint) is None
+    assert why_not("run", 2, checkpoint) is None
     (tmp_path / PROGRESS).write_text('{"update": 2, "rep')
-    assert why_not(2, checkpoint) == f"{PROGRESS} is not what was written"
+    assert why_not("run", 2, checkpoint) == f"{PROGRESS} is not what was written"
