@@ -48,6 +48,15 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class Fewer:
+    """Steps of another scheduler, all exact."""
+
+    scheduler: Any
+    times: list[int]
+    """Its time steps."""
+
+
+@dataclass(frozen=True)
 class Update:
     """What one came to."""
 
@@ -119,20 +128,22 @@ class Bench:
         (self.bare if bare else self.pipe)(output_type="pt", **self._call(seed))
         return time.process_time() - began
 
-    def update(self, seed: int, k: int, how: StepRunner | Rival | None) -> Update:
+    def update(self, seed: int, k: int, how: StepRunner | Rival | Fewer | None) -> Update:
         """One update with one kept step.
 
         Args:
             seed: of the noise.
-            k: the kept step, of N; of a rival's, the one that stands for it.
+            k: the kept step, of N; of fewer, the one that stands for it.
             how: what runs the other steps, or fewer of them.
         """
         call, steps, runner = self._call(seed), self.steps, None
         if isinstance(how, Rival):
-            self.pipe.scheduler = DPMSolverMultistepScheduler.from_config(self.scheduler.config)
-            times = self._times(how)
-            call |= {"timesteps": times, "num_inference_steps": None}
-            steps, k = len(times), k // how.every
+            solver = DPMSolverMultistepScheduler.from_config(self.scheduler.config)
+            how = Fewer(solver, self._times(solver, how))
+        if isinstance(how, Fewer):
+            self.pipe.scheduler = how.scheduler
+            call |= {"timesteps": how.times, "num_inference_steps": None}
+            steps, k = len(how.times), k * len(how.times) // self.steps
         else:
             runner = how
         try:
@@ -149,12 +160,21 @@ class Bench:
         seconds += time.process_time() - began
         return Update(seconds, latents[0], torch.cat([g.flatten() for g in gradients]))
 
-    def _times(self, rival: Rival) -> list[int]:
-        if rival.own:
-            self.pipe.scheduler.set_timesteps(-(-self.steps // rival.every))
-            return self.pipe.scheduler.timesteps.tolist()
+    def final_latents(self, seed: int, steps: int) -> torch.Tensor:
+        """Of the model's own sampler, by the noise of `update`."""
+        latents: torch.Tensor = self.pipe(output_type="latent", **self._call(seed) | {"num_inference_steps": steps})[0]
+        return latents / self.pipe.vae.config.scaling_factor
+
+    def times(self, every: int = 1) -> list[int]:
+        """One in so many of the N time steps."""
         self.scheduler.set_timesteps(self.steps)
-        return self.scheduler.timesteps[:: rival.every].tolist()
+        return list(self.scheduler.timesteps[::every].tolist())
+
+    def _times(self, solver: Any, rival: Rival) -> list[int]:
+        if not rival.own:
+            return self.times(rival.every)
+        solver.set_timesteps(-(-self.steps // rival.every))
+        return list(solver.timesteps.tolist())
 
     @contextmanager
     def _latents(self) -> Iterator[list[torch.Tensor]]:

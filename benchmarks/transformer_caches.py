@@ -50,6 +50,17 @@ WAYS: dict[str, dict[str, Any]] = {
     "mag-cache, two of three": {
         "cache": {"name": "mag-cache", "options": {"mag_ratios": [1.0] * 20, "threshold": 10.0, "max_skip_steps": 2}}
     },
+    "faster-cache, attention": {
+        "cache": {
+            "name": "faster-cache",
+            "options": {
+                "spatial_attention_timestep_skip_range": [-1, 1001],
+                "spatial_attention_block_identifiers": ["transformer_blocks", "single_transformer_blocks"],
+                "tensor_format": "BCHW",
+                "is_guidance_distilled": True,
+            },
+        }
+    },
     "modules: attention, order 1": {
         "cache": {"name": "modules", "modules": [r"(single_)?transformer_blocks\.\d+\.attn"], "order": 1}
     },

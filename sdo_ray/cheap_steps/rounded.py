@@ -5,11 +5,15 @@ Notation: W a layer's weight as a matrix, a row for each output
     W ~ L + Q(W - L)         L of rank r: what is largest in W, outliers among it, and what an adapter has added, is
                              not rounded (the low-rank branch of SVDQuant, arXiv 2411.05007, on weights alone)
 
-Layers outside lists of blocks stay as they are: what embeds time, prompt and latents, and the last layer. They are few
-weights that all depends on (temporal features: TFMQ-DM, arXiv 2311.16503).
+Two kinds of layers stay as they are, few weights that much depends on. Those outside lists of blocks: what embeds time,
+prompt and latents, and the last layer (temporal features: TFMQ-DM, arXiv 2311.16503). And a UNet's shortcuts, by which
+skip connections come in (Q-Diffusion, arXiv 2302.04304, rounds them apart), and the projections into and out of its
+transformers.
 """
 
 from __future__ import annotations
+
+import re
 
 import torch
 from torch import nn
@@ -21,6 +25,8 @@ from sdo_ray.models.quantised import quantise
 
 GROUP = 32
 """Weights of a row that share a scale."""
+KEPT = re.compile(r"\.(conv_shortcut|attentions\.\d+\.proj_(in|out))$")
+"""Layers of a UNet that are not rounded."""
 
 
 def round_weights(module: nn.Module, to: Quantize, rank: int, path: str = "") -> None:
@@ -38,7 +44,8 @@ def round_weights(module: nn.Module, to: Quantize, rank: int, path: str = "") ->
         SettingsError: torchao is needed and not installed.
     """
     for name, layer in list(module.named_modules()):
-        if not any(part.isdigit() for part in f"{path}.{name}".split(".")):
+        own = f"{path}.{name}".strip(".")
+        if not any(part.isdigit() for part in own.split(".")) or KEPT.search(own):
             continue
         if to == "int8-dynamic":
             if isinstance(layer, nn.Linear):

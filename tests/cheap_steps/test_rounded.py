@@ -76,14 +76,35 @@ def test_a_low_rank_is_about_the_best_and_always_the_same() -> None:
     assert torch.allclose(torch.linalg.multi_dot(low_rank(matrix, 100)), matrix)
 
 
+def rounded_layers(network: nn.Module) -> set[str]:
+    return {path for path, layer in network.named_modules() if hasattr(layer, "parametrizations")}
+
+
 @pytest.mark.parametrize("made", [stable_diffusion, stable_diffusion_3])
 def test_layers_outside_blocks_stay_as_they_are(made: Any) -> None:
     pipe = made()
     name, denoiser = next((n, pipe.components[n]) for n in ("unet", "transformer") if n in pipe.components)
-    copied = FastCopy(name, denoiser, CopySettings(quantize="int4")).module
-    rounded = {path for path, layer in copied.named_modules() if hasattr(layer, "parametrizations")}
+    rounded = rounded_layers(FastCopy(name, denoiser, CopySettings(quantize="int4")).module)
     assert rounded
     assert all(any(part.isdigit() for part in path.split(".")) for path in rounded)
+
+
+def test_a_unets_shortcuts_and_projections_stay_as_they_are_also_when_the_copy_follows() -> None:
+    pipe = stable_diffusion()
+    pipe.unet.delete_adapters("default")
+    fast = FastCopy("unet", pipe.unet.requires_grad_(True), CopySettings(quantize="int4"))
+    kinds = ("conv_shortcut", "proj_in", "proj_out")
+    kept = {path for path, _ in pipe.unet.named_modules() if path.endswith(kinds)}
+    first = rounded_layers(fast.module)
+    assert {path.rpartition(".")[2] for path in kept} == {*kinds}
+    assert not kept & first
+    with torch.no_grad():
+        for p in pipe.unet.parameters():
+            p.add_(0.1)
+    fast.follow()
+    assert rounded_layers(fast.module) == first
+    for path in kept:
+        assert torch.equal(fast.module.get_submodule(path).weight, pipe.unet.get_submodule(path).weight)
 
 
 UNETS = {
@@ -108,10 +129,8 @@ def test_weights_that_share_a_scale_are_never_on_both_sides_of_a_skip_connection
         unet = UNet2DConditionModel(attention_head_dim=8, cross_attention_dim=64, **config)
     before = unet.mid_block.resnets[-1].out_channels
     for resnet in (resnet for block in unet.up_blocks for resnet in block.resnets):
-        for layer in (resnet.conv1, resnet.conv_shortcut):
-            skipped = layer.in_channels - before
-            assert skipped > 0
-            assert before * layer.weight[0, 0].numel() % GROUP == 0
+        assert resnet.conv1.in_channels > before
+        assert before * resnet.conv1.weight[0, 0].numel() % GROUP == 0
         before = resnet.out_channels
 
 
