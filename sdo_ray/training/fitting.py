@@ -55,7 +55,7 @@ class Load:
     device: float
     """On its GPU, or its CPU if it has none."""
     host: float = 0.0
-    """In the CPU's memory besides, of what is offloaded."""
+    """In the CPU's memory besides: what is offloaded, or what is there before it goes to a GPU."""
 
     @classmethod
     def of(cls, trained: int, frozen: float, training: TrainingSettings, trainers: TrainerSettings) -> Load:
@@ -72,9 +72,15 @@ class Load:
         gradients = 4 * trained / (workers if stage >= 2 else 1)
         masters = 4 * trained / workers if stage else 0.0
         state = STATE[training.optimizer] * trained / (workers if stage else 1)
-        if trainers.offload == "cpu":
-            return cls(weights + gradients, masters + state)
-        return cls(weights + gradients + masters + state)
+        offloaded = masters + state if trainers.offload == "cpu" else 0.0
+        device = weights + gradients + masters + state - offloaded
+        # The policy that it begins with stays as it came. Before it goes anywhere it is there twice more, as weights by
+        # name and in the module, with the module's other weights.
+        policy = 4 * trained
+        start = 3 * policy + frozen
+        if trainers.num_gpus:
+            return cls(device, max(start, policy + offloaded))
+        return cls(max(start, policy + device + offloaded))
 
 
 def frozen_bytes(model: ModelSettings, trained: int) -> int:

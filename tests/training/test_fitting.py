@@ -42,11 +42,16 @@ def test_bytes_of_a_trainer_in_closed_form() -> None:
         return Load.of(6, 2.0, training, TrainerSettings(count=2, **trainers))
 
     weights, gradients, masters, moments = 24 + 2, 24, 24, 48
-    assert load(zero_stage=0) == Load(weights + gradients + moments)
-    assert load(zero_stage=1) == Load(weights + gradients + (masters + moments) / 2)
-    assert load(zero_stage=2) == Load(weights + (gradients + masters + moments) / 2)
-    assert load(zero_stage=3) == Load((weights + gradients + masters + moments) / 2)
-    assert load(zero_stage=2, offload="cpu") == Load(weights + gradients / 2, (masters + moments) / 2)
+    policy, start = 24, 3 * 24 + 2  # it stays as it came; at first it is there thrice, once with the other weights
+    assert load(zero_stage=0) == Load(policy + weights + gradients + moments)
+    assert load(zero_stage=1) == Load(policy + weights + gradients + (masters + moments) / 2)
+    assert load(zero_stage=2) == Load(policy + weights + (gradients + masters + moments) / 2)
+    assert load(zero_stage=3) == Load(policy + (weights + gradients + masters + moments) / 2)
+    assert load(zero_stage=2, offload="cpu") == load(zero_stage=2)
+    assert load(zero_stage=2, num_gpus=1) == Load(weights + (gradients + masters + moments) / 2, start)
+    assert load(zero_stage=2, num_gpus=1, offload="cpu") == Load(weights + gradients / 2, start)
+    alone = Load.of(6, 0.0, training, TrainerSettings(num_gpus=1, offload="cpu"))
+    assert alone == Load(24 + gradients, policy + masters + moments)
 
 
 def test_trainers_that_are_too_small_are_told_what_would_do() -> None:
@@ -59,10 +64,10 @@ def test_trainers_that_are_too_small_are_told_what_would_do() -> None:
         return str(problem or "")
 
     assert said(80, 200) == ""
-    assert said(40, 200).startswith("trainers: each needs at least 48.4 GiB for weights, gradients and optimizer, and ")
+    assert said(40, 200).startswith("trainers: each needs at least 48.4 GiB and 29.1 GiB of its host for weights, ")
     assert "set trainers.offload: cpu or set trainers.count: 2 with trainers.zero_stage: 3" in said(40, 200)
     assert "adafactor" in said(24, 200)  # 8 bytes of each
     assert "offload" not in said(40, 20)
-    assert said(16, 20).endswith("set trainers.count: 4 with trainers.zero_stage: 3 or train less, as a LoRA does.")
-    assert said(4, 8).endswith("set trainers.count: 16 with trainers.zero_stage: 3 or train less, as a LoRA does.")
+    assert said(16, 40).endswith("set trainers.count: 4 with trainers.zero_stage: 3 or train less, as a LoRA does.")
+    assert said(4, 40).endswith("set trainers.count: 16 with trainers.zero_stage: 3 or train less, as a LoRA does.")
     assert said(20, 20, trainers.model_copy(update={"offload": "cpu"})).count("of its host") == 1
