@@ -1,6 +1,6 @@
 """What diffusers' caches, and ours, make of an update of a transformer of 12 layers: time, error, exactness.
 
-    python benchmarks/transformer_caches.py [--steps 20] [--batch 4] [--size 32] [--rounds 3]
+    python benchmarks/transformer_caches.py [--steps 20] [--batch 4] [--size 32] [--rounds 3] [--only NAME ...]
 
 FLUX's classes with 4 double and 8 single blocks of width 256, random weights, a LoRA on attention, (size / 2)^2 tokens.
 Everything in one process, in a drawn order in every round; CPU time of sampling and of the backward pass from the final
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="images per update")
     parser.add_argument("--size", type=int, default=32, help="pixels of the latents")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, each with every way once")
+    parser.add_argument("--only", nargs="*", choices=WAYS, metavar="NAME", help="these ways alone, beside `exact`")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     noise = torch.Generator().manual_seed(0)
@@ -172,7 +173,8 @@ def main() -> None:
         "width": 2 * arguments.size,
         "output_type": "latent",
     }
-    ways = {name: Way(how, arguments.steps, call) for name, how in WAYS.items()}
+    asked = {name: how for name, how in WAYS.items() if not arguments.only or name in (*arguments.only, "exact")}
+    ways = {name: Way(how, arguments.steps, call) for name, how in asked.items()}
     rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     draw = random.Random(0)
     ways["exact"].plain(0)
