@@ -28,6 +28,9 @@ from sdo_ray.secrets import redact
 PAUSES = (1.0, 5.0)
 """Seconds before each further try."""
 
+SHORT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""How CUDA, and torch on CPUs, say so."""
+
 
 class Attempts:
     """Makes contributions of batches, come what may.
@@ -144,5 +147,6 @@ def _is_final(error: Exception) -> bool:
 
 
 def _is_for_memory(error: Exception) -> bool:
-    # An error of a reward comes with its traceback as text.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+    # An error of a reward comes with its traceback as text, and torch's own on CPUs is a RuntimeError.
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in said for words in SHORT_OF_MEMORY)

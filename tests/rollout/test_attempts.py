@@ -103,7 +103,16 @@ def of_a_reward(cause: Exception) -> Exception:
     return error
 
 
-SHORT = (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("Out of memory"))
+def of_the_cpu() -> Exception:
+    """Of more memory than there is anywhere."""
+    try:
+        torch.empty(2**55)
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+SHORT = (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("Out of memory"), of_the_cpu())
 
 
 @pytest.mark.parametrize("error", [*SHORT, *map(of_a_reward, SHORT)])
