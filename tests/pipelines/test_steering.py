@@ -112,8 +112,8 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_base: Path, tmp_path
 def test_a_run_that_diverges_says_so_and_is_rolled_back_to_a_version_that_samples(
     tiny_base: Path, tmp_path: Path, capfd
 ) -> None:
-    """By a rate of 2000 the weights pass, within some updates, what a gradient comes back from in float32."""
-    absurd = {"updates": 60, "learning_rate": 2000.0, "checkpoint_every": 2}
+    """By a rate of 600 the weights pass, within some updates, what a gradient comes back from in float32."""
+    absurd = {"updates": 60, "learning_rate": 600.0, "checkpoint_every": 2}
     quiet = {"preview_prompts": []}
     path = tiny_settings(tmp_path, tiny_base, training=absurd, tracking=quiet, trainers={"count": 1})
     settings = load_settings(AlignSettings, path)
@@ -121,7 +121,10 @@ def test_a_run_that_diverges_says_so_and_is_rolled_back_to_a_version_that_sample
     outcome = align(settings, [observer])
     said = capfd.readouterr().out
     policy = final_policy(run_of(settings), {})
-    assert "it diverged, 3 updates in a row: 8 of 8 samples were skipped (what the policy samples" in policy.why
+    assert policy.why.startswith("it diverged, 3 updates in a row: ")
+    assert policy.why.endswith(
+        "samples were skipped (what the policy samples, or the gradient through it, is not finite)"
+    )
     learned = [update for update, reward in observer.rewards.items() if reward is not None]
     assert 0 < policy.version <= max(learned)
     assert f"version {policy.version}: {policy.why}" in said
