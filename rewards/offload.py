@@ -1,9 +1,12 @@
 """Weights of rewards that are on their device while they score, and in main memory between batches."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from types import ModuleType
+from functools import partial
+from types import MemberDescriptorType, MethodType, ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -11,16 +14,24 @@ from torch import Tensor, UntypedStorage
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """A tensor on the device and what it is a copy of."""
+    """A tensor on the device, what it is a copy of, and how it came."""
 
     x: Tensor
-    version: int
     at_rest: UntypedStorage
+    there: UntypedStorage
+    """Held, so that no other has its address meanwhile."""
+    version: int | None
+    layout: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, x: Tensor, at_rest: UntypedStorage) -> "_Known":
+        """`x`, which has just come from `at_rest`."""
+        return cls(x, at_rest, x.untyped_storage(), _version(x), _layout(x))
 
     @property
     def is_as_it_came(self) -> bool:
-        """Whether nothing was written to it."""
-        return self.x._version == self.version
+        """Whether nothing was written to it, and it is none that others were put in place of (by `x.data = ...`)."""
+        return self.version is not None and (self.version, self.layout) == (_version(self.x), _layout(self.x))
 
 
 class Offload:
@@ -60,11 +71,12 @@ class Offload:
             at_rest = x.untyped_storage()
             if at_rest._cdata not in there:
                 there[at_rest._cdata] = _copied(at_rest, self._room(at_rest, self._device))
-            known[id(x)] = _Known(x, x._version, at_rest)
             x.data = _view(x, there[at_rest._cdata])
+            known[id(x)] = _Known.of(x, at_rest)
 
     def _leave(self, known: dict[int, _Known]) -> None:
         self._resting = self._at_rest(known)
+        known.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -96,7 +108,11 @@ def on_device(rewards: Iterable[object], device: str, offload: bool) -> Callable
 
 
 def tensors_of(roots: Iterable[object]) -> Iterator[Tensor]:
-    """The tensors in attributes of these objects, and in what they hold, each once."""
+    """The tensors in attributes of these objects, and in what these hold, each once.
+
+    Looked into are objects' attributes and slots, mappings, lists, tuples, sets, deques, partial functions and bound
+    methods; not what functions close over.
+    """
     seen, left = set[int](), list(roots)
     while left:
         x = left.pop()
@@ -108,10 +124,37 @@ def tensors_of(roots: Iterable[object]) -> Iterator[Tensor]:
                 yield x
         elif isinstance(x, Mapping):
             left.extend(x.values())
-        elif isinstance(x, list | tuple | set):
+        elif isinstance(x, list | tuple | set | frozenset | deque):
             left.extend(x)
-        elif hasattr(x, "__dict__"):
-            left.append(vars(x))
+        elif isinstance(x, partial):
+            left.extend((x.func, x.args, x.keywords))
+        elif isinstance(x, MethodType):
+            left.append(x.__self__)
+        else:
+            left.extend(_attributes(x))
+
+
+def _attributes(x: object) -> Iterator[object]:
+    if hasattr(x, "__dict__"):
+        yield vars(x)
+    for kind in type(x).__mro__:
+        if "__slots__" in vars(kind):
+            for slot in vars(kind).values():
+                if isinstance(slot, MemberDescriptorType):
+                    with suppress(AttributeError):  # one that is empty
+                        yield slot.__get__(x)
+
+
+def _version(x: Tensor) -> int | None:
+    """What counts the writes to it; None: nothing does, as of those made in inference mode."""
+    try:
+        return x._version
+    except RuntimeError:  # as `is_inference()` doesn't say of one that has been given other data
+        return None
+
+
+def _layout(x: Tensor) -> tuple[Any, ...]:
+    return x.untyped_storage()._cdata, x.dtype, x.storage_offset(), x.size(), x.stride()
 
 
 def _copied(storage: UntypedStorage, room: Tensor) -> UntypedStorage:

@@ -95,7 +95,8 @@ class RewardActorSettings(Settings):
     offload: Annotated[bool, MAY_CHANGE] = Field(
         False,
         description="Whether its weights are on its GPU only while it scores, and in main memory otherwise: for a "
-        "GPU that others compute on meanwhile. They are copied there for every batch.",
+        "GPU that others compute on meanwhile. They are loaded there first, and copied there for every batch, of which "
+        "all rewards are asked at once.",
     )
     runtime_env: dict[str, Any] = Field(
         default_factory=dict,
