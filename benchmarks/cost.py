@@ -132,10 +132,11 @@ def _call(sampling: SamplingSettings) -> dict[str, Any]:
 
 def _saved(model: BenchmarkModel, way: Way, batch: int, output_type: str, seed: int = 0) -> int:
     parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    plan = way.plan(seed)
     with saved_activations(*parts) as saved, own_precision(model.pipeline):
         differentiable_sample(
             model.pipeline,
-            way.plan(seed),
+            plan,
             runner=way.runner,
             output_type=output_type,
             generator=torch.Generator().manual_seed(0),

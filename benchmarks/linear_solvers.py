@@ -5,7 +5,7 @@ Notation
     a_i, w_ij     z_{i+1} = a_i z_0 + sum_{j <= i} w_ij o_j: what every solver of an ODE comes to, step by step
 
 `coefficients` reads them off a scheduler, `ddim` computes them for time steps that diffusers' cannot be given.
-`dual_fast` puts o_j + c (o_j - o_0) in place of o_j, and `fitted` finds them by least squares on a longer trajectory.
+`dual_fast` puts o_j + c (o_j - o_0) in place of o_j, and `Fitting` finds them by least squares on a longer trajectory.
 """
 
 from __future__ import annotations

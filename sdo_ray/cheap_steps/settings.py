@@ -153,7 +153,8 @@ class CopySettings(Settings):
     )
     quantize: Quantize | None = Field(
         None,
-        description="Weights of the blocks' linear layers and convolutions are rounded to so many bits: less memory, "
+        description="Weights of the blocks' linear layers and convolutions, but of a UNet's shortcuts and projections, "
+        "are rounded to so many bits: less memory, "
         "and no less time. `int8-dynamic`: those of linear layers, and what they are given too, by torchao (the extra "
         "`quantised`); faster on GPUs, with `samplers.compile`.",
     )

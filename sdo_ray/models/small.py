@@ -82,7 +82,7 @@ def save_small(base: str, directory: Path, *, heads: int | None) -> None:
             if is_of_transformers(type(skeleton)):
                 skeleton.tie_weights()  # without weights each name has its own; UMT5's vocabulary has two names
         if (size := sum(p.numel() for skeleton in skeletons for p in skeleton.parameters())) > MOST:
-            raise ValueError(f"even with two layers a part it has {size / 1e9:.1f} billion parameters")
+            raise ValueError(f"even with few layers a part it has {size / 1e9:.1f} billion parameters")
         for name, part in kinds.items():
             parts[name] = (
                 built(part, networks[name]) if name in networks else read_part(part.from_pretrained, base, name)
@@ -97,8 +97,13 @@ def _layers_read(pipeline: type) -> int:
 
 
 def _smaller(config: Mapping[str, Any], heads: int | None, layers: int = TWO) -> dict[str, Any]:
-    """A configuration with few layers for many, of one head where there are more than two; and where a width is made of
-    groups, with one group."""
+    """A configuration of the same kind with less of what there is many times.
+
+    Args:
+        config: of a network.
+        heads: attention heads in place of more than two; None: as many as there are.
+        layers: at most so many of each list of layers; where a width is made of groups, it is made of one.
+    """
     groups, channels = config.get("norm_num_groups") or 32, "block_out_channels" in config
 
     def smaller(key: str, value: Any) -> Any:

@@ -40,6 +40,7 @@ def blocks_of(page: Path) -> list[Block]:
 APART = {
     ("README.md", "make demo"): "makes this environment, and runs this test",
     ("benchmarks.md", "python -m benchmarks.estimators"): "hours; tests/benchmarks runs them small, from a checkout",
+    ("cheap-steps.md", "python -m benchmarks.estimators"): "an hour; tests/benchmarks runs them small, from a checkout",
     ("cycle.md", "sdo submit cycle"): "tests/pipelines/test_drill.py runs it, with a server and a cluster",
     ("cycle.md", "$ sdo promote"): "tests/pipelines/test_drill.py runs it, after the block above it",
     ("first-run.md", "git clone"): "what is cloned is this",

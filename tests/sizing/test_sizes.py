@@ -25,7 +25,7 @@ from tests.backprop.matrix.cases import CASES
 QUICK = ["StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "AuraFlow"]
 SLOW = [
     *("Flux", "QwenImage", "Wan", "LTX", "HunyuanVideo", "Sana", "StableDiffusionPAG", "LatentConsistencyModel"),
-    *("CogVideoX", "Mochi", "Lumina2"),
+    *("CogVideoX", "Mochi", "Lumina2", "Flux2Klein"),
 ]
 SMALL = {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16}
 MODEL = ModelSettings.model_validate({"base": "tiny", "lora": {"rank": 2, "targets": ["to_q", "to_out.0"]}})

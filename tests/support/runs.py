@@ -16,6 +16,8 @@ import safetensors.torch
 import torch
 import yaml
 
+from tests.support.ports import wait_until
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -98,12 +100,16 @@ class AlignProcess:
         return "".join(self.output)
 
     def kill(self, title: str) -> int:
-        """SIGKILL one worker process whose title contains `title`; returns its process id."""
-        for process in self._marked():
-            if title in " ".join(process.cmdline()):
-                process.kill()
-                return process.pid
-        raise AssertionError(f"no process is called {title!r}; there are {[p.cmdline()[:1] for p in self._marked()]}")
+        """SIGKILL one worker process whose title contains `title`, once there is one; returns its process id."""
+        found: list[psutil.Process] = []
+
+        def found_some() -> bool:
+            found[:] = [process for process in self._marked() if title in " ".join(process.cmdline())]
+            return bool(found)
+
+        wait_until(found_some, f"a process that is called {title!r}", 60, every=0.05)
+        found[0].kill()
+        return found[0].pid
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send the driver alone a signal."""
