@@ -17,7 +17,7 @@ from sdo_ray.rollout.settings import PlanSettings
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("model", "nested"), [("sd15", 0.046), ("sdxl", 0.090), ("sd35-medium", 0.052)])
+@pytest.mark.parametrize(("model", "nested"), [("sd15", 0.046), ("sdxl", 0.090), ("sd35-medium", 0.042)])
 def test_cost_of_models_in_miniature(
     model: str,
     nested: float,

@@ -27,7 +27,7 @@ SLOW = [
     *("Flux", "QwenImage", "Wan", "LTX", "HunyuanVideo", "Sana", "StableDiffusionPAG", "LatentConsistencyModel"),
     *("CogVideoX", "Mochi", "Lumina2", "Flux2Klein"),
 ]
-SMALL = {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16}
+SMALL = {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16, "text_encoder_out_layers": (1,)}
 MODEL = ModelSettings.model_validate({"base": "tiny", "lora": {"rank": 2, "targets": ["to_q", "to_out.0"]}})
 
 
