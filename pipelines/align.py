@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -54,7 +55,7 @@ from sdo_ray.training.gauges import RunGauges
 from sdo_ray.training.group import RunGivenUp, train
 from sdo_ray.training.group_watch import GroupWatch
 from sdo_ray.training.health import Health
-from sdo_ray.training.standing import end_training, final_policy, has_ended, progress
+from sdo_ray.training.standing import end_training, final_policy, has_ended, newest_kept, progress
 from sdo_ray.training.update_log import UpdateLog
 from sdo_ray.training.worker import WorkerConfig
 
@@ -160,7 +161,13 @@ def _train(
         RunPage(run, training.updates, reports) as page,
         bar(training.updates, "updates") as move,
     ):
-        health = Health(training.max_idle_updates, training.max_skipped_share, reports)
+        health = Health(
+            training.max_idle_updates,
+            training.max_skipped_share,
+            [reward.term for reward in settings.rewards.terms],
+            partial(newest_kept, run),
+            reports,
+        )
         shown: list[Observer] = [Progress(training.updates, move), StateLog(training.updates, StateFile(run, "align"))]
         rules = check_held_out_rules(settings.evaluation.watch.rules, settings.looks_at)
         bounds: list[Observer] = [

@@ -63,7 +63,7 @@ def combine_scores(scores: Mapping[str, Tensor], terms: Sequence[RewardTerm]) ->
     parts = _learned(scores, terms)
     total = torch.zeros_like(parts[0][1])
     for term, s in parts:
-        total += term.weight * torch.where(_is_out(term, s), 0.0, _shares(term, s) * _shaped(term, s))
+        total += term.weight * torch.where(_is_out(term, s), 0.0, _shares(term, s) * shaped(term, s))
     there = torch.stack([torch.isfinite(s) | _is_out(term, s) for term, s in parts]).all(0)
     return torch.where(there, total, math.nan)
 
@@ -166,8 +166,8 @@ def _is_out(term: RewardTerm, s: Tensor) -> Tensor:
     return _shares(term, s) == 0
 
 
-def _shaped(term: RewardTerm, s: Tensor) -> Tensor:
-    """s': enough is enough on the side that the weight pulls to."""
+def shaped(term: RewardTerm, s: Tensor) -> Tensor:
+    """s', of step 1: enough is enough on the side that the weight pulls to."""
     if term.target is not None:
         return -(s - term.target).abs()
     if term.cap is None:
@@ -177,7 +177,7 @@ def _shaped(term: RewardTerm, s: Tensor) -> Tensor:
 
 def _slope(term: RewardTerm, s: Tensor) -> Tensor:
     """ds'/ds; at a cap that of the side where it learns."""
-    return (term.target - s).sign() if term.target is not None else (_shaped(term, s) == s).to(s.dtype)
+    return (term.target - s).sign() if term.target is not None else (shaped(term, s) == s).to(s.dtype)
 
 
 def _sloped(g: Tensor, slope: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class RunPage:
         if report.preview is not None:
             self._previews[report.update + 1] = report.preview
             self._keep(f"{PREVIEWS}/{report.update + 1:06d}.png", report.preview)
-        self._notes += [(report.update + 1, f"a batch was skipped: {cause}") for cause in sorted(set(report.failures))]
+        self._notes += [(report.update + 1, f"samples were skipped: {cause}") for cause in sorted(set(report.failures))]
         if report.preview is not None or monotonic() - self._written >= EVERY:
             self.write()
         return Continue()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import torch
+
+from rewards.mix import shaped
+from rewards.terms import RewardTerm
 from sdo_ray.rollout.numbers import DIVERGED
 from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop
 from sdo_ray.training.records import UpdateReport
@@ -20,21 +24,36 @@ class Health:
     - Nothing was skipped, and the reward is no lower than at the first update: it has what its rewards ask for, all at
       their caps, say. Its policy is handed out.
     - Samples or gradients are not finite, or the reward is lower, all samples saturated, say: it has diverged. It is
-      rolled back to the last version that an update learned from.
+      rolled back to the last version that an update learned from, or the newest kept before; where none is kept, it
+      ends as failed.
+
+    The rewards compared are both mixed of mean scores, by the weights, caps and targets of now: those that updates were
+    made with may have been others, and of other rewards.
 
     Any other run ends as failed.
 
     Args:
         max_idle_updates: idle updates in a row that end the run.
         max_skipped_share: of an update's samples, in [0, 1].
+        terms: of the mixed reward.
+        newest_kept: updates -> the newest version kept with at most so many; 0 if there is none.
         made: the updates made before.
     """
 
-    def __init__(self, max_idle_updates: int, max_skipped_share: float, made: Iterable[UpdateReport] = ()) -> None:
+    def __init__(
+        self,
+        max_idle_updates: int,
+        max_skipped_share: float,
+        terms: Sequence[RewardTerm],
+        newest_kept: Callable[[int], int],
+        made: Iterable[UpdateReport] = (),
+    ) -> None:
         self._max_idle_updates = max_idle_updates
         self._max_skipped_share = max_skipped_share
+        self._terms = terms
+        self._newest_kept = newest_kept
         self._idle: deque[UpdateReport] = deque()
-        self._first: float | None = None
+        self._first: UpdateReport | None = None
         self._good: int | None = None
         for report in made:
             if self._why_idle(report) is None:
@@ -58,20 +77,38 @@ class Health:
 
     def _learned_from(self, report: UpdateReport) -> None:
         if self._first is None:
-            self._first = report.reward.mean
+            self._first = report
         self._good = report.update - math.ceil(report.policy_lag)
 
     def _end(self, why: str) -> Decision:
-        if self._good is None:
+        if self._good is None or self._first is None:
             return Abort(why)
         if all(DIVERGED in report.failures for report in self._idle):
-            return RollBack(self._good, f"it diverged, {why}")
+            return self._rolled_back(self._good, f"it diverged, {why}")
         if any(report.num_skipped for report in self._idle):
             return Abort(why)
-        reward = self._idle[-1].reward.mean
-        if reward is not None and self._first is not None and reward < self._first:
-            return RollBack(self._good, f"it diverged, to a reward of {reward:.3g} from {self._first:.3g}; {why}")
+        first, last = self._mixed(self._first, self._idle[-1])
+        if last < first:
+            return self._rolled_back(self._good, f"it diverged, to a reward of {last:.3g} from {first:.3g}; {why}")
         return Stop(why)
+
+    def _rolled_back(self, good: int, why: str) -> Decision:
+        if self._newest_kept(good) > 0:
+            return RollBack(good, why)
+        return Abort(
+            f"{why}; no version is kept from before, so begin again, as another run.name, with a lower "
+            "training.learning_rate or a smaller training.checkpoint_every"
+        )
+
+    def _mixed(self, first: UpdateReport, last: UpdateReport) -> tuple[float, float]:
+        """Of both, mixed of the mean scores that both have."""
+        mixed = torch.zeros(2, dtype=torch.float64)
+        for term in self._terms:
+            means = [report.scores[term.key].mean for report in (first, last) if term.key in report.scores]
+            scores = [mean for mean in means if mean is not None]
+            if len(scores) == 2:
+                mixed += term.weight * shaped(term, torch.tensor(scores, dtype=torch.float64))
+        return mixed[0].item(), mixed[1].item()
 
     def _why_idle(self, report: UpdateReport) -> str | None:
         samples = report.num_samples + report.num_skipped

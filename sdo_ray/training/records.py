@@ -58,7 +58,8 @@ class UpdateReport:
     cosines: dict[str, float] = field(default_factory=dict)
     """"KEY/KEY" of two rewards -> how far they pull the same way: mean cosine over batches."""
     failures: tuple[str, ...] = ()
-    """Why whole batches were skipped, one cause a batch; none for a reward that was not finite for some samples."""
+    """Why whole batches were skipped, one cause a batch, and `DIVERGED` once more where the whole update was given up;
+    none for a reward that was not finite for some samples."""
     reward_health: dict[str, dict[str, float]] = field(default_factory=dict)
     """Reward key -> `seconds` of its actors' calls, mean, and `restarts` so far; the driver's, not in checkpoints."""
     num_splits: int = 0

@@ -143,7 +143,7 @@ class TrainingSettings(Settings):
         3,
         ge=1,
         description="The run ends after so many updates in a row that learn nothing, their gradient being exactly "
-        "0, or of whose samples more than `max_skipped_share` is skipped.",
+        "0, or of whose samples more than `max_skipped_share` is skipped; one that has diverged is rolled back.",
     )
     max_skipped_share: Annotated[float, MAY_CHANGE] = Field(
         0.5, ge=0, le=1, description="Share of an update's samples that may be skipped, see `max_idle_updates`."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,15 +86,17 @@ def is_extended(run: RunDirectory, updates: int, asked: int | None) -> bool:
     return made > 0 and _ending(run) is None and updates > (made if asked is None else asked)
 
 
+def newest_kept(run: RunDirectory, updates: int) -> int:
+    """The newest version with at most so many updates, of the checkpoints and what `keep_good` kept last; else 0."""
+    return max((version for version in (*kept(run), good_version(run)) if version <= updates), default=0)
+
+
 def end_training(run: RunDirectory, decision: Stop | RollBack) -> None:
     """Write down that training ended early, and with which version; called once the trainers are gone.
 
-    After a roll-back, that is of the versions kept the newest with at most so many updates, or version 0; the last that
-    `keep_good` kept is one of them.
+    After a roll-back, that is `newest_kept`.
     """
-    reachable = decision.version if isinstance(decision, RollBack) else sys.maxsize
-    good = [good_version(run)] if isinstance(decision, RollBack) else []
-    version = max((version for version in (*kept(run), *good) if version <= reachable), default=0)
+    version = newest_kept(run, decision.version) if isinstance(decision, RollBack) else max(kept(run), default=0)
     run.write_json(ENDING, {"version": version, "reason": decision.reason})
 
 

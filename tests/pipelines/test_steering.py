@@ -108,15 +108,27 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_base: Path, tmp_path
     assert versions == sorted({best, max(versions)})
 
 
+def diverging(directory: Path, base: Path, checkpoint_every: int) -> AlignSettings:
+    """By a rate of 600 the weights pass, within some updates, what a gradient comes back from in float32."""
+    absurd = {"updates": 60, "learning_rate": 600.0, "checkpoint_every": checkpoint_every}
+    quiet = {"preview_prompts": []}
+    settings = tiny_settings(directory, base, training=absurd, tracking=quiet, trainers={"count": 1})
+    return load_settings(AlignSettings, settings)
+
+
+@pytest.mark.slow
+def test_one_that_diverges_before_a_version_is_kept_fails_and_has_not_ended(tiny_base: Path, tmp_path: Path) -> None:
+    settings = diverging(tmp_path, tiny_base, checkpoint_every=60)
+    with pytest.raises(RunGivenUp, match=r"it diverged, 3 updates in a row: .*; no version is kept from before"):
+        align(settings)
+    assert not has_ended(run_of(settings), 60)
+
+
 @pytest.mark.slow
 def test_a_run_that_diverges_says_so_and_is_rolled_back_to_a_version_that_samples(
     tiny_base: Path, tmp_path: Path, capfd
 ) -> None:
-    """By a rate of 600 the weights pass, within some updates, what a gradient comes back from in float32."""
-    absurd = {"updates": 60, "learning_rate": 600.0, "checkpoint_every": 2}
-    quiet = {"preview_prompts": []}
-    path = tiny_settings(tmp_path, tiny_base, training=absurd, tracking=quiet, trainers={"count": 1})
-    settings = load_settings(AlignSettings, path)
+    settings = diverging(tmp_path, tiny_base, checkpoint_every=2)
     observer = At(0, Continue())
     outcome = align(settings, [observer])
     said = capfd.readouterr().out

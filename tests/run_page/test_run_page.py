@@ -40,7 +40,7 @@ def test_curves_previews_and_events(run: RunDirectory) -> None:
     assert "<figcaption>b</figcaption>" not in shown  # it has no scores
     assert '<img src="data:image/webp;base64,' in shown
     assert "update 3</figcaption>" in shown
-    assert "update 4: a batch was skipped: CUDA out of memory" in shown
+    assert "update 4: samples were skipped: CUDA out of memory" in shown
     assert "update 4: it was decided to end here: budget" in shown
 
 

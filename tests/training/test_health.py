@@ -1,11 +1,12 @@
 """Runs that learn nothing end, and say why."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
+from rewards.terms import RewardTerm
 from sdo_ray.rollout.numbers import DIVERGED
 from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop
 from sdo_ray.training.health import Health
@@ -20,13 +21,27 @@ NAN = SKIPPED | {"reward": Spread(None, None), "failures": (DIVERGED,) * 4}
 HALF = {"gradient_norm": 1.0, "num_samples": 4, "num_skipped": 4}
 
 
+def scored(**means: float | None) -> dict:
+    """Raw scores of an update."""
+    return {"scores": {key: Spread(mean, None if mean is None else 0.0) for key, mean in means.items()}}
+
+
 def reports(updates: Sequence[dict]) -> list[UpdateReport]:
     return [replace(report(update), **changes) for update, changes in enumerate(updates)]
 
 
-def decisions(updates: Sequence[dict], made: int = 0) -> list[Decision]:
+def all_kept(updates: int) -> int:
+    return updates
+
+
+def decisions(
+    updates: Sequence[dict],
+    made: int = 0,
+    terms: Sequence[RewardTerm] = (RewardTerm("a", 1.0),),
+    newest_kept: Callable[[int], int] = all_kept,
+) -> list[Decision]:
     before, after = reports(updates)[:made], reports(updates)[made:]
-    health = Health(3, 0.5, before)
+    health = Health(3, 0.5, terms, newest_kept, before)
     return [health.observe(report) for report in after]
 
 
@@ -74,10 +89,44 @@ def test_a_run_that_diverges_is_rolled_back_to_the_last_version_that_was_learned
 
 
 def test_so_is_one_whose_samples_all_saturate_below_where_it_began() -> None:
-    *_, last = decisions([HEALTHY, HEALTHY, *[ZERO | {"reward": Spread(0.25, 0.0)}] * 3])
+    *_, last = decisions([HEALTHY, HEALTHY, *[ZERO | scored(a=0.25)] * 3])
     assert isinstance(last, RollBack)
     assert last.version == 1
-    assert "to a reward of 0.25 from 0.5" in last.reason
+    assert "to a reward of 0.25 from 1;" in last.reason
+    *_, last = decisions([HEALTHY, HEALTHY, *[ZERO | scored(a=1.5)] * 3], terms=[RewardTerm("a", -2.0)])
+    assert isinstance(last, RollBack)
+    assert "to a reward of -3 from -2;" in last.reason
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_at_its_caps_it_is_satisfied_whatever_it_was_mixed_of_before(made: int) -> None:
+    """Weights and caps were others, as the mixed reward shows, or a reward had no score any more, or none at first."""
+    at_caps = ZERO | {"reward": Spread(0.1, 0.0)}
+    terms = [RewardTerm("a", 0.5, cap=0.6), RewardTerm("b", 1.0), RewardTerm("c", 1.0, target=0.0)]
+    for first, last in [
+        (scored(a=0.9, c=0.2), scored(a=0.7, c=0.1)),
+        (scored(a=0.1, b=5.0), scored(a=0.6, b=None)),
+        (scored(b=None), scored(a=0.6, b=-1.0)),
+    ]:
+        *_, decided = decisions([HEALTHY | first, HEALTHY | first, *[at_caps | last] * 3], made, terms)
+        assert isinstance(decided, Stop)
+
+
+@pytest.mark.parametrize("end", [NAN, ZERO | {"scores": {"a": Spread(0.25, 0.0)}}])
+def test_one_that_diverges_before_a_version_is_kept_ends_as_failed(end: dict) -> None:
+    """Not with the base, as if that were what it was made for."""
+    lagging = HEALTHY | {"policy_lag": 1.0}
+    asked: list[int] = []
+
+    def newest_kept(updates: int) -> int:
+        asked.append(updates)
+        return 0
+
+    *_, last = decisions([HEALTHY, HEALTHY, HEALTHY, lagging, end, end, end], newest_kept=newest_kept)
+    assert asked == [2]
+    assert isinstance(last, Abort)
+    assert last.cause.startswith("it diverged, ")
+    assert "no version is kept from before" in last.cause
 
 
 def test_what_a_reward_or_the_base_model_does_is_no_divergence() -> None:
