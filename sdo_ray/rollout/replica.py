@@ -111,7 +111,7 @@ class Limits:
     start_timeout: float
     """Seconds for a start."""
     max_restarts: int
-    """Restarts of each replica within `WINDOW`."""
+    """Restarts of each replica within `WINDOW`, or without an answer."""
 
 
 def named(prompts: Sequence[str]) -> str:

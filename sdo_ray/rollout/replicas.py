@@ -96,10 +96,11 @@ class Replicas:
         """One replica after the other, in the same place."""
         lost = 0  # since one answered
         while not self._failed.done():
+            replica: Replica | None = None
             self._starting[number] = time.monotonic()
-            await asyncio.sleep(pause(lost))
-            replica = self._start()
             try:
+                await asyncio.sleep(pause(lost))
+                replica = self._start()
                 self._mergeable = await _within(self._limits.start_timeout, replica.ready(), "did not start")
                 del self._starting[number]
                 self._ready[number].set()
@@ -111,12 +112,13 @@ class Replicas:
                 died = isinstance(error, ReplicaLost)
                 cause = str(error) if died else f"could not start: {error}"
                 if self._ready[number].is_set() or (died and not isinstance(error, ReplicaHangs)):
-                    self._count_restart(cause)
+                    self._count_restart(cause, lost)
                 else:  # it has never started, and would not the next time
                     self._fail(cause)
             finally:
                 self._starting.pop(number, None)
-                replica.kill()
+                if replica is not None:
+                    replica.kill()
 
     async def _serve(self, replica: Replica) -> None:
         calls = await self._take()
@@ -174,15 +176,18 @@ class Replicas:
             (self._queue.appendleft if first else self._queue.append)(call)
             self._filled.notify()
 
-    def _count_restart(self, cause: str) -> None:
+    def _count_restart(self, cause: str, lost: int) -> None:
+        """Or give up; pauses keep those in a row in one place apart, so that few of them are within the window."""
         now, allowed = time.monotonic(), self._limits.max_restarts * self._limits.count
         self._restarts = deque(then for then in [*self._restarts, now] if now - then < WINDOW)
+        restarts, within = f"{allowed} restart{'s' * (allowed != 1)}", f"within {WINDOW / 60:.0f} minutes"
         if len(self._restarts) > allowed:
-            restarts = f"{allowed} restart{'s' * (allowed != 1)}"
-            self._fail(f"{cause}; {restarts} within {WINDOW / 60:.0f} minutes did not help")
+            self._fail(f"{cause}; {restarts} {within} did not help")
+        elif lost > allowed:
+            self._fail(f"{cause}; {restarts} in a row did not help")
         else:
             self.restarts += 1
-            count = f"restart {len(self._restarts)} of {allowed} within {WINDOW / 60:.0f} minutes"
+            count = f"restart {len(self._restarts)} of {allowed} {within}"
             self.news.append(f"reward {self._reward!r} {cause}; {count}")
 
     def _fail(self, cause: str) -> None:

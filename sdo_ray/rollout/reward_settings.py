@@ -118,7 +118,7 @@ class RewardActorSettings(Settings):
         900.0, gt=0, description="Seconds until its actor is ready, packages installed."
     )
     max_restarts: Annotated[int, MAY_CHANGE] = Field(
-        3, ge=0, description="How often each actor is replaced within ten minutes."
+        3, ge=0, description="How often each actor is replaced within ten minutes, or in a row without an answer."
     )
 
     share: str | None = Field(

@@ -107,6 +107,17 @@ def test_a_job_that_fails_gives_its_exit_code(cluster: Cluster, settings: Path) 
     assert "cluster: the run needs" in said
 
 
+@pytest.mark.slow
+def test_a_job_that_failed_is_tried_again_by_the_same_command(cluster: Cluster, settings: Path) -> None:
+    too_large = ("--set", "samplers.num_cpus=1000.0", "--follow")
+    first, _ = sdo_submit(cluster, settings, *too_large, code=2)
+    again, said = sdo_submit(cluster, settings, *too_large, code=2)
+    assert (again["action"], again["status"], again["attempt"]) == ("resumed", "FAILED", 2)
+    assert again["submission_id"] == f"{first['submission_id']}-attempt-2"
+    assert "it was submitted with other files" not in said
+    assert "cluster: the run needs" in said
+
+
 def test_without_the_token(cluster: Cluster, settings: Path, tmp_path: Path) -> None:
     other = {key: value for key, value in cluster.environment.items() if not key.startswith("RAY_AUTH")}
     stranger = replace(cluster, environment=other | {"HOME": str(tmp_path)})

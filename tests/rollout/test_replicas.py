@@ -196,6 +196,18 @@ def test_too_many_deaths_end_it_for_all_and_for_good() -> None:
     run(work)
 
 
+def test_so_do_too_many_in_a_row_however_far_apart_pauses_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "WINDOW", 0.01)
+
+    async def work() -> None:
+        pool = Pool(DiesAtStart, replace(LIMITS, max_restarts=4))
+        with pytest.raises(RewardFailed, match="died at its start; 4 restarts in a row did not help"):
+            await pool.replicas.ready()
+        assert len(pool.made) == 5
+
+    run(work)
+
+
 @pytest.mark.parametrize(
     ("kind", "why", "starts"),
     [
@@ -228,6 +240,23 @@ def test_what_is_waited_for_is_told() -> None:
         starting = Pool(HangsAtStart)
         await asyncio.sleep(0.05)
         assert list(starting.replicas.waiting()) == ["reward ink to start"]
+
+    run(work)
+
+
+def test_nothing_is_waited_for_once_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One dies twice and pauses; the other's death meanwhile is one too many for both."""
+    monkeypatch.setattr(replicas, "FIRST_PAUSE", 5.0)
+    kinds = iter([DiesAtStart, Scorer, DiesAtStart])
+
+    async def work() -> None:
+        both = Replicas("ink", lambda: next(kinds)([]), replace(LIMITS, count=2, max_restarts=1))
+        await asyncio.sleep(0.1)
+        assert list(both.waiting()) == ["reward ink to start"]
+        with pytest.raises(RewardFailed, match="died while it scored; 2 restarts within"):
+            await both.score(call(POISON))
+        await asyncio.sleep(0)
+        assert both.waiting() == {}
 
     run(work)
 
