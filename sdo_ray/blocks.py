@@ -39,14 +39,14 @@ def map_blocks(
 
     Args:
         blocks: at least one.
-        actor: the class of the actors.
+        actor: the class of the actors, each of which is called with a block and returns one.
         arguments: its keyword arguments.
         count: actors at most; never more than blocks.
         resources: of each actor.
     """
     # Not `from_arrow`, which looks at each block in a task that takes a CPU, of which none need be free.
     dataset = ray.data.from_blocks([packed(block) for block in blocks]).map_batches(
-        _OnBlocks,
+        _named_as(actor),
         fn_constructor_kwargs={"actor": Sealed.of(partial(actor, **arguments))},
         compute=ray.data.ActorPoolStrategy(size=min(count, len(blocks)), max_tasks_in_flight_per_actor=1),
         batch_size=1,  # a block is a row, so it is neither cut nor joined; with GPUs Ray Data refuses None
@@ -86,6 +86,11 @@ class _OnBlocks:
         if self._refused is not None:
             raise self._refused
         return self._actor(unpacked(row))
+
+
+def _named_as(actor: Any) -> type[_OnBlocks]:
+    """Of which Ray shows the name."""
+    return type(actor.__name__, (_OnBlocks,), {})
 
 
 def _read(dataset: ray.data.Dataset, context: ray.data.DataContext) -> Iterator[pa.Table]:

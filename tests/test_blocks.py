@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -10,13 +11,15 @@ from sdo_ray.blocks import map_blocks, packed, unpacked
 
 
 class Sizes:
-    """Says how many rows a call was given, and adds."""
+    """Says how many rows a call was given, and what its process is called, and adds."""
 
     def __init__(self, add: int) -> None:
         self._add = add
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return pa.table({"x": [x + self._add for x in block["x"].to_pylist()], "rows": [block.num_rows] * len(block)})
+        added = [x + self._add for x in block["x"].to_pylist()]
+        title = psutil.Process().cmdline()[0].split(".")[0]
+        return pa.table({"x": added, "rows": [block.num_rows] * len(block), "title": [title] * len(block)})
 
 
 @pytest.mark.parametrize("num_gpus", [0.0, 0.5])
@@ -31,11 +34,13 @@ def test_each_block_is_one_call(num_gpus: float) -> None:
         made = map_blocks(
             blocks, Sizes, {"add": 10}, count=2, resources=SimpleNamespace(num_cpus=0.3, num_gpus=num_gpus)
         )
-        rows = sorted(row for table in made for row in zip(*table.to_pydict().values(), strict=True))
+        rows = pa.concat_tables(made).sort_by("x")
         del others, more
     finally:
         ray.shutdown()
-    assert rows == [(10, 2), (11, 2), (12, 1), (13, 3), (14, 3), (15, 3), (16, 1)]
+    assert rows["x"].to_pylist() == [10, 11, 12, 13, 14, 15, 16]
+    assert rows["rows"].to_pylist() == [2, 2, 1, 3, 3, 3, 1]
+    assert set(rows["title"].to_pylist()) == {"ray::MapWorker(MapBatches(Sizes))"}
 
 
 def test_a_packed_block_keeps_its_types() -> None:
