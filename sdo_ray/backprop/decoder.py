@@ -26,17 +26,14 @@ def decoded_again(module: torch.nn.Module) -> Iterator[None]:
     """
 
     def around(decode: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return called_again(_in_types_of_now(module, decode), args, kwargs)
+        return called_again(_in_types_of_now(module, _by_tiles(module, decode)), args, kwargs)
 
     with replaced_method(module, "decode", around):
         yield
 
 
 def _in_types_of_now(module: torch.nn.Module, decode: Callable[..., Any]) -> Callable[..., Any]:
-    """`decode` with the module's weights of the types that they have now: pipelines change them for the decoding.
-
-    Where it decodes in tiles, of pixels or of frames, with a graph it keeps each tile's latents alone.
-    """
+    """`decode` with the module's weights of the types that they have now: pipelines change them for the decoding."""
     types = [held[name].dtype for held, name in _weights(module)]
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -49,8 +46,7 @@ def _in_types_of_now(module: torch.nn.Module, decode: Callable[..., Any]) -> Cal
         for held, name, before, dtype in changed:
             held[name] = before.detach().to(dtype)
         try:
-            with _tiles_again(module):
-                return decode(*args, **kwargs)
+            return decode(*args, **kwargs)
         finally:
             for held, name, before, _ in changed:
                 held[name] = before
@@ -58,20 +54,32 @@ def _in_types_of_now(module: torch.nn.Module, decode: Callable[..., Any]) -> Cal
     return call
 
 
-_REMEMBER = ("AutoencoderKLMagvit", "AutoencoderVidTok")
+_REMEMBER = {"AutoencoderKLMagvit", "AutoencoderVidTok"}
 """Their layers keep what a tile needs of the frames before it, where no call made again would find it."""
 
 
-@contextmanager
-def _tiles_again(module: torch.nn.Module) -> Iterator[None]:
-    """Within the block each tile of an autoencoder that decodes in tiles keeps its latents alone."""
-    part = getattr(module, "decoder", None)
+def keeps_tiles(module: torch.nn.Module) -> bool:
+    """Whether `module.decode`, made again, keeps of each tile, of pixels or of frames, its latents alone."""
     in_tiles = getattr(module, "use_tiling", False) or getattr(module, "use_framewise_decoding", False)
-    if not in_tiles or not isinstance(part, torch.nn.Module) or type(module).__name__ in _REMEMBER:
-        yield
-        return
-    with replaced_call(part, called_again):
-        yield
+    remembers = _REMEMBER & {kind.__name__ for kind in type(module).__mro__}
+    return bool(in_tiles) and isinstance(getattr(module, "decoder", None), torch.nn.Module) and not remembers
+
+
+def _by_tiles(module: torch.nn.Module, decode: Callable[..., Any]) -> Callable[..., Any]:
+    """`decode`, which with a graph keeps each tile's latents alone where the module does so."""
+    if not keeps_tiles(module):
+        return decode
+    part: Any = module.decoder
+
+    def around(decode_tile: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # A tile is made again when the weights of the whole have their own types back.
+        return called_again(_in_types_of_now(part, decode_tile), args, kwargs)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with replaced_call(part, around):
+            return decode(*args, **kwargs)
+
+    return call
 
 
 def _weights(module: torch.nn.Module) -> list[tuple[dict[str, Any], str]]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
 
 from sdo_ray.backprop import BackpropPlan, StepGradient, TraceError
+from sdo_ray.backprop.apart import watched
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.rollout.groups import groups_of
-from sdo_ray.rollout.sampling import noise, plan_of, sample
+from sdo_ray.rollout.preparation import is_by_frames_as_it_is
+from sdo_ray.rollout.sampling import draw, noise, plan_of, sample
 from sdo_ray.rollout.settings import KeptGraph, LearningSamplerSettings, PlanSettings, SamplingSettings
+from sdo_ray.settings import Problem, SettingsError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -36,7 +40,8 @@ class LearnedSamplingSettings(SamplingSettings):
         "and of the decoder, of all its images. `recompute`: none; they are made again afterwards, an image at a time, "
         "for one more forward pass of each kept step and one more decoding. `auto`: `retain` where an estimate says "
         "that it takes at most half of the memory; of videos whose rewards all look at some `frames` alone, it decodes "
-        "these again. The images are the same, the gradient is but for rounding.",
+        "these again, if the decoder makes them, or chunks or runs of them, by themselves. The images are the same, "
+        "the gradient is but for rounding.",
     )
 
 
@@ -54,14 +59,20 @@ def choose_kept_graph(
         sampling: how to call it.
         plan: the estimator.
         samplers: how many images at once, on what share of a device.
-        some_frames: whether no reward that is learned from looks at all frames of a video: then decoding some again
-            is less than a backward pass through the decoding of all.
+        some_frames: whether no reward that is learned from looks at all frames of a video.
+
+    Raises:
+        SettingsError: `decode: frames`, which only a decoding made again would read, beside `retain`.
     """
     if sampling.kept_graph != "auto":
+        if sampling.kept_graph == "retain" and sampling.decode == "frames" and is_by_frames_as_it_is(pipeline):
+            got = f"got 'frames' beside kept_graph: retain; a {type(pipeline).__name__} decodes by frames in any case, "
+            got += "and this is for a decoding that is made again, which there is with kept_graph: auto or recompute"
+            raise SettingsError(Problem("sampling.decode", got, fix="choose one of these, or decode: whole"))
         return sampling.kept_graph
     steps, images = kept_and_images(pipeline, sampling, plan, samplers.batch_size)
     memory = _memory(pipeline, samplers)
-    held: KeptGraph = "steps" if some_frames else "retain"
+    held = kept_with_room(some_frames, some_frames and _decodes_apart(pipeline, sampling))
     try:
         size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling, held)
     except torch.OutOfMemoryError:
@@ -79,6 +90,17 @@ def choose_kept_graph(
         memory / 2**30,
     )
     return chosen
+
+
+def kept_with_room(some_frames: bool, apart: bool) -> KeptGraph:
+    """What "auto" is where the memory is enough.
+
+    Args:
+        some_frames: as of `choose_kept_graph`.
+        apart: whether the decoder makes them by themselves. Then it decodes them again, for less than a backward pass
+            through the decoding of all; of another, that would be one more decoding of all.
+    """
+    return "steps" if some_frames and apart else "retain"
 
 
 def activations_of_one(
@@ -102,6 +124,16 @@ def kept_and_images(
     return len(plan_of(pipeline, sampling, plan, draws).steps), rows
 
 
+def _decodes_apart(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> bool:
+    """Whether its decoder makes frames by themselves, see `watched`."""
+    decoders = [part for part in pipeline.components.values() if callable(getattr(part, "decode", None))]
+    with ExitStack() as stack:
+        found = [stack.enter_context(watched(part)) for part in decoders if isinstance(part, torch.nn.Module)]
+        with torch.random.fork_rng():
+            draw(pipeline, _few(sampling).pipeline_call(["a"]), noise(0, [0]))
+    return any(is_apart() for is_apart in found)
+
+
 def _can_be_made_again(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> bool:
     """Not if the pipeline changes its denoiser for its call."""
     try:
@@ -113,11 +145,15 @@ def _can_be_made_again(pipeline: DiffusionPipeline, sampling: SamplingSettings) 
 
 
 def _sample_one(pipeline: DiffusionPipeline, sampling: SamplingSettings, kept_graph: KeptGraph) -> None:
-    few = sampling.model_copy(update={"num_inference_steps": min(_FEW, sampling.num_inference_steps)})
+    few = _few(sampling)
     num_steps = plan_of(pipeline, few, PlanSettings(name="full")).num_steps
     plan = BackpropPlan("estimate", num_steps, {num_steps - 1: StepGradient()})
     with torch.random.fork_rng():
         sample(pipeline, few.pipeline_call(["a"]), noise(0, [0]), plan, kept_graph=kept_graph)
+
+
+def _few(sampling: SamplingSettings) -> SamplingSettings:
+    return sampling.model_copy(update={"num_inference_steps": min(_FEW, sampling.num_inference_steps)})
 
 
 def _memory(pipeline: DiffusionPipeline, samplers: LearningSamplerSettings) -> float:

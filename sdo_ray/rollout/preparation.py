@@ -80,9 +80,7 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
     switch = SWITCHES[decode]
     parts = [part for part in pipeline.components.values() if hasattr(part, switch)]
     if decode == "frames":
-        parts = [part for part in parts if _reads(type(part), switch)]
-        # The switch is for the backward pass alone then, see `sdo_ray.backprop.decoder`.
-        parts += [part for part in pipeline.components.values() if _always_by_frames(type(part))]
+        parts = [part for part in pipeline.components.values() if _reads(part) or _always_by_frames(type(part))]
     if not parts:
         got = f"got {decode!r}, which no autoencoder of a {type(pipeline).__name__} has"
         raise SettingsError(Problem("sampling.decode", got, fix="choose 'whole'"))
@@ -91,6 +89,15 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
             setattr(part, switch, True)
         else:
             getattr(part, switch)()
+
+
+def is_by_frames_as_it_is(pipeline: DiffusionPipeline) -> bool:
+    """Whether its autoencoders decode by frames in any case.
+
+    `decode: frames` is how they are decoded again then, see `sdo_ray.backprop.decoder`, and nothing else.
+    """
+    parts = list(pipeline.components.values())
+    return any(_always_by_frames(type(part)) for part in parts) and not any(_reads(part) for part in parts)
 
 
 def _always_by_frames(kind: type) -> bool:
@@ -107,13 +114,17 @@ def _always_by_frames(kind: type) -> bool:
 _CACHED = re.compile(r"self\.decoder\([^)]*_cache=")
 
 
-def _reads(kind: type, attribute: str) -> bool:
-    """Whether a class's code reads an attribute of its own: some of diffusers' autoencoders have one and only set it.
+_READ = re.compile(rf"self\.{SWITCHES['frames']}\b(?!\s*=[^=])")
+
+
+def _reads(part: object) -> bool:
+    """Whether its class's code reads the switch that it has: some of diffusers' autoencoders only set it.
 
     By its source text; code without any is believed.
     """
-    read = re.compile(rf"self\.{attribute}\b(?!\s*=[^=])")
+    if not hasattr(part, SWITCHES["frames"]):
+        return False
     try:
-        return any(read.search(inspect.getsource(one)) for one in kind.__mro__ if one is not object)
+        return any(_READ.search(inspect.getsource(one)) for one in type(part).__mro__ if one is not object)
     except OSError:
         return True

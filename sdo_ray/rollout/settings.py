@@ -58,7 +58,9 @@ class SamplingSettings(CheapStepsSettings):
         "whole",
         description="How latents are decoded: all images of a batch at once, `slices` one after the other, `tiles` in "
         "overlapping tiles, which takes the least memory and shows faintly where they meet, `frames` some frames of a "
-        "video after the others, where its autoencoder can.",
+        "video after the others, where its autoencoder can. Those of Wan, Qwen-Image and CogVideoX always do: with "
+        "them `frames` is how a backward pass decodes again. It changes nothing where no backward pass does, and is "
+        "refused beside `kept_graph: retain`.",
     )
 
     _example: Row = PrivateAttr(default_factory=dict)

@@ -37,9 +37,13 @@ def sampler_bytes(sizes: Sizes, how: Batches) -> tuple[float, float]:
     if how.kept_graph == "recompute":  # an image at a time
         learning = max(sizes.step.held, sizes.decoder.held)
     else:
-        saved = how.kept * sizes.step.saved + sizes.decoder.saved
-        beyond = max(sizes.step.held - sizes.step.saved, sizes.decoder.held - sizes.decoder.saved)
-        learning = how.images * (how.in_flight * saved + beyond)
+        saved, step = how.kept * sizes.step.saved, sizes.step.held - sizes.step.saved
+        if how.kept_graph == "steps":  # the decoder's are those of an image at a time
+            beyond = max(how.images * step, sizes.decoder.held)
+        else:
+            saved += sizes.decoder.saved
+            beyond = how.images * max(step, sizes.decoder.held - sizes.decoder.saved)
+        learning = how.images * how.in_flight * saved + beyond
         # The next batch is sampled while others wait.
         waiting = how.images * (how.in_flight - 1) * saved
         passing += waiting
@@ -51,9 +55,12 @@ def sampler_bytes(sizes: Sizes, how: Batches) -> tuple[float, float]:
 
 
 def image_operations(sizes: Sizes, how: Batches) -> tuple[float, float]:
-    """Floating-point operations of plain sampling of an image, and of learning from it too, rewards apart."""
+    """Floating-point operations of plain sampling of an image, and of learning from it too, rewards apart.
+
+    With "steps" at most: all frames of a video are counted as decoded again.
+    """
     plain = how.steps * sizes.step.forward + sizes.decoder.forward
     if how.kept_graph == "recompute":
         return plain, plain + how.kept * sizes.step.learning + sizes.decoder.learning
-    back = how.kept * (sizes.step.learning - sizes.step.forward) + sizes.decoder.learning - sizes.decoder.forward
-    return plain, plain + back
+    back = how.kept * (sizes.step.learning - sizes.step.forward) + sizes.decoder.learning
+    return plain, plain + back - (sizes.decoder.forward if how.kept_graph == "retain" else 0)

@@ -21,7 +21,8 @@ from sdo_ray.models.precision import component_types
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.skeletons import skeletons
 from sdo_ray.models.small import is_large
-from sdo_ray.rollout.kept_graph import kept_and_images
+from sdo_ray.rollout.kept_graph import kept_and_images, kept_with_room
+from sdo_ray.rollout.preparation import set_decoding
 from sdo_ray.rollout.settings import KeptGraph, SamplingSettings
 from sdo_ray.settings import Problem, SettingsError, under
 from sdo_ray.sizing.needs import Batches, image_operations, sampler_bytes
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 
-WAYS: tuple[tuple[KeptGraph, bool], ...] = tuple(product(("retain", "recompute"), (False, True)))
-"""Of keeping activations: `sampling.kept_graph`, `model.checkpoint_blocks`."""
+NAMES: dict[KeptGraph, str] = {"retain": "retain", "steps": "auto, some frames", "recompute": "recompute"}
+"""What `sampling.kept_graph` is called: "steps" has no name there, as "auto" alone chooses it."""
 
 
 def needs_of(settings: AlignSettings, memory: float | None = None, rate: float | None = None) -> Iterator[str]:
@@ -50,32 +51,37 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
     """
     with _stand_in(settings.model) as pipeline:
         check_call(pipeline, settings.sampling, ["a"])
+        set_decoding(pipeline, settings.sampling.decode)
         sizes = _both(pipeline, settings.model, settings.sampling)
     samplers = settings.samplers
     blocks = settings.model.checkpoints_blocks("cuda" if samplers.num_gpus else "cpu")
     kept, images = kept_and_images(pipeline, settings.sampling, settings.plan, samplers.batch_size)
     one, steps = sizes[blocks], settings.sampling.num_inference_steps
     offloads = samplers.text_encoders == "offload"
+    told, held = settings.sampling.kept_graph, kept_with_room(settings.rewards.looks_at_some_frames, one.apart)
+    if told != "auto":
+        held = told
     yield "weights of a sampler: " + ", ".join(f"{name} {_gib(size)}" for name, size in one.weights.items())
     yield f"trained: {one.trained / 1e6:.1f} of {one.denoisers / 1e6:.1f} million parameters of the denoiser"
     yield ""
     as_set = f"batch of {images}"
     yield f"memory of a sampler, weights and activations, GiB, {kept} kept step{'s' * (kept > 1)}:"
     yield f"  {'sampling.kept_graph':22}{'model.checkpoint_blocks':26}{as_set:>14}{'batch of 1':>14}"
-    for graph, checkpointed in WAYS:
+    for graph, checkpointed in product(NAMES, (False, True)):
+        if graph == "steps" and held != "steps":
+            continue
         how = Batches(images, kept, steps, samplers.in_flight, graph, offloads)
         cells = [_cell(sizes[checkpointed], each, memory) for each in (how, replace(how, images=1))]
-        chosen = checkpointed == blocks and settings.sampling.kept_graph in (graph, "auto")
+        chosen = checkpointed == blocks and (graph == held or (told == "auto" and graph == "recompute"))
         mark = "  <- these settings" if chosen else ""
-        yield f"  {graph:22}{str(checkpointed).lower():26}{cells[0]:>14}{cells[1]:>14}{mark}"
+        yield f"  {NAMES[graph]:22}{str(checkpointed).lower():26}{cells[0]:>14}{cells[1]:>14}{mark}"
     training = settings.training
     frozen = frozen_bytes(settings.model, one.trained) if training.backward == "trainer" else 0
-    held = Load.of(one.trained, frozen, training, settings.trainers)
-    host = f", and {_gib(held.host)} of its host" if held.host else ""
-    yield f"memory of a trainer, weights, gradients and optimizer: {_gib(held.device)} GiB{host}"
+    load = Load.of(one.trained, frozen, training, settings.trainers)
+    host = f", and {_gib(load.host)} of its host" if load.host else ""
+    yield f"memory of a trainer, weights, gradients and optimizer: {_gib(load.device)} GiB{host}"
     yield ""
-    graph = "retain" if settings.sampling.kept_graph == "auto" else settings.sampling.kept_graph
-    how = Batches(images, kept, steps, samplers.in_flight, graph, offloads)
+    how = Batches(images, kept, steps, samplers.in_flight, held, offloads)
     plain, learning = image_operations(one, how)
     count = training.batch_size * settings.samples_per_prompt
     said = f"an update: {count * learning / 1e15:.3g} x 10^15 operations, {learning / plain:.2f} of plain sampling"

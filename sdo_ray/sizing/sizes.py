@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sdo_ray.backprop.apart import watched
 from sdo_ray.backprop.denoisers import denoiser_names
 from sdo_ray.backprop.patches import replaced_call, replaced_method
 from sdo_ray.backprop.tensors import floating, map_floating, map_leaves, rebuilt
@@ -47,6 +48,8 @@ class Sizes:
     step: Takes
     """A sampling step, with all its denoiser calls."""
     decoder: Takes
+    apart: bool = False
+    """Whether it makes frames of a video, or chunks or runs of them, by themselves."""
 
 
 def sizes_of(
@@ -60,7 +63,7 @@ def sizes_of(
     """Find them.
 
     Args:
-        stand_in: a pipeline that takes and gives what the model does; on the CPU.
+        stand_in: a pipeline that takes and gives what the model does, and decodes as the run does; on the CPU.
         skeletons: the model's networks by component, frozen, of the types that samplers hold them in, on the meta
             device. What is trained is attached to them.
         model: what is trained.
@@ -73,7 +76,7 @@ def sizes_of(
         checkpoint_blocks(skeletons.values())
     learned = [p for part in trained.values() for p in part.parameters() if p.requires_grad]
     denoisers = denoiser_names(skeletons)
-    step, decoder = Takes(), Takes()
+    step, decoder, apart = Takes(), Takes(), list[Callable[[], bool]]()
 
     def on_step(found: Takes) -> None:
         nonlocal step
@@ -92,9 +95,11 @@ def sizes_of(
             if name in denoisers:
                 stack.enter_context(replaced_call(part, partial(_measured, true, None, on_step, {})))
             elif callable(getattr(part, "decode", None)):
-                stack.enter_context(
-                    replaced_method(part, "decode", partial(_measured, true, "decode", on_decoding, {}))
-                )
+                if getattr(part, "use_framewise_decoding", False):
+                    vars(true)["use_framewise_decoding"] = True
+                measured = partial(_measured, true, "decode", on_decoding, {})
+                stack.enter_context(replaced_method(part, "decode", measured))
+                apart.append(stack.enter_context(watched(part, true)))
         with torch.no_grad():
             stand_in(**few.pipeline_call(["a"]), generator=noise(0, [0]))
     whole = {name: sum(x.numel() * x.element_size() for x in _tensors(part)) for name, part in skeletons.items()}
@@ -104,6 +109,7 @@ def sizes_of(
         sum(p.numel() for name in denoisers for p in skeletons[name].parameters()),
         _of_one_step(step),
         decoder,
+        any(is_apart() for is_apart in apart),
     )
 
 

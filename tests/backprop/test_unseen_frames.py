@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKLMagvit
 
 from rewards.frames import Frames
 from sdo_ray.backprop import differentiable_sample, make_plan
@@ -116,9 +117,15 @@ def test_tiles_that_hand_on_frames_are_decoded_again_as_they_were(name: str) -> 
     assert tiles.most < 0.5 * whole.most
 
 
-def test_tiles_of_layers_that_remember_are_decoded_again_as_they_were() -> None:
+class Derived(AutoencoderKLMagvit):
+    """One of somebody's own."""
+
+
+@pytest.mark.parametrize("kind", [AutoencoderKLMagvit, Derived])
+def test_tiles_of_layers_that_remember_are_decoded_again_as_they_were(kind: type[AutoencoderKLMagvit]) -> None:
     torch.manual_seed(0)
     vae: Any = part("AutoencoderKLMagvit").requires_grad_(False).eval()
+    vae.__class__ = kind
     vae.enable_tiling(16, 16, tile_sample_stride_height=12, tile_sample_stride_width=12)
     z = torch.randn(1, vae.config.latent_channels, 2, 3, 3).requires_grad_()
     [expected] = torch.autograd.grad(vae.decode(z).sample.square().sum(), z)

@@ -7,12 +7,15 @@ import torch
 from diffusers import AutoencoderKLCosmos, AutoencoderKLLTXVideo, AutoencoderKLMagvit
 
 from sdo_ray.backprop.decoder import decoded_again
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, choose_kept_graph
 from sdo_ray.rollout.objective import Cotangents, backpropagate
 from sdo_ray.rollout.preparation import prepare, set_decoding
 from sdo_ray.rollout.sampling import draw, noise, plan_of, sample
-from sdo_ray.rollout.settings import Decode, PlanSettings, SamplerSettings, SamplingSettings
+from sdo_ray.rollout.settings import Decode, LearningSamplerSettings, PlanSettings, SamplerSettings, SamplingSettings
 from sdo_ray.settings import SettingsError
 from sdo_ray.sizing.alive import Alive
+from tests.backprop.matrix.assemble import assemble
+from tests.backprop.matrix.cases import CASES
 from tests.backprop.tiny import stable_diffusion, trained
 
 SIZE = {"height": 64, "width": 64}
@@ -71,6 +74,21 @@ def test_the_gradient_through_tiles_is_autograd_s() -> None:
     torch.testing.assert_close(gradient, torch.cat([g.flatten() for g in expected]), rtol=1e-3, atol=1e-5)
 
 
+def test_tiles_are_made_again_in_the_types_of_the_decoding() -> None:
+    """As pipelines do with autoencoders that overflow in float16."""
+    vae = stable_diffusion().vae.half().requires_grad_(False)
+    vae.enable_tiling()
+    z = torch.randn(1, 4, 32, 32).requires_grad_()
+    with decoded_again(vae):
+        vae.float()
+        x = vae.decode(z).sample
+        vae.half()
+    v = torch.linspace(-1, 1, x.numel()).view(x.shape)
+    [gradient] = torch.autograd.grad(x, z, v)
+    [expected] = torch.autograd.grad(vae.float().decode(z).sample, z, v)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_an_autoencoder_without_it_is_refused() -> None:
     class Bare:
         def __init__(self) -> None:
@@ -90,6 +108,20 @@ def test_compiled_denoisers_and_channels_last() -> None:
     assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(compiled, images, rtol=1e-3, atol=1e-4)
     assert (same - gradient).norm() < 1e-3 * gradient.norm()
+
+
+def test_frames_beside_a_decoder_whose_graph_is_kept_are_refused() -> None:
+    pipeline = assemble("WanPipeline", CASES["Wan"].parts)
+    kept = LearnedSamplingSettings(decode="frames", kept_graph="retain")
+    told = (
+        r"^sampling\.decode: got 'frames' beside kept_graph: retain; a WanPipeline decodes by frames in any case.*whole"
+    )
+    with pytest.raises(SettingsError, match=told):
+        choose_kept_graph(pipeline, kept, PLAN, LearningSamplerSettings())
+    again = LearnedSamplingSettings(decode="frames", kept_graph="recompute")
+    assert choose_kept_graph(pipeline, again, PLAN, LearningSamplerSettings()) == "recompute"
+    read = assemble("LTXPipeline", CASES["LTX"].parts)  # whose decoder reads the switch in both passes
+    assert choose_kept_graph(read, kept, PLAN, LearningSamplerSettings()) == "retain"
 
 
 class OfVideos:

@@ -9,18 +9,22 @@ from typing import Any
 import pytest
 import torch
 
+from sdo_ray.config.align import AlignSettings
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.quantised import quantised_bytes
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one
+from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one, choose_kept_graph
+from sdo_ray.rollout.preparation import set_decoding
+from sdo_ray.rollout.settings import Decode, LearningSamplerSettings, PlanSettings
 from sdo_ray.settings import SettingsError
 from sdo_ray.sizing.needs import Batches, image_operations, sampler_bytes
-from sdo_ray.sizing.report import sizes_of_model
+from sdo_ray.sizing.report import needs_of, sizes_of_model
 from sdo_ray.sizing.sizes import Sizes, sizes_of
 from sdo_ray.sizing.takes import Takes, takes
 from tests.backprop.matrix.assemble import assemble
 from tests.backprop.matrix.cases import CASES
+from tests.backprop.matrix.check import adapt
 
 QUICK = ["StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "AuraFlow"]
 SLOW = [
@@ -57,6 +61,55 @@ def test_what_is_saved(name: str) -> None:
     assert found.step.held >= found.step.saved > 0
     assert found.step.passing > 0
     assert found.step.learning > 1.2 * found.step.forward > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "decode", "expected"),
+    [
+        ("AnimateDiff", 4, "whole", True),
+        ("LTX", 25, "whole", False),
+        ("LTX", 25, "frames", True),
+        ("LTX", 9, "frames", False),  # one run
+        ("Wan", 5, "whole", False),
+        ("Wan", 5, "frames", True),
+    ],
+)
+def test_the_plan_knows_as_the_run_which_decoders_make_frames_apart(
+    name: str, frames: int, decode: Decode, expected: bool
+) -> None:
+    pipeline = assemble(f"{name}Pipeline", CASES[name].parts)
+    set_decoding(pipeline, decode)
+    adapt(pipeline)
+    options = {"height": 32, "width": 32, "num_frames": frames}
+    sampling = LearnedSamplingSettings(num_inference_steps=2, options=options, decode=decode)
+    chosen = choose_kept_graph(pipeline, sampling, PlanSettings(), LearningSamplerSettings(), some_frames=True)
+    assert chosen == ("steps" if expected else "retain")
+    pipeline = assemble(f"{name}Pipeline", CASES[name].parts)
+    set_decoding(pipeline, decode)
+    parts = {key: part for key, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    skeletons = {key: copy.deepcopy(part).requires_grad_(False).to("meta") for key, part in parts.items()}
+    assert sizes_of(pipeline, skeletons, MODEL, sampling, blocks=False).apart == expected
+
+
+def test_some_frames_have_a_row_of_their_own(tmp_path: Path) -> None:
+    assemble("AnimateDiffPipeline", CASES["AnimateDiff"].parts).save_pretrained(tmp_path / "base")
+    prompts, judged = str(tmp_path / "prompts.txt"), {"name": "sharpness", "frames": {"take": 1}}
+    Path(prompts).write_text("a\nb\n")
+    settings = AlignSettings.model_validate(
+        {
+            "run": {"name": "some"},
+            "model": MODEL.model_dump(mode="json") | {"base": str(tmp_path / "base")},
+            "prompts": {"train": prompts},
+            "sampling": {"num_inference_steps": 2, "options": {"height": 32, "width": 32, "num_frames": 4}},
+            "rewards": {"terms": [judged]},
+            "evaluation": {"prompts": prompts, "evaluators": [judged]},
+        }
+    )
+    rows = [line for line in needs_of(settings) if line.startswith(("  retain", "  auto", "  recompute"))]
+    assert [row.split("  ")[1] for row in rows] == [*["retain"] * 2, *["auto, some frames"] * 2, *["recompute"] * 2]
+    assert [i for i, row in enumerate(rows) if row.endswith("<- these settings")] == [2, 4]
+    retain, some, recompute = (float(row.replace("auto, some frames", "auto").split()[2]) for row in rows[::2])
+    assert retain > some > recompute
 
 
 def test_a_model_in_half_precision_saves_half(tmp_path: Path) -> None:
@@ -122,5 +175,10 @@ def test_needs_of_a_sampler() -> None:
     # The larger one is there while the batch before waits with its graph.
     assert sampler_bytes(texts, replace(waiting, offloads=True)) == (1000, 4 * 500 + 5000)
     assert sampler_bytes(texts, replace(again, offloads=True)) == (1000, 5000)
+    # As `retain`, without what the decoder saves; it holds an image at a time.
+    some = replace(waiting, kept_graph="steps")
+    assert sampler_bytes(sizes, some) == (1500, 4 * 2 * 200 + 350)
+    assert sampler_bytes(replace(sizes, decoder=Takes(40.0, 9.0, 9.0, 7.0, 15.0)), some) == (1500, 4 * (2 * 200 + 30))
+    assert image_operations(sizes, some) == (57, 57 + 2 * 6 + 15)
     assert image_operations(sizes, retain) == (57, 57 + 2 * 6 + 8)
     assert image_operations(sizes, again) == (57, 57 + 2 * 11 + 15)
