@@ -186,5 +186,5 @@ def test_a_vocabulary_with_two_names_counts_once(
     monkeypatch.setattr(small, "MOST", size + words.numel() // 2)
     small.save_small(str(base), tmp_path / "small", heads=None)
     monkeypatch.setattr(small, "MOST", words.numel())
-    with pytest.raises(ValueError, match="even with two layers a part it has"):
+    with pytest.raises(ValueError, match="even with few layers a part it has"):
         small.save_small(str(base), tmp_path / "smaller", heads=None)
