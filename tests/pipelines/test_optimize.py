@@ -52,7 +52,7 @@ def tiny_settings(directory: Path, base: Path, seconds: float = 0.0) -> Path:
 def expected(settings: OptimizeSettings) -> pa.Table:
     """The same rows without Ray."""
 
-    def rewards(images: Any, texts: Any) -> Any:
+    def rewards(images: Any, texts: Any, seeds: Any) -> Any:
         scores, gradients = score_with_gradient(Ink(), images, list(texts[f"{INK}@target"]))
         return {f"{INK}@target": scores}, {f"{INK}@target": gradients}
 
