@@ -127,7 +127,7 @@ def tensors_of(roots: Iterable[object]) -> Iterator[Tensor]:
         elif isinstance(x, list | tuple | set | frozenset | deque):
             left.extend(x)
         elif isinstance(x, partial):
-            left.extend((x.func, x.args, x.keywords))
+            left.extend((x.func, x.args, x.keywords, *_attributes(x)))
         elif isinstance(x, MethodType):
             left.append(x.__self__)
         else:

@@ -72,8 +72,9 @@ def choose_kept_graph(
         return sampling.kept_graph
     steps, images = kept_and_images(pipeline, sampling, plan, samplers.batch_size)
     memory = _memory(pipeline, samplers)
-    held = kept_with_room(some_frames, some_frames and _decodes_apart(pipeline, sampling))
+    held: KeptGraph = "retain"
     try:
+        held = kept_with_room(some_frames, some_frames and _decodes_apart(pipeline, sampling))
         size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling, held)
     except torch.OutOfMemoryError:
         size = None

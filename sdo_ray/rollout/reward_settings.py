@@ -118,7 +118,10 @@ class RewardActorSettings(Settings):
         900.0, gt=0, description="Seconds until its actor is ready, packages installed."
     )
     max_restarts: Annotated[int, MAY_CHANGE] = Field(
-        3, ge=0, description="How often each actor is replaced within ten minutes, or in a row without an answer."
+        3,
+        ge=0,
+        description="How often each actor is replaced within ten minutes; and `count` times as often, in a row without "
+        "an answer, the actor of one place.",
     )
 
     share: str | None = Field(

@@ -27,8 +27,8 @@ class Health:
       rolled back to the last version that an update learned from, or the newest kept before; where none is kept, it
       ends as failed.
 
-    The rewards compared are both mixed of mean scores, by the weights, caps and targets of now: those that updates were
-    made with may have been others, and of other rewards.
+    The reward is lower if the mixed one is, as recorded, and also what is mixed of mean scores by the weights, caps and
+    targets of now: those that updates were made with may have been others, and of other rewards.
 
     Any other run ends as failed.
 
@@ -87,9 +87,10 @@ class Health:
             return self._rolled_back(self._good, f"it diverged, {why}")
         if any(report.num_skipped for report in self._idle):
             return Abort(why)
-        first, last = self._mixed(self._first, self._idle[-1])
-        if last < first:
-            return self._rolled_back(self._good, f"it diverged, to a reward of {last:.3g} from {first:.3g}; {why}")
+        before, now = self._first.reward.mean, self._idle[-1].reward.mean
+        mixed_before, mixed_now = self._mixed(self._first, self._idle[-1])
+        if before is not None and now is not None and now < before and mixed_now < mixed_before:
+            return self._rolled_back(self._good, f"it diverged, to a reward of {now:.3g} from {before:.3g}; {why}")
         return Stop(why)
 
     def _rolled_back(self, good: int, why: str) -> Decision:

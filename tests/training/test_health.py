@@ -89,13 +89,20 @@ def test_a_run_that_diverges_is_rolled_back_to_the_last_version_that_was_learned
 
 
 def test_so_is_one_whose_samples_all_saturate_below_where_it_began() -> None:
-    *_, last = decisions([HEALTHY, HEALTHY, *[ZERO | scored(a=0.25)] * 3])
+    saturated = ZERO | {"reward": Spread(0.25, 0.0)}
+    *_, last = decisions([HEALTHY, HEALTHY, *[saturated | scored(a=0.25)] * 3])
     assert isinstance(last, RollBack)
     assert last.version == 1
-    assert "to a reward of 0.25 from 1;" in last.reason
-    *_, last = decisions([HEALTHY, HEALTHY, *[ZERO | scored(a=1.5)] * 3], terms=[RewardTerm("a", -2.0)])
+    assert "to a reward of 0.25 from 0.5;" in last.reason
+    *_, last = decisions([HEALTHY, HEALTHY, *[saturated | scored(a=1.5)] * 3], terms=[RewardTerm("a", -2.0)])
     assert isinstance(last, RollBack)
-    assert "to a reward of -3 from -2;" in last.reason
+
+
+def test_one_whose_mixed_reward_rose_has_not() -> None:
+    """At first half of its samples scored 0 and half 2, with a cap of 1: 0.5 in the mean, unlike the mean, capped."""
+    first, last = HEALTHY | {"reward": Spread(0.5, 0.5)}, ZERO | {"reward": Spread(0.9, 0.0)}
+    *_, decided = decisions([first | scored(a=1.0), *[last | scored(a=0.9)] * 3], terms=[RewardTerm("a", 1.0, cap=1.0)])
+    assert isinstance(decided, Stop)
 
 
 @pytest.mark.parametrize("made", [0, 1, 2])
@@ -112,7 +119,7 @@ def test_at_its_caps_it_is_satisfied_whatever_it_was_mixed_of_before(made: int) 
         assert isinstance(decided, Stop)
 
 
-@pytest.mark.parametrize("end", [NAN, ZERO | {"scores": {"a": Spread(0.25, 0.0)}}])
+@pytest.mark.parametrize("end", [NAN, ZERO | {"reward": Spread(0.25, 0.0)} | scored(a=0.25)])
 def test_one_that_diverges_before_a_version_is_kept_ends_as_failed(end: dict) -> None:
     """Not with the base, as if that were what it was made for."""
     lagging = HEALTHY | {"policy_lag": 1.0}
