@@ -6,10 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdo_ray.backprop.decoder import decoded_again
 from sdo_ray.rollout.preparation import set_decoding
-from sdo_ray.sizing.alive import Alive
-from tests.backprop.matrix.parts import part
+from tests.backprop.decoded_twice import again, as_it_is, autoencoder, latents
 
 FRAMES = {
     "AutoencoderKLHunyuanVideo": 13,
@@ -24,22 +22,13 @@ they computed of one to the next, the first of them in lists that it overwrites.
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_frames_are_held_a_run_at_a_time(name: str) -> None:
-    torch.manual_seed(0)
-    vae: Any = part(name).requires_grad_(False).eval()
-    channels = getattr(vae.config, "z_dim", None) or vae.config.latent_channels
-    z = torch.randn(1, channels, FRAMES[name], 4, 4).requires_grad_()
+    vae = autoencoder(name)
+    z = latents(vae, FRAMES[name], 4, 4)
     pipeline: Any = SimpleNamespace(components={"vae": vae})
     set_decoding(pipeline, "frames")
     assert vae.use_framewise_decoding
-    with Alive() as whole:
-        expected = vae.decode(z).sample
-        v = torch.linspace(-1, 1, expected.numel()).view(expected.shape)
-        [gradient] = torch.autograd.grad(expected, z, v)
-    with decoded_again(vae):
-        videos = vae.decode(z).sample
-    with Alive() as runs:
-        [same] = torch.autograd.grad(videos, z, v)
-    assert torch.equal(videos, expected)
-    torch.testing.assert_close(same, gradient, rtol=1e-5, atol=1e-7)
-    assert gradient.abs().max() > 0
-    assert runs.most < 0.51 * whole.most
+    whole, runs = as_it_is(vae, z), again(vae, z)
+    assert torch.equal(runs.videos, whole.videos)
+    torch.testing.assert_close(runs.gradient, whole.gradient, rtol=1e-5, atol=1e-7)
+    assert whole.gradient.abs().max() > 0
+    assert runs.held < 0.51 * whole.held

@@ -13,12 +13,11 @@ from rewards.frames import Frames
 from sdo_ray.backprop import differentiable_sample, make_plan
 from sdo_ray.backprop.decoder import decoded_again
 from sdo_ray.rollout.preparation import set_decoding
-from sdo_ray.sizing.alive import Alive
 
+from .decoded_twice import again, as_it_is, autoencoder, latents
 from .matrix.assemble import assemble, inputs
 from .matrix.cases import CASES
 from .matrix.check import adapt
-from .matrix.parts import part
 from .tiny import seeded
 
 
@@ -36,11 +35,6 @@ def counted(decoder: torch.nn.Module) -> Iterator[list[int]]:
         yield rows
     finally:
         handle.remove()
-
-
-def channels(vae: Any) -> int:
-    """Of its latents."""
-    return int(getattr(vae.config, "z_dim", None) or vae.config.latent_channels)
 
 
 def learned(name: str, again: bool, frames: Frames, **call: Any) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
@@ -84,10 +78,9 @@ RUNS = {"AutoencoderKLHunyuanVideo": 13, "AutoencoderKLLTXVideo": 9, "Autoencode
 
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_without_a_gradient_are_not_decoded_again(name: str) -> None:
-    torch.manual_seed(0)
-    vae: Any = part(name).requires_grad_(False).eval()
+    vae = autoencoder(name)
     set_decoding(SimpleNamespace(components={"vae": vae}), "frames")
-    z = torch.randn(1, channels(vae), RUNS[name], 4, 4).requires_grad_()
+    z = latents(vae, RUNS[name], 4, 4)
     [expected] = torch.autograd.grad(vae.decode(z).sample[:, :, 0].square().sum(), z)
     with decoded_again(vae):
         video = vae.decode(z).sample
@@ -100,21 +93,13 @@ def test_runs_without_a_gradient_are_not_decoded_again(name: str) -> None:
 # Causal autoencoders: two hand on in lists that they overwrite, one by what it returns.
 @pytest.mark.parametrize("name", ["AutoencoderKLWan", "AutoencoderKLQwenImage", "AutoencoderKLCogVideoX"])
 def test_tiles_that_hand_on_frames_are_decoded_again_as_they_were(name: str) -> None:
-    torch.manual_seed(0)
-    vae: Any = part(name).requires_grad_(False).eval()
-    z = torch.randn(1, channels(vae), 5, 6, 6).requires_grad_()
+    vae = autoencoder(name)
+    z = latents(vae, 5, 6, 6)
     vae.enable_tiling(32, 32, *(() if "CogVideoX" in name else (24, 24)))
-    with Alive() as whole:
-        video = vae.decode(z).sample
-        v = torch.linspace(-1, 1, video.numel()).view(video.shape)
-        [expected] = torch.autograd.grad(video, z, v)
-    with decoded_again(vae):
-        same = vae.decode(z).sample
-    with Alive() as tiles:
-        [gradient] = torch.autograd.grad(same, z, v)
-    assert torch.equal(same, video)
-    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
-    assert tiles.most < 0.5 * whole.most
+    whole, tiles = as_it_is(vae, z), again(vae, z)
+    assert torch.equal(tiles.videos, whole.videos)
+    torch.testing.assert_close(tiles.gradient, whole.gradient, rtol=1e-4, atol=1e-6)
+    assert tiles.held < 0.5 * whole.held
 
 
 class Derived(AutoencoderKLMagvit):
@@ -123,11 +108,10 @@ class Derived(AutoencoderKLMagvit):
 
 @pytest.mark.parametrize("kind", [AutoencoderKLMagvit, Derived])
 def test_tiles_of_layers_that_remember_are_decoded_again_as_they_were(kind: type[AutoencoderKLMagvit]) -> None:
-    torch.manual_seed(0)
-    vae: Any = part("AutoencoderKLMagvit").requires_grad_(False).eval()
+    vae = autoencoder("AutoencoderKLMagvit")
     vae.__class__ = kind
     vae.enable_tiling(16, 16, tile_sample_stride_height=12, tile_sample_stride_width=12)
-    z = torch.randn(1, vae.config.latent_channels, 2, 3, 3).requires_grad_()
+    z = latents(vae, 2, 3, 3)
     [expected] = torch.autograd.grad(vae.decode(z).sample.square().sum(), z)
     with decoded_again(vae):
         video = vae.decode(z).sample
