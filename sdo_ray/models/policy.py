@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.precision import computing_type
 from sdo_ray.models.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def attach_working_copy(components: Mapping[str, object], model: ModelSettings) 
     """
     parts = {name: part for name, part in components.items() if isinstance(part, torch.nn.Module)}
     types = {p: p.dtype for part in parts.values() for p in part.parameters()}
+    usual = {name: computing_type(part) for name, part in parts.items()}
     trained = attach(components, model)
-    for module in trained.values():
-        usual = next(types[p] for p in module.parameters() if p in types and p.is_floating_point())
+    for name, module in trained.items():
         for parameter in module.parameters():
-            if parameter.dtype != (own := types.get(parameter, usual)):
+            if (own := types.get(parameter, usual[name])) not in (parameter.dtype, None):
                 parameter.data = parameter.data.to(own)
     return trained
 

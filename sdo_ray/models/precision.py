@@ -37,6 +37,17 @@ def component_types(components: Mapping[str, object], dtype: str, types: Mapping
     return found
 
 
+def computing_type(module: torch.nn.Module) -> torch.dtype | None:
+    """The type that a network computes in; None if it has no weights that are floats.
+
+    Not that of its first weight, which may be of a layer that its class keeps in float32, as Wan's tables are.
+    """
+    from diffusers.models.modeling_utils import get_parameter_dtype
+
+    found: torch.dtype | None = get_parameter_dtype(module)
+    return found if found is not None and found.is_floating_point else None
+
+
 @contextmanager
 def own_precision(pipeline: DiffusionPipeline) -> Iterator[None]:
     """Within the block a component of another type than what it is given computes in its own all the same.
@@ -69,7 +80,7 @@ def _in_own_type(
     module: torch.nn.Module, dims: int, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """The call with tensors of at least so many dimensions cast; timesteps and positions lose digits that they need."""
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    dtype = computing_type(module)
 
     def cast(x: torch.Tensor) -> torch.Tensor:
         return x if dtype is None or x.dim() < dims else x.to(dtype)

@@ -17,6 +17,7 @@ from tests.backprop.matrix.assemble import inputs
 from tests.backprop.matrix.cases import CASES
 from tests.backprop.tiny import reward, seeded
 from tests.support.policies import moved_policy
+from tests.support.samples import saved
 
 CALL = {"prompt": ["a", "b"], "num_inference_steps": 3, "guidance_scale": 2.0}
 
@@ -61,6 +62,22 @@ def test_working_copies_are_of_the_type_around_them_and_learn_the_same(tiny_base
     assert types == {torch.bfloat16}
     (images, gradient), (exact, expected) = (learned(model, **CALL) for model in (half, whole))
     assert (images.float() - exact).abs().mean() < 0.02
+    assert torch.cosine_similarity(gradient, expected, dim=0) > 0.99
+
+
+@pytest.mark.parametrize(("train", "types"), [("lora", {torch.bfloat16}), ("full", {torch.bfloat16, torch.float32})])
+def test_a_model_that_keeps_layers_in_float32_computes_in_half_precision(
+    tmp_path: Path, train: str, types: set[torch.dtype]
+) -> None:
+    """Wan: its tables, which are the first of its weights, its embedding of time and its norms."""
+    base = str(saved("Wan", tmp_path))
+    half, whole = (ModelSettings(base=base, dtype=dtype, train=train) for dtype in ("bfloat16", "float32"))
+    pipeline = load_model(half)
+    assert next(pipeline.transformer.parameters()).dtype == torch.float32
+    assert {p.dtype for p in trained_parameters(attach_working_copy(pipeline.components, half)).values()} == types
+    call = inputs(pipeline, CASES["Wan"].call) | {"num_inference_steps": 3}
+    (videos, gradient), (exact, expected) = (learned(model, **call) for model in (half, whole))
+    assert (videos.float() - exact).abs().mean() < 0.02
     assert torch.cosine_similarity(gradient, expected, dim=0) > 0.99
 
 
