@@ -56,7 +56,7 @@ def check(settings: AlignSettings) -> Ready | Outcome:
     with under("training"):
         check_updates(run, updates)
     with under("trainers"):
-        check_trainers(run, settings.trainers.count)
+        check_trainers(run, settings.trainers)
     check_optimizer(settings.training, settings.trainers, {name: tensor.shape for name, tensor in initial.items()})
     if (outcome := known_outcome(run, lambda run: _outcome_of(run, updates))) is not None:
         return outcome

@@ -13,6 +13,7 @@ from sdo_ray.config.calls import (
 from sdo_ray.config.encoders import check_rounded, check_trained_texts
 from sdo_ray.config.rewards import check_learned, check_names, check_rewards
 from sdo_ray.config.run import has_begun
+from sdo_ray.config.trainers import check_backward, check_trainers_type
 from sdo_ray.models.load import pipeline_class
 from sdo_ray.models.reference import parse
 from sdo_ray.promotion.held_out import check_held_out_rules
@@ -89,44 +90,8 @@ def _check_plan(settings: AlignSettings) -> None:
 
 
 def _check_backward(settings: AlignSettings) -> None:
-    if settings.training.backward == "sampler":
-        if settings.trainers.zero_stage == 3:
-            raise SettingsError(
-                Problem(
-                    "trainers.zero_stage",
-                    "got 3, which shards the denoiser's weights, but with training.backward = sampler the trainers "
-                    "have none",
-                    fix="choose 2, or training.backward = trainer",
-                )
-            )
-        return
-    if beyond := settings.model.kind.beyond_denoisers(settings.model.kind_settings):
-        raise SettingsError(
-            Problem(
-                "training.backward",
-                f"got 'trainer', but model.{settings.model.train}.{beyond} trains more than the denoisers, and its "
-                "gradient comes from the sampling as a whole",
-                fix="choose 'sampler', or train them alone",
-            )
-        )
-    if settings.model.quantize:
-        got = (
-            "got 'trainer', but model.quantize rounds weights where images are made, and trainers would hold them whole"
-        )
-        raise SettingsError(Problem("training.backward", got, fix="choose 'sampler', or leave model.quantize out"))
-    try:
-        plans = check_estimator(settings.plan, settings.sampling, "plan", _readable_base(settings))
-    except SettingsError:
-        return  # said by the check of the plan
-    if not all(plan.is_of_single_calls for plan in plans):
-        raise SettingsError(
-            Problem(
-                "training.backward",
-                f"got 'trainer', but plan {settings.plan.name!r} with these options couples steps or re-noises, which "
-                "takes the sampler's graph",
-                fix="choose 'sampler', or a plan of single steps such as sdo",
-            )
-        )
+    check_trainers_type(settings.trainers, settings.training, settings.model)
+    check_backward(settings, _readable_base(settings))
 
 
 def _check_anchor(settings: AlignSettings) -> None:

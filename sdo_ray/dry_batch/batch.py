@@ -146,7 +146,8 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
         raise SettingsError(_nothing_counts(made))
     say("training")
     try:
-        module = Policy(weights) if settings.training.backward == "sampler" else Denoisers(model, weights)
+        here = settings.training.backward == "trainer"
+        module = Denoisers(model, weights, settings.trainers.dtype) if here else Policy(weights)
         _train(module, made)
         set_parameters(trained, {name: parameter.detach() for name, parameter in module.named().items()})
     except Exception as error:

@@ -1,12 +1,13 @@
 """The precision that models sample and learn in: each component in its own, without autocast.
 
-Samplers hold working copies of what is trained, of the type of the weights around it; trainers hold float32.
+Samplers hold working copies of what is trained, of the type of the weights around it. So do trainers with
+`trainers.dtype: bfloat16`; others hold what is trained in float32, and autocast where the weights around it are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,24 +67,36 @@ def own_precision(pipeline: DiffusionPipeline) -> Iterator[None]:
         yield
 
 
-def mixed_precision(modules: Iterable[Any], device: str) -> AbstractContextManager[Any]:
-    """Autocast to the half precision that any parameter of `modules` has, on a device type; nothing if none has.
+@contextmanager
+def mixed_precision(modules: Collection[torch.nn.Module], device: str) -> Iterator[None]:
+    """Within the block trainers' modules compute: in their own type, whatever they are given, or by autocast.
 
-    For trainers, whose trained parameters are float32 among frozen ones of half precision.
+    Autocast, on a device type, is for float32 parameters among others of half precision, and to the type of these.
     """
-    parameters = (p for module in modules if isinstance(module, torch.nn.Module) for p in module.parameters())
-    half = next((p.dtype for p in parameters if p.dtype in (torch.bfloat16, torch.float16)), None)
-    return nullcontext() if half is None else torch.autocast(device, dtype=half)
+    types = {p.dtype for module in modules for p in module.parameters()}
+    half = next((dtype for dtype in (torch.bfloat16, torch.float16) if dtype in types), None)
+    with ExitStack() as stack:
+        if half is not None and torch.float32 in types:
+            stack.enter_context(torch.autocast(device, dtype=half))
+        else:
+            for module in modules:
+                stack.enter_context(replaced_call(module, partial(_in_own_type, module, 3)))
+        yield
 
 
 def _in_own_type(
     module: torch.nn.Module, dims: int, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """The call with tensors of at least so many dimensions cast; timesteps and positions lose digits that they need."""
+    """The call with tensors cast, to fewer digits those of at least so many dimensions.
+
+    Timesteps and positions need all of theirs.
+    """
     dtype = computing_type(module)
 
     def cast(x: torch.Tensor) -> torch.Tensor:
-        return x if dtype is None or x.dim() < dims else x.to(dtype)
+        if dtype is None or (x.dim() < dims and torch.promote_types(x.dtype, dtype) != dtype):
+            return x
+        return x.to(dtype)
 
     args, kwargs = map_floating(cast, (args, kwargs))
     return call(*args, **kwargs)

@@ -40,8 +40,8 @@ class ModelSettings(Settings):
     )
     dtype: Dtype = Field(
         "float32",
-        description="Type of the weights and of sampling. Trainers hold what is trained in float32, samplers a copy of "
-        "this type.",
+        description="Type of the weights and of sampling. Trainers hold what is trained in float32 (`trainers.dtype`), "
+        "samplers a copy of this type.",
     )
     dtypes: dict[str, Dtype] = Field(
         default_factory=dict,

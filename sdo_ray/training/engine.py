@@ -12,7 +12,7 @@ import torch.distributed
 from sdo_ray.training.equal_calls import equal_calls
 from sdo_ray.training.modules import Denoisers, Policy
 from sdo_ray.training.optimizer import clip_whole, make_optimizer, pull_back
-from sdo_ray.training.optimizer_state import masters
+from sdo_ray.training.optimizer_state import load_state, masters
 from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 from sdo_ray.training.sharded import shard
 
@@ -25,7 +25,7 @@ def make_engine(
     Args:
         module: what it holds, with policy version 0.
         training: step size and clipping.
-        trainers: the ZeRO stage, and whether they have GPUs.
+        trainers: the ZeRO stage, the type of weights, and whether they have GPUs.
         contributions: that each worker gets for an update.
     """
     if not trainers.num_gpus:
@@ -37,7 +37,7 @@ def make_engine(
     # killed while it does so leaves a lock that all later ones wait for. gloo alone does.
     deepspeed.ops.__compatible_ops__ = {}
 
-    stage = trainers.zero_stage
+    stage, half = trainers.zero_stage, isinstance(module, Denoisers) and trainers.dtype == "bfloat16"
     zero: dict[str, Any] = {"stage": stage}
     if trainers.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": trainers.num_gpus > 0}
@@ -51,6 +51,10 @@ def make_engine(
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+    if half:
+        # Gradients are rounded once, as they come; they are added up, over workers too, in float32.
+        config["bf16"] = {"enabled": True, "immediate_grad_update": True}
+        config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
     if stage == 3:
         shard(module, config)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -58,6 +62,9 @@ def make_engine(
     if not stage:
         clip_whole(optimizer, training.max_grad_norm)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    if isinstance(module, Denoisers) and module.unrounded:
+        load_state(engine, module.unrounded, {})
+        module.unrounded = {}
     pull_back(optimizer, masters(engine), training.weight_decay)
     return engine
 
@@ -94,13 +101,16 @@ def make_step(engine: Any, terms: Sequence[Any], num_samples: int, lr: float) ->
 def policy_weights(engine: Any) -> dict[str, torch.Tensor]:
     """Parameter name -> weights, whole, float32, on the CPU of the first worker, for the others nothing.
 
-    To be called by all workers. Of sharded weights one parameter is gathered at a time.
+    Where the module's are bfloat16 these are the masters, which steps too small for bfloat16 move all the same. To be
+    called by all workers. Of sharded weights one parameter is gathered at a time.
     """
     from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+    from deepspeed.utils import safe_get_full_fp32_param
 
-    weights, sharded = {}, engine.zero_optimization_stage() == 3
+    weights, sharded, rounded = {}, engine.zero_optimization_stage() == 3, engine.bfloat16_enabled()
     for name, parameter in engine.module.named().items():
-        with GatheredParameters([parameter], enabled=sharded):
+        with GatheredParameters([parameter], enabled=sharded and not rounded):
+            whole = safe_get_full_fp32_param(parameter) if rounded else parameter.detach()
             if torch.distributed.get_rank() == 0:
-                weights[name] = parameter.detach().to("cpu", copy=True)
+                weights[name] = whole.to("cpu", copy=True)
     return weights

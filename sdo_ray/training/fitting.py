@@ -62,13 +62,13 @@ class Load:
         """Of one trainer.
 
         Args:
-            trained: weights that are trained, float32.
+            trained: weights that are trained.
             frozen: bytes of the other weights of denoisers that trainers hold.
             training: the optimizer.
-            trainers: how many, and what they shard or offload.
+            trainers: how many, what they shard or offload, and the type that they compute with.
         """
         stage, workers = trainers.zero_stage, trainers.count
-        weights = (4 * trained + frozen) / (workers if stage == 3 else 1)
+        weights = (getattr(torch, trainers.dtype).itemsize * trained + frozen) / (workers if stage == 3 else 1)
         gradients = 4 * trained / (workers if stage >= 2 else 1)
         masters = 4 * trained / workers if stage else 0.0
         state = STATE[training.optimizer] * trained / (workers if stage else 1)
@@ -80,7 +80,9 @@ class Load:
         start = 3 * policy + frozen
         if trainers.num_gpus:
             return cls(device, max(start, policy + offloaded))
-        return cls(max(start, policy + device + offloaded))
+        # Weights by name that the module rounds stay until they are masters; then there are moments in their place.
+        by_name = 0.0 if trainers.dtype == "float32" else max(0.0, policy - state)
+        return cls(max(start, policy + by_name + device + offloaded))
 
 
 def frozen_bytes(model: ModelSettings, trained: int) -> int:
@@ -128,18 +130,23 @@ def too_large(
     needs = f"{load.device / GIB:.1f} GiB" + (f" and {load.host / GIB:.1f} GiB of its host" if load.host else "")
     got = f"each needs at least {needs} for weights, gradients and optimizer, and has {has}"
     ways: dict[str, bool] = {}
+    half = trainers.dtype == "bfloat16"
+    if training.backward == "trainer" and trainers.zero_stage and trainers.offload == "none" and not half:
+        smaller = fits(trainers.model_copy(update={"dtype": "bfloat16"}))
+        ways["trainers.dtype: bfloat16 with model.dtype: bfloat16"] = smaller
     if trainers.num_gpus:
-        ways["trainers.offload: cpu"] = fits(trainers.model_copy(update={"offload": "cpu", "zero_stage": 2}))
+        offloads = {"offload": "cpu", "zero_stage": 3 if half else 2}
+        way = "trainers.offload: cpu" + " with trainers.zero_stage: 3" * half
+        ways[way] = fits(trainers.model_copy(update=offloads))
     shards = 3 if training.backward == "trainer" else 2
     for count in (2, 4, 8, 16, 32):
         more = trainers.model_copy(update={"count": count, "zero_stage": shards})
         if count > trainers.count and fits(more):
             ways[f"trainers.count: {count} with trainers.zero_stage: {shards}"] = True
             break
-    alone = trainers.model_copy(update={"zero_stage": 0, "offload": "none"})
-    ways["training.optimizer: adafactor with trainers.zero_stage: 0"] = fits(
-        alone, training.model_copy(update={"optimizer": "adafactor"})
-    )
+    alone = trainers.model_copy(update={"zero_stage": 0, "offload": "none", "dtype": "float32"})
+    way = "training.optimizer: adafactor with trainers.zero_stage: 0" + " and trainers.dtype: float32" * half
+    ways[way] = fits(alone, training.model_copy(update={"optimizer": "adafactor"}))
     would = [f"set {way}" for way, does in ways.items() if does]
     return Problem("trainers", got, fix=" or ".join([*would, "train less, as a LoRA does"]))
 

@@ -77,11 +77,18 @@ class Denoisers(torch.nn.Module):
     Args:
         model: base, and what is trained.
         weights: the policy.
+        dtype: name of the type of what is trained; bfloat16 is of all parameters.
     """
 
-    def __init__(self, model: ModelSettings, weights: Weights) -> None:
+    def __init__(self, model: ModelSettings, weights: Weights, dtype: str = "float32") -> None:
         super().__init__()
         self.denoisers = torch.nn.ModuleDict(attach(load_denoisers(model.reference, model.dtype, model.dtypes), model))
+        self.unrounded: Weights = {}
+        """Where the parameters are the policy rounded, the policy, until there are masters."""
+        if dtype != "float32":
+            self.unrounded = weights
+            for parameter in self.parameters():  # ZeRO takes one type, so those too that a model keeps in float32
+                parameter.data = parameter.data.to(getattr(torch, dtype))
         set_parameters(dict(self.denoisers.items()), weights)
         if model.checkpoints_blocks("cuda" if torch.cuda.is_available() else "cpu"):
             checkpoint_blocks(self.denoisers.values())

@@ -24,6 +24,8 @@ def masters(engine: Any) -> list[torch.Tensor]:
             return list(engine.module.named().values())
         case 3:
             found: list[torch.Tensor] = engine.optimizer.fp32_partitioned_groups_flat
+        case 1 if engine.bfloat16_enabled():  # which DeepSpeed has an optimizer of its own for
+            found = engine.optimizer.fp32_groups_flat_partition
         case _:
             found = engine.optimizer.single_partition_of_fp32_groups
     return found

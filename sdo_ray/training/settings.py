@@ -27,6 +27,13 @@ class TrainerSettings(Settings):
         description="DeepSpeed ZeRO: 1 shards the optimizer's state, 2 the gradients as well, 3 the denoiser's weights "
         "as well, with `training.backward: trainer`. 0 shards nothing, which optimizers other than AdamW need.",
     )
+    dtype: Annotated[Literal["float32", "bfloat16"], ON_PURPOSE] = Field(
+        "float32",
+        description="Type of what is trained as trainers compute with it, and as `zero_stage: 3` spreads it, with "
+        "`training.backward: trainer`. With `bfloat16`, which `model.dtype` has to be too, they compute as samplers. "
+        "The weights that are stepped, published and checkpointed, the optimizer's state and the sums of gradients are "
+        "float32 all the same. See docs/method.md, Half precision.",
+    )
     offload: Annotated[Literal["none", "cpu"], MAY_CHANGE] = Field(
         "none",
         description="`cpu`: the optimizer's state and the weights that it steps are in the memory of the CPU, and are "
@@ -40,6 +47,20 @@ class TrainerSettings(Settings):
     def _offloads_what_is_sharded(self) -> Self:
         if self.offload == "cpu" and not self.zero_stage:
             raise ValueError("offload is DeepSpeed's of what ZeRO shards, and zero_stage is 0; use 1, 2 or 3")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_what_is_stepped_elsewhere(self) -> Self:
+        if self.dtype == "bfloat16" and not self.zero_stage:
+            raise ValueError(
+                "dtype is 'bfloat16', in which small steps are lost, and zero_stage is 0, which keeps no other weights "
+                "to make them with; use 1, 2 or 3, or dtype: float32"
+            )
+        if self.dtype == "bfloat16" and self.offload == "cpu" and self.zero_stage != 3:
+            raise ValueError(
+                f"dtype is 'bfloat16', and with offload: cpu and zero_stage: {self.zero_stage} gradients are added up "
+                "in it; use zero_stage: 3, which adds them up in float32"
+            )
         return self
 
     @model_validator(mode="after")

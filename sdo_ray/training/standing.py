@@ -15,6 +15,7 @@ from sdo_ray.training.decisions import RollBack, Stop
 from sdo_ray.training.history import read_reports
 from sdo_ray.training.listing import kept
 from sdo_ray.training.records import UpdateReport
+from sdo_ray.training.settings import TrainerSettings
 
 GOOD, GOOD_VERSION = "good.safetensors", "good.json"
 """The newest policy that passed its rules, where there are any, and the updates in it."""
@@ -59,19 +60,22 @@ def check_updates(run: RunDirectory, updates: int) -> None:
         raise SettingsError(Problem("updates", got, fix="ask for as many, or more, or choose another run.name"))
 
 
-def check_trainers(run: RunDirectory, count: int) -> None:
-    """Refuse another number of trainers where the newest checkpoint cannot be read by it, as one of this version can.
+def check_trainers(run: RunDirectory, trainers: TrainerSettings) -> None:
+    """Refuse trainers that cannot read the newest checkpoint; one of this version can be by any.
 
     Raises:
-        SettingsError: of `count`.
+        SettingsError: of `count`, or of `dtype`.
     """
     if not (whole := kept(run)):
         return
     workers = checkpoints.workers_bound(whole[max(whole)])
-    if workers not in (None, count):
-        got = f"got {count}, and the newest checkpoint of the run {run.name!r}, of an earlier version, is for {workers}"
+    newest = f"and the newest checkpoint of the run {run.name!r}, of an earlier version, is for"
+    if workers not in (None, trainers.count):
         fix = f"go on with {workers} until the next checkpoint is made"
-        raise SettingsError(Problem("count", got, fix=fix))
+        raise SettingsError(Problem("count", f"got {trainers.count}, {newest} {workers}", fix=fix))
+    if workers is not None and trainers.dtype != "float32":
+        fix = "go on with that until the next checkpoint is made"
+        raise SettingsError(Problem("dtype", f"got {trainers.dtype!r}, {newest} float32", fix=fix))
 
 
 def is_extended(run: RunDirectory, updates: int, asked: int | None) -> bool:

@@ -102,7 +102,8 @@ def train_worker(worker: WorkerConfig, arrived: Arrived) -> None:
     """
     per_worker = worker.contributions_per_update // ray.train.get_context().get_world_size()
     weights = load_tensors(worker.initial_policy)
-    module = Policy(weights) if worker.training.backward == "sampler" else Denoisers(worker.model, weights)
+    here = worker.training.backward == "trainer"
+    module = Denoisers(worker.model, weights, worker.trainers.dtype) if here else Policy(weights)
     del weights  # of a whole model they are large
     _agree(worker, "the weights that trainers begin with", module.state_dict())
     engine = make_engine(module, worker.training, worker.trainers, per_worker)

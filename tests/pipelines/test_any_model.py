@@ -27,12 +27,12 @@ SMALL: dict[str, dict[str, Any]] = {
 """On top of `tiny_settings`."""
 
 
-def video(directory: Path) -> Path:
+def video(directory: Path, **others: Any) -> Path:
     """A Wan in miniature, an image reward on its frames, and one of videos."""
     return tiny_settings(
         directory,
         saved("Wan", directory / "base"),
-        **SMALL,
+        **SMALL | others,
         sampling={
             "num_inference_steps": 2,
             "options": {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 16},
@@ -45,6 +45,16 @@ def video(directory: Path) -> Path:
             ]
         },
         evaluation=EVALUATION | {"evaluators": [{"name": "tests.support.ink:Smoothness", "frames": "all"}]},
+    )
+
+
+def half(directory: Path) -> Path:
+    """All of its transformer, on two trainers that share one of bfloat16."""
+    return video(
+        directory,
+        model={"dtype": "bfloat16", "train": "full", "lora": None},
+        training=SMALL["training"] | {"backward": "trainer"},
+        trainers={"count": 2, "zero_stage": 3, "dtype": "bfloat16"},
     )
 
 
@@ -110,7 +120,7 @@ def trained(directory: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [video, audio, inpainting, own], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [video, half, audio, inpainting, own], ids=lambda model: model.__name__)
 def test_learns_and_resumes_to_the_bit(model: Any, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

@@ -112,6 +112,30 @@ CASES = {
         "samplers.text_encoders: got 'offload', but sampling.options.clip_skip has a pipeline use parts",
     ),
     "nothing to shard": (["trainers.zero_stage=3"], "trainers.zero_stage: got 3, which shards the denoiser's weights"),
+    "a type of what trainers do not hold": (
+        ["trainers.dtype=bfloat16", "model.dtype=bfloat16"],
+        "trainers.dtype: got 'bfloat16', which is of denoisers, but with training.backward = sampler the trainers have",
+    ),
+    "trainers of another type": (
+        ["trainers.dtype=bfloat16", "training.backward=trainer"],
+        "trainers.dtype: got 'bfloat16', but model.dtype is float32, and samplers would compute in another type",
+    ),
+    "denoisers of another type": (
+        [
+            *("trainers.dtype=bfloat16", "training.backward=trainer"),
+            *("model.dtype=bfloat16", "model.dtypes={unet: float32}"),
+        ],
+        "trainers.dtype: got 'bfloat16', but model.dtypes.unet is float32",
+    ),
+    "half precision that is stepped": (
+        ["trainers.dtype=bfloat16", "trainers.zero_stage=0"],
+        "dtype is 'bfloat16', in which small steps are lost, and zero_stage is 0",
+    ),
+    "sums of half precision": (
+        ["trainers.dtype=bfloat16", "trainers.offload=cpu"],
+        "with offload: cpu and zero_stage: 2 gradients are added up in it; use zero_stage: 3",
+    ),
+    "float16 on trainers": (["trainers.dtype=float16"], "trainers.dtype: got 'float16'"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),
     "a float for an integer": (["training.updates=1.5"], "training.updates: got 1.5 (float)"),
     "a value for a section": (["model=3"], "model: got 3; it is a section with the settings base, "),

@@ -1,6 +1,6 @@
 """The backward pass of kept steps on the sampler and on the trainer: the same gradient, through what really travels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,12 @@ from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.training.modules import Denoisers
 from tests.support.policies import moved_policy
+from tests.support.samples import saved
 
 
 def ink(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[dict, dict]:
     weight = torch.linspace(-1, 1, images[0].numel()).view(images[0].shape)
-    return {"ink": (images * weight).sum(dim=(1, 2, 3))}, {"ink": weight.expand_as(images)}
+    return {"ink": (images * weight).flatten(1).sum(1)}, {"ink": weight.expand_as(images)}
 
 
 def contribution(
@@ -31,6 +32,7 @@ def contribution(
     options: dict,
     guidance: float = 2.0,
     kept_graph: str = "retain",
+    **call: int,
 ) -> Contribution:
     pipeline = load_pipeline(model.base, model.dtype)
     set_parameters(attach_working_copy(pipeline.components, model), moved_policy(model))
@@ -39,7 +41,7 @@ def contribution(
         PromptBatch(0, (0, 1, 2), ("a", "b", "c")),
         0,
         seed=5,
-        sampling=SamplingSettings(num_inference_steps=4, guidance_scale=guidance),
+        sampling=SamplingSettings(num_inference_steps=4, guidance_scale=guidance, options=call),
         plan=PlanSettings(name=plan, options=options),
         rewards=ink,
         terms=[RewardTerm("ink", 1.0)],
@@ -51,8 +53,8 @@ def contribution(
     return arrived
 
 
-def on_the_trainer(model: ModelSettings, made: Contribution) -> dict[str, torch.Tensor]:
-    module = Denoisers(model, moved_policy(model))
+def on_the_trainer(model: ModelSettings, made: Contribution, dtype: str = "float32") -> dict[str, torch.Tensor]:
+    module = Denoisers(model, moved_policy(model), dtype)
     module(made.calls).backward()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named().items()}
 
@@ -94,6 +96,32 @@ def test_same_gradient_for_everything_trained(tiny_base: Path, train: str) -> No
 
 def test_same_gradient_without_guidance_and_in_half_precision(tiny_base: Path) -> None:
     assert_same_gradient(ModelSettings(base=str(tiny_base), dtype="bfloat16"), "sdo", {"K": 1}, guidance=0.0)
+
+
+def flat(gradient: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([g.flatten().float() for _, g in sorted(gradient.items())])
+
+
+@pytest.mark.parametrize("train", ["lora", "diffit", "full"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_same_gradient_of_either_type_where_samplers_are_of_half_precision(
+    tiny_base: Path, train: str, dtype: str
+) -> None:
+    model = ModelSettings(base=str(tiny_base), dtype="bfloat16", train=train)
+    here, there = (contribution(model, backward, "sdo", {"K": 1}) for backward in ("sampler", "trainer"))
+    gradient = on_the_trainer(model, there, dtype)
+    assert {g.dtype for g in gradient.values()} == {getattr(torch, dtype)}
+    assert (flat(gradient) - flat(here.gradient)).norm() < 0.1 * flat(here.gradient).norm()
+
+
+def test_layers_that_samplers_keep_in_float32_may_be_rounded_on_trainers(tmp_path: Path) -> None:
+    """Wan's tables, embedding of time and norms."""
+    model = ModelSettings(base=str(saved("Wan", tmp_path)), dtype="bfloat16", train="full")
+    call = {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 16}
+    here, there = (contribution(model, backward, "sdo", {"K": 1}, **call) for backward in ("sampler", "trainer"))
+    gradient = on_the_trainer(model, there, "bfloat16")
+    assert {g.dtype for g in gradient.values()} == {torch.bfloat16}
+    assert torch.cosine_similarity(flat(gradient), flat(here.gradient), dim=0) > 0.99
 
 
 def test_checkpointed_blocks_on_the_trainer_change_nothing_to_the_bit(tiny_base: Path) -> None:

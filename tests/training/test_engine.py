@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import deepspeed
@@ -30,13 +31,13 @@ from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 TRAINING = TrainingSettings(learning_rate=0.01, max_grad_norm=0.5, weight_decay=10.0)
 UPDATES, TOTAL = 2, 4
-RESUMED = {1: ((2, 2),), 2: ((1, 2), (2, 1)), 3: ((1, 2), (2, 1))}
-"""ZeRO stage -> workers of the first update, and of the second."""
+Cases = Sequence[tuple[int, tuple[int, int]]]
+"""ZeRO stage; workers of the first update, and of the second."""
+WHOLE: Cases = ((1, (2, 2)), (2, (1, 2)), (2, (2, 1)))
+SHARDED: Cases = ((3, (1, 2)), (3, (2, 1)))
+ROUNDED = {"float32": 1e-5, "bfloat16": 0.1}
+"""Type that a module computes with -> how far the gradient is from float32's, as a share of its norm."""
 MEMORY = Memory().after({"a": Pull(2.0, 1.0, 1.0, 2.0, 3.0)})
-
-
-def cases(stages: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:
-    return [(stage, workers) for stage in stages for workers in RESUMED[stage]]
 
 
 def contribution(gradient: dict[str, torch.Tensor], calls: Sequence[ShippedCall], num_samples: int) -> Contribution:
@@ -70,24 +71,57 @@ def contributions(backward: str, model: ModelSettings) -> list[list[Contribution
     return made
 
 
-def module_of(backward: str, model: ModelSettings) -> Policy | Denoisers:
-    weights = initial_policy(model, 0)
-    return Policy(weights) if backward == "sampler" else Denoisers(model, weights)
+def start_of(model: ModelSettings) -> dict[str, torch.Tensor]:
+    """With digits that bfloat16 does not have."""
+    noise = torch.Generator().manual_seed(1)
+    return {name: w + 1e-3 * torch.randn(w.shape, generator=noise) for name, w in initial_policy(model, 0).items()}
 
 
-def plain(backward: str, model: ModelSettings) -> dict[str, torch.Tensor]:
-    module = module_of(backward, model)
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = make_optimizer("adamw", parameters, TRAINING.learning_rate)
-    pull_back(optimizer, parameters, TRAINING.weight_decay)
-    for batch in contributions(backward, model):
-        optimizer.zero_grad()
-        for term in module.terms(batch):
-            if len(term):
-                (-module(term) / sum(c.num_samples for c in batch)).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, TRAINING.max_grad_norm)
+def module_of(backward: str, model: ModelSettings, dtype: str) -> Policy | Denoisers:
+    return Policy(start_of(model)) if backward == "sampler" else Denoisers(model, start_of(model), dtype)
+
+
+def gradient_at(
+    weights: dict[str, torch.Tensor], backward: str, model: ModelSettings, update: int
+) -> dict[str, torch.Tensor]:
+    """Of an update, in float32 and in one process."""
+    module, batch = module_of(backward, model, "float32"), contributions(backward, model)[update]
+    for name, parameter in module.named().items():
+        parameter.data.copy_(weights[name])
+    for term in module.terms(batch):
+        if len(term):
+            (-module(term) / sum(c.num_samples for c in batch)).backward()
+    return {name: p.grad for name, p in module.named().items() if p.grad is not None}
+
+
+def stepped(start: dict[str, torch.Tensor], gradients: Sequence[dict[str, torch.Tensor]]) -> list[dict]:
+    """The policies after each update, by AdamW of torch."""
+    policy = {name: w.clone().requires_grad_() for name, w in start.items()}
+    optimizer, made = make_optimizer("adamw", list(policy.values()), TRAINING.learning_rate), []
+    pull_back(optimizer, policy.values(), TRAINING.weight_decay)
+    for gradient in gradients:
+        for name, weights in policy.items():
+            weights.grad = gradient[name].clone()
+        torch.nn.utils.clip_grad_norm_(policy.values(), TRAINING.max_grad_norm)
         optimizer.step()
-    return {name: p.detach() for name, p in module.named().items()}
+        made.append({name: w.detach().clone() for name, w in policy.items()})
+    return made
+
+
+def recorded(module: Policy | Denoisers) -> dict[str, torch.Tensor]:
+    """Filled with the sums, in float32, of the gradients that arrive at a module."""
+    sums = {name: torch.zeros(p.ds_shape if hasattr(p, "ds_shape") else p.shape) for name, p in module.named().items()}
+
+    def add(total: torch.Tensor, gradient: torch.Tensor) -> None:
+        total += gradient
+
+    for name, parameter in module.named().items():
+        parameter.register_hook(partial(add, sums[name]))
+    return sums
+
+
+def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for _, tensor in sorted(tensors.items())])
 
 
 @contextmanager
@@ -107,11 +141,11 @@ def group(directory: str, name: str, rank: int, workers: int) -> Iterator[None]:
         deepspeed.comm.destroy_process_group()  # DeepSpeed keeps groups of its own, which only its own call forgets
 
 
-def work(rank: int, directory: str, backward: str, model: ModelSettings, stages: Sequence[int]) -> None:
+def work(rank: int, directory: str, backward: str, model: ModelSettings, dtype: str, cases: Cases) -> None:
     """Update 0 by some workers, who then die, and update 1 by as many or others, from their checkpoint."""
     torch.set_num_threads(1)
     os.environ["CXX"] = "/no/compiler"  # none is needed
-    for stage, workers in cases(stages):
+    for stage, workers in cases:
         name = f"{stage}-{workers[0]}-{workers[1]}"
         checkpoint = Path(directory) / f"checkpoint-{name}"
         for update, count in enumerate(workers):
@@ -119,12 +153,13 @@ def work(rank: int, directory: str, backward: str, model: ModelSettings, stages:
             place = rank if count > 1 else 0
             with group(directory, f"{name}-{update}-group-{rank - place}", place, count):
                 share = TOTAL // count
-                engine = make_engine(module_of(backward, model), TRAINING, TrainerSettings(zero_stage=stage), share)
+                trainers = TrainerSettings(zero_stage=stage, dtype=dtype)
+                engine = make_engine(module_of(backward, model, dtype), TRAINING, trainers, share)
                 if update:
                     made = restore(engine, ray.train.Checkpoint.from_directory(str(checkpoint)))
                     assert (made.update, made.memory) == (1, MEMORY)
                 mine = contributions(backward, model)[update][place * share : (place + 1) * share]
-                samples = sum(c.num_samples for c in mine)
+                samples, gradient = sum(c.num_samples for c in mine), recorded(engine.module)
                 norm = make_step(engine, engine.module.terms(mine), samples, TRAINING.learning_rate)
                 assert norm is not None
                 assert norm > TRAINING.max_grad_norm
@@ -134,24 +169,43 @@ def work(rank: int, directory: str, backward: str, model: ModelSettings, stages:
                     Content(1, MEMORY, weights, {}, state).write(checkpoint)
                 elif rank == 0:
                     torch.save(weights, f"{directory}/{name}.pt")
+                if rank == place:
+                    torch.save(gradient, f"{directory}/{name}-{update}-{place}.gradient.pt")
                 engine.destroy()
             while not (checkpoint / MANIFEST).exists():
                 time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("backward", "train", "stages"), [("sampler", "lora", (1, 2)), ("trainer", "full", (1, 2, 3))])
+@pytest.mark.parametrize(
+    ("backward", "train", "dtype", "cases"),
+    [
+        ("sampler", "lora", "float32", WHOLE),
+        ("trainer", "full", "float32", (*WHOLE, *SHARDED)),
+        ("trainer", "full", "bfloat16", (*WHOLE[:2], *SHARDED[1:])),
+    ],
+    ids=str,
+)
 def test_workers_of_any_number_make_the_steps_of_one_optimizer(
-    tiny_base: Path, tmp_path: Path, backward: str, train: str, stages: Sequence[int]
+    tiny_base: Path, tmp_path: Path, backward: str, train: str, dtype: str, cases: Cases
 ) -> None:
-    model = ModelSettings(base=str(tiny_base), train=train)
-    torch.multiprocessing.spawn(work, (str(tmp_path), backward, model, stages), nprocs=2)
-    expected, start = plain(backward, model), initial_policy(model, 0)
-    assert max((expected[name] - start[name]).abs().max() for name in start) > 0.005
-    for stage, (first, then) in cases(stages):
-        weights = torch.load(tmp_path / f"{stage}-{first}-{then}.pt", weights_only=True)
-        assert weights.keys() == expected.keys()
-        for name in expected:
-            # Sums are made in another order, and Adam divides by the size of what may be nearly zero.
-            torch.testing.assert_close(
-                weights[name], expected[name], rtol=0, atol=2e-4, msg=f"{stage}, {first} to {then}: {name}"
-            )
+    model = ModelSettings(base=str(tiny_base), train=train, dtype=dtype)
+    torch.multiprocessing.spawn(work, (str(tmp_path), backward, model, dtype, cases), nprocs=2)
+    start = start_of(model)
+    for stage, workers in cases:
+        name = f"{stage}-{workers[0]}-{workers[1]}"
+        gradients = []
+        for update, count in enumerate(workers):
+            parts = [
+                torch.load(tmp_path / f"{name}-{update}-{place}.gradient.pt", weights_only=True)
+                for place in range(count)
+            ]
+            gradients.append({key: sum(part[key] for part in parts) / count for key in start})
+        policies = stepped(start, gradients)
+        for update, weights in enumerate([start, policies[0]]):
+            exact = flat(gradient_at(weights, backward, model, update))
+            assert (flat(gradients[update]) - exact).norm() < ROUNDED[dtype] * exact.norm()
+        weights = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert weights.keys() == start.keys()
+        assert max((weights[key] - start[key]).abs().max() for key in start) > 0.005
+        # Sums are made in another order, and Adam divides by the size of what may be nearly zero.
+        torch.testing.assert_close(flat(weights), flat(policies[-1]), rtol=0, atol=1e-5, msg=name)

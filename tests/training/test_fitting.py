@@ -50,6 +50,12 @@ def test_bytes_of_a_trainer_in_closed_form() -> None:
     assert load(zero_stage=2, offload="cpu") == load(zero_stage=2)
     assert load(zero_stage=2, num_gpus=1) == Load(weights + (gradients + masters + moments) / 2, start)
     assert load(zero_stage=2, num_gpus=1, offload="cpu") == Load(weights + gradients / 2, start)
+    half, rounded = {"dtype": "bfloat16"}, 12 + 2
+    assert load(zero_stage=1, **half) == Load(policy + rounded + gradients + (masters + moments) / 2)
+    assert load(zero_stage=2, num_gpus=1, **half) == Load(rounded + (gradients + masters + moments) / 2, start)
+    assert load(zero_stage=3, num_gpus=1, **half) == Load((rounded + gradients + masters + moments) / 2, start)
+    four = TrainerSettings(count=4, zero_stage=1, dtype="bfloat16")  # before there are moments, weights by name
+    assert Load.of(6, 2.0, training, four) == Load(policy + rounded + gradients + masters / 4 + policy)
     alone = Load.of(6, 0.0, training, TrainerSettings(num_gpus=1, offload="cpu"))
     assert alone == Load(24 + gradients, policy + masters + moments)
 
@@ -66,6 +72,10 @@ def test_trainers_that_are_too_small_are_told_what_would_do() -> None:
     assert said(80, 200) == ""
     assert said(40, 200).startswith("trainers: each needs at least 48.4 GiB and 29.1 GiB of its host for weights, ")
     assert "set trainers.offload: cpu or set trainers.count: 2 with trainers.zero_stage: 3" in said(40, 200)
+    assert "set trainers.dtype: bfloat16 with model.dtype: bfloat16 or set trainers.offload: cpu or" in said(46, 200)
+    assert said(46, 200, half := trainers.model_copy(update={"dtype": "bfloat16"})) == ""
+    assert "set trainers.offload: cpu with trainers.zero_stage: 3 or" in said(40, 200, half)
+    assert "adafactor with trainers.zero_stage: 0 and trainers.dtype: float32" in said(24, 200, half)
     assert "adafactor" in said(24, 200)  # 8 bytes of each
     assert "offload" not in said(40, 20)
     assert said(16, 40).endswith("set trainers.count: 4 with trainers.zero_stage: 3 or train less, as a LoRA does.")

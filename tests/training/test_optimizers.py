@@ -1,14 +1,11 @@
 """Engines with each optimizer make its own steps, also from a checkpoint; offloading changes but rounding."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import pytest
 import ray.train
 import torch
-import torch.distributed
 
 from rewards.pulls import Memory
 from sdo_ray.training.engine import make_engine, make_step, policy_weights
@@ -21,15 +18,7 @@ from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 WEIGHTS = {"a": torch.linspace(-1, 1, 48).reshape(6, 8), "b": torch.linspace(1, 2, 16).reshape(4, 4)}
 UPDATES, CLIP, LR = 4, 0.5, 0.1
 
-
-@pytest.fixture(autouse=True)
-def group_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("CXX", "/no/compiler")  # none is needed
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
-    yield
-    deepspeed.comm.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("group_of_one")
 
 
 def gradients() -> list[torch.Tensor]:
