@@ -19,13 +19,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def masters(engine: Any) -> list[torch.Tensor]:
     """This worker's share of the float32 weights as the optimizer steps them: flat under ZeRO."""
+    from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+
+    if isinstance(engine.optimizer, BF16_Optimizer):  # of stage 1, where nothing is offloaded
+        own: list[torch.Tensor] = engine.optimizer.fp32_groups_flat_partition
+        return own
     match engine.zero_optimization_stage():
         case 0:
             return list(engine.module.named().values())
         case 3:
             found: list[torch.Tensor] = engine.optimizer.fp32_partitioned_groups_flat
-        case 1 if engine.bfloat16_enabled():  # which DeepSpeed has an optimizer of its own for
-            found = engine.optimizer.fp32_groups_flat_partition
         case _:
             found = engine.optimizer.single_partition_of_fp32_groups
     return found

@@ -56,11 +56,6 @@ class TrainerSettings(Settings):
                 "dtype is 'bfloat16', in which small steps are lost, and zero_stage is 0, which keeps no other weights "
                 "to make them with; use 1, 2 or 3, or dtype: float32"
             )
-        if self.dtype == "bfloat16" and self.offload == "cpu" and self.zero_stage != 3:
-            raise ValueError(
-                f"dtype is 'bfloat16', and with offload: cpu and zero_stage: {self.zero_stage} gradients are added up "
-                "in it; use zero_stage: 3, which adds them up in float32"
-            )
         return self
 
     @model_validator(mode="after")

@@ -131,10 +131,6 @@ CASES = {
         ["trainers.dtype=bfloat16", "trainers.zero_stage=0"],
         "dtype is 'bfloat16', in which small steps are lost, and zero_stage is 0",
     ),
-    "sums of half precision": (
-        ["trainers.dtype=bfloat16", "trainers.offload=cpu"],
-        "with offload: cpu and zero_stage: 2 gradients are added up in it; use zero_stage: 3",
-    ),
     "float16 on trainers": (["trainers.dtype=float16"], "trainers.dtype: got 'float16'"),
     "a word for a number": (["training.updates=many"], "training.updates: got 'many' (str)"),
     "a float for an integer": (["training.updates=1.5"], "training.updates: got 1.5 (float)"),

@@ -24,14 +24,15 @@ LR, UPDATES = 1e-5, 4
 pytestmark = pytest.mark.usefixtures("group_of_one")
 
 
-def engine_of(model: ModelSettings, dtype: str = "bfloat16", **trainers: Any) -> Any:
+def engine_of(model: ModelSettings, dtype: str = "bfloat16", terms: int = 1, **trainers: Any) -> Any:
     training = TrainingSettings(learning_rate=LR, backward="trainer", max_grad_norm=1e6)
-    return make_engine(Denoisers(model, start_of(model), dtype), training, TrainerSettings(dtype=dtype, **trainers), 1)
+    module, trainers = Denoisers(model, start_of(model), dtype), {"dtype": dtype, **trainers}
+    return make_engine(module, training, TrainerSettings.model_validate(trainers), terms)
 
 
-def term() -> list[ShippedCall]:
-    """The same at every call."""
-    return [kept_call(torch.Generator().manual_seed(4))]
+def term(seed: int = 4) -> list[ShippedCall]:
+    """The same whenever it is asked for."""
+    return [kept_call(torch.Generator().manual_seed(seed))]
 
 
 def step(engine: Any, calls: list[ShippedCall]) -> None:
@@ -96,10 +97,12 @@ def test_a_gradient_that_is_not_finite_makes_no_step(tiny_base: Path, stage: int
     assert not torch.equal(flat(policy_weights(engine)), flat(start))
 
 
-def test_offloading_changes_no_bit(tiny_base: Path) -> None:
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_offloading_adds_gradients_up_in_float32_too(tiny_base: Path, stage: int) -> None:
+    """To the bit, as nothing is clipped."""
     model = ModelSettings(base=str(tiny_base), train="full", dtype="bfloat16")
-    here, there = (engine_of(model, zero_stage=3, offload=offload) for offload in ("none", "cpu"))
+    here, there = (engine_of(model, zero_stage=stage, offload=offload, terms=3) for offload in ("none", "cpu"))
     for engine in (here, there):
-        for _ in range(2):
-            step(engine, term())
+        for seed in range(2):
+            assert make_step(engine, [term(seed), term(seed + 1), term(seed + 2)], 2, LR) is not None
     assert torch.equal(flat(policy_weights(here)), flat(policy_weights(there)))
