@@ -44,6 +44,7 @@ def compose(given: argparse.Namespace) -> Iterator[str]:
         replace_autoencoder,
         replace_scheduler,
     )
+    from sdo_ray.models.files import check_files
     from sdo_ray.models.load import check_base, load_pipeline
     from sdo_ray.models.quiet import quiet_libraries
 
@@ -53,6 +54,8 @@ def compose(given: argparse.Namespace) -> Iterator[str]:
     override(options, given.options)
     with at("--model"):
         check_base(given.model)
+        if given.single_file is None:
+            check_files(given.model)
     if given.single_file is None:
         with at("--model"):
             pipeline = load_pipeline(given.model, given.dtype)

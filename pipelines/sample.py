@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from sdo_ray.secrets import read_secret_files, take_credentials_from_tracking_ur
 from sdo_ray.settings import Problem, Problems, SettingsError, at, under
 
 if TYPE_CHECKING:
+    import torch
+
     from sdo_ray.rollout.settings import SamplingSettings
 
 DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
@@ -62,6 +64,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     from sdo_ray.media.modality import modality_of, sampling_rate
     from sdo_ray.media.picture import picture
     from sdo_ray.models.adapter_file import load_adapter
+    from sdo_ray.models.files import check_files
     from sdo_ray.models.load import load_pipeline
     from sdo_ray.models.tokens import what_is_cut
     from sdo_ray.prompts.inputs import read_inputs
@@ -87,7 +90,9 @@ def sample(given: argparse.Namespace) -> list[Path]:
         fix = "`sdo doctor` says why; or use --device cpu"
         raise SettingsError(Problem("--device", "got cuda, but torch sees no GPU", fix=fix))
     with at("--model"):
-        pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device)
+        check_files(model)
+        types = None if given.dtype else recipe.dtypes
+        pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device, types)
         set_decoding(pipeline, sampling.decode)
     with at("--set"):
         check_options(type(pipeline), sampling)
@@ -110,8 +115,10 @@ def sample(given: argparse.Namespace) -> list[Path]:
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
         call = sampling.pipeline_call(batch, inputs[first : first + batch_size])
-        samples += draw(pipeline, call, noise, runner)
+        samples += draw(pipeline, call, noise, runner, checked=True)
     modality = modality_of(type(pipeline))
+    for said in _said_of(samples, getattr(pipeline, "safety_checker", None) is not None):
+        print(f"sdo sample: {said}", file=sys.stderr, flush=True)
     sheet = grid([picture(x, modality) for x in samples])
 
     out = Path(given.out).expanduser()
@@ -207,7 +214,13 @@ class _Columns(argparse.Action):
 
 def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
     """Where the pipeline is, its adapter, and how it is called unless told otherwise."""
-    from sdo_ray.registry.versions import adapter_beside, is_registered, recipe_beside, resolve_model
+    from sdo_ray.registry.versions import (
+        adapter_beside,
+        is_registered,
+        recipe_beside,
+        reference_of,
+        resolve_model,
+    )
     from sdo_ray.tracking.server import check_server, registry_uri
 
     if not is_registered(given.model):
@@ -220,7 +233,7 @@ def _find(given: argparse.Namespace) -> tuple[str, str | None, Recipe]:
     with under("--model"):
         pipeline = resolve_model(given.model, uri)
     adapter = adapter_beside(pipeline)
-    return str(pipeline), None if adapter is None else str(adapter), recipe_beside(pipeline)
+    return reference_of(pipeline), None if adapter is None else str(adapter), recipe_beside(pipeline)
 
 
 def _options(given: argparse.Namespace) -> dict[str, Any]:
@@ -249,6 +262,14 @@ def _cheap_steps(given: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
                 raise SettingsError(Problem("", f"got {text!r}, which is no YAML: {error}")) from None
             made[name] = None if value is None else validated(kind, value)
     return made
+
+
+def _said_of(samples: Sequence[torch.Tensor], is_checked: bool) -> Iterator[str]:
+    """What a black picture does not say itself."""
+    if broken := sum(not x.isfinite().all() for x in samples):
+        yield f"{broken} of {len(samples)} are not finite: try another --dtype, and see that the weights are whole"
+    if is_checked and (black := sum(not x.any() for x in samples)):
+        yield f"{black} of {len(samples)} are black, which is how the model's safety checker leaves what it objects to"
 
 
 def _negative(sampling: SamplingSettings) -> list[str]:

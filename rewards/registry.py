@@ -238,6 +238,9 @@ def reward_class(name: str) -> type:
             f"reward {name!r}: its module cannot be imported here: {error}",
             fix="install what it needs, or give its actor an environment of its own, `runtime_env`",
         ) from error
+    except Exception as error:  # whatever its own code does
+        got = f"reward {name!r}: its module cannot be imported: {type(error).__name__}: {error}"
+        raise RewardError("name", got, fix="mend it") from error
     if not hasattr(module, class_name):
         classes = [
             key for key, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name

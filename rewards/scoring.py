@@ -95,7 +95,9 @@ def score_on_one_network(
         _check_inputs(reward, images, asked)
     with torch.set_grad_enabled(any(wanted)), same_images():
         leaf = _copy(rewards[0], images).requires_grad_(any(wanted))
-        found = [_checked(reward, reward(leaf, asked), leaf) for reward, asked in zip(rewards, prompts, strict=True)]
+        found = [
+            _checked(reward, _asked(reward, leaf, asked), leaf) for reward, asked in zip(rewards, prompts, strict=True)
+        ]
         gradients = [
             _gradient(reward, scores, leaf).to(images.device) if want else None
             for reward, scores, want in zip(rewards, found, wanted, strict=True)
@@ -125,7 +127,19 @@ def _copy(reward: Reward, images: Tensor) -> Tensor:
 
 def _scores(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
     # A copy with a graph, as a leaf that requires a gradient cannot be written to, and a reward may do so.
-    return _checked(reward, reward(images.clone() if images.requires_grad else images, prompts), images)
+    return _checked(reward, _asked(reward, images.clone() if images.requires_grad else images, prompts), images)
+
+
+def _asked(reward: Reward, images: Tensor, prompts: list[str]) -> object:
+    try:
+        return reward(images, prompts)
+    except RuntimeError as error:
+        if not any(said in str(error) for said in ("should be the same", "same dtype", "scalar type")):
+            raise
+        raise RewardMistake(
+            f"reward {type(reward).__name__} is given float32 images, and its network is of another type ({error}); "
+            "have it cast one to the type of the other"
+        ) from error
 
 
 def _checked(reward: Reward, scores: object, images: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffusers.utils import is_ftfy_available
@@ -23,6 +24,7 @@ from sdo_ray.media.modality import made_by
 from sdo_ray.models.files import check_files
 from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
 from sdo_ray.policy_gradient import Decay, PolicyPlan, check_policy_plan, policy_option_names
+from sdo_ray.rollout.preparation import check_decoding
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import Problem, Problems, SettingsError, under
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 OURS = {"prompt", "generator", "num_inference_steps", "guidance_scale", "output_type", "return_dict"}
 """Arguments of the pipeline's call that the run itself gives."""
+SIZES = ("height", "width", "num_frames")
+_NEEDS_BOTH = re.compile(r"if not height or not width:")
+"""How pipelines read that replace a size of which one half is not given."""
 
 
 def check_pipeline(base: str) -> type[DiffusionPipeline]:
@@ -76,6 +81,21 @@ def check_options(pipeline: type[DiffusionPipeline], sampling: SamplingSettings)
                 "remove or rename it",
             )
         )
+    _check_sizes(pipeline, sampling.options)
+
+
+def _check_sizes(pipeline: type[DiffusionPipeline], options: Mapping[str, Any]) -> None:
+    with Problems() as problems:
+        for name in SIZES:
+            value = options.get(name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                got = f"got {value!r} ({type(value).__name__})"
+                problems.add(Problem(f"sampling.options.{name}", got, "it is a whole number from 1 on"))
+        given = [name for name in ("height", "width") if options.get(name) is not None]
+        if len(given) == 1 and _NEEDS_BOTH.search(inspect.getsource(pipeline.__call__)):
+            got = f"given alone, and a {pipeline.__name__} then takes its own size for both"
+            fix = f"give {'width' if given == ['height'] else 'height'} too"
+            problems.add(Problem(f"sampling.options.{given[0]}", got, fix=fix))
 
 
 def check_inputs(pipeline: type[DiffusionPipeline], inputs: Iterable[str], sampling: SamplingSettings) -> None:
@@ -105,13 +125,14 @@ def check_model(base: str, sampling: SamplingSettings) -> type[DiffusionPipeline
         The class of its pipeline.
 
     Raises:
-        SettingsError: see `check_base`, `check_pipeline`, `check_files` and `check_options`.
+        SettingsError: see `check_base`, `check_pipeline`, `check_files`, `check_options` and `check_decoding`.
     """
     with under("model"):
         check_base(base)
         pipeline = check_pipeline(base)
         check_files(base)
     check_options(pipeline, sampling)
+    check_decoding(base, sampling.decode)
     return pipeline
 
 

@@ -26,7 +26,14 @@ from sdo_ray.models.settings import ModelSettings
 from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.registry.history import History, history_of_run, history_of_version
 from sdo_ray.registry.registered_model import RegisteredModel
-from sdo_ray.registry.versions import find_version, is_registered, recipe_beside, resolve_model
+from sdo_ray.registry.versions import (
+    find_version,
+    is_registered,
+    recipe_beside,
+    reference_of,
+    resolve_model,
+)
+from sdo_ray.rollout.preparation import check_decoding
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import Problem, Problems, SettingsError, at
 from sdo_ray.storage import RunDirectory
@@ -74,10 +81,11 @@ def find_roles(
             whole = ModelChoice(model=choice.model or models.base.model, adapter=choice.adapter)
             with problems.of():
                 with at(f"models.{role}"):
-                    role_of, base = _find(whole, models.dtype, tracking_uri)
+                    role_of, base = _find(whole, models, tracking_uri)
                     pipeline = check_pipeline(base)
                     found[role] = replace(role_of, made=made_of(pipeline, base))
                 check_options(pipeline, sampling)
+                check_decoding(base, sampling.decode)
                 with at("prompts.inputs"):
                     check_inputs(pipeline, inputs, sampling)
                 if role == CANDIDATE and whole.model is not None and is_registered(whole.model):
@@ -118,32 +126,32 @@ def _identities(roles: Mapping[str, Role]) -> dict[str, dict[str, str]]:
     return {name: {"where": role.where, "sha256": role.sha256} for name, role in roles.items()}
 
 
-def _find(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, str]:
+def _find(choice: ModelChoice, models: ModelsSettings, tracking_uri: str) -> tuple[Role, str]:
     """The model, and where the configuration of its pipeline is."""
     assert choice.model is not None
     if is_registered(choice.model):
-        return _registered(choice, dtype, tracking_uri)
+        return _registered(choice, models, tracking_uri)
     if (run := run_directory(choice.model)) is not None:
-        return _of_run(choice, run, dtype)
+        return _of_run(choice, run, models)
     check_base(choice.model)
     model = pinned(choice.model)
     check_pipeline(model)
     check_files(model)
     sha256 = base_model_sha256(model)
     if choice.adapter is None:
-        return Role(model, sha256, WholeModel(model, dtype)), model
+        return Role(model, sha256, WholeModel(model, models.dtype, models.dtypes)), model
     adapter = _read_adapter(choice.adapter)
-    return _adapted(f"{model} + {choice.adapter}", model, sha256, adapter, dtype), model
+    return _adapted(f"{model} + {choice.adapter}", model, sha256, adapter, models), model
 
 
-def _registered(choice: ModelChoice, dtype: str, tracking_uri: str) -> tuple[Role, str]:
+def _registered(choice: ModelChoice, models: ModelsSettings, tracking_uri: str) -> tuple[Role, str]:
     assert choice.model is not None
     if choice.adapter is not None:
         got = f"{choice.model!r} is registered with what belongs to it"
         raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
     version = find_version(choice.model, tracking_uri)
-    pipeline = str(resolve_model(version.reference, tracking_uri))
-    source = RegisteredModel(version.reference, tracking_uri, dtype)
+    pipeline = reference_of(resolve_model(version.reference, tracking_uri))
+    source = RegisteredModel(version.reference, tracking_uri, models.dtype, models.dtypes)
     return Role(version.reference, version.sha256, source, history_of_version(version, tracking_uri)), pipeline
 
 
@@ -159,7 +167,7 @@ def run_directory(model: str) -> RunDirectory | None:
     return run if run.read_json(SETTINGS) is not None else None
 
 
-def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, str]:
+def _of_run(choice: ModelChoice, run: RunDirectory, models: ModelsSettings) -> tuple[Role, str]:
     if choice.adapter is not None:
         got = f"{choice.model!r} is a run, which has its own result"
         raise SettingsError(Problem("adapter", got, fix="name no adapter on it"))
@@ -173,19 +181,20 @@ def _of_run(choice: ModelChoice, run: RunDirectory, dtype: str) -> tuple[Role, s
             got = f"{run.place(MODEL)!r} is a complete model and not on a disk"
             raise SettingsError(Problem("model", got, fix="copy it there and name the copy"))
         check_pipeline(directory)
-        return Role(run.uri, fingerprint(directory), WholeModel(directory, dtype), history_of_run(run)), directory
+        source = WholeModel(directory, models.dtype, models.dtypes)
+        return Role(run.uri, fingerprint(directory), source, history_of_run(run)), directory
     check_pipeline(model.reference)
     with run.filesystem.open_input_file(f"{run.path}/{ADAPTER}/{ADAPTER_FILE}") as file:
         adapter = file.readall()
     sha256 = base_model_sha256(model.reference)
     return replace(
-        _adapted(run.uri, model.reference, sha256, adapter, dtype), history=history_of_run(run)
+        _adapted(run.uri, model.reference, sha256, adapter, models), history=history_of_run(run)
     ), model.reference
 
 
-def _adapted(where: str, base: str, sha256: str, adapter: bytes, dtype: str) -> Role:
+def _adapted(where: str, base: str, sha256: str, adapter: bytes, models: ModelsSettings) -> Role:
     both = hashlib.sha256(f"{sha256} {hashlib.sha256(adapter).hexdigest()}".encode()).hexdigest()
-    return Role(where, both, AdaptedModel(base, dtype, adapter))
+    return Role(where, both, AdaptedModel(base, models.dtype, adapter, models.dtypes))
 
 
 def _read_adapter(location: str) -> bytes:

@@ -32,7 +32,7 @@ from sdo_ray.models.small import is_large
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, choose_kept_graph
-from sdo_ray.rollout.preparation import runner_of
+from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.sampling import draw, noise
 from sdo_ray.settings import Problem, SettingsError, under
@@ -63,7 +63,9 @@ def check_by_dry_batch(settings: AlignSettings) -> None:
     try:
         untried = apart(partial(dry_batch, settings), TIMEOUT)
     except Died as error:
-        raise SettingsError(Problem(error.doing, f"a first tiny batch ended: {error.how}", fix=OFF)) from None
+        raise SettingsError(
+            Problem(error.doing, f"a first tiny batch ended: {error.how}", fix=f"change it, {OFF}")
+        ) from None
     if untried:
         print(f"no batch was tried beforehand: {untried}", flush=True)
 
@@ -106,7 +108,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
     if model.checkpoints_blocks(device):
         checkpoint_blocks(pipeline.components.values())
     say("sampling")
-    runner = runner_of(pipeline, sampling)
+    runner = prepare(pipeline, sampling, settings.samplers.model_copy(update={"compile": False}))
     check_call(pipeline, sampling, _some(prompts, settings.samplers.batch_size))
     rewards = DryRewards(settings, say)
 
@@ -137,13 +139,13 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
         raise
     except Exception as error:
         if not rewards.asked:
-            raise blamed(error, small, contribution) from None
+            raise blamed(pipeline, error, small, contribution) from None
         raise SettingsError(problem("model", "the backward pass of a first tiny batch failed", error)) from None
     if rewards.flat and model.reference == settings.model.reference:
         got = "its gradient is exactly 0 on all images of a first tiny batch, so it would teach nothing"
         raise SettingsError(*(Problem(place, got, fix=f"change it, {OFF}") for place in rewards.flat))
     if not made.num_samples and model.reference == settings.model.reference:  # random weights may have made anything
-        raise SettingsError(_nothing_counts(made))
+        raise SettingsError(_nothing_counts(made, rewards.finite))
     say("training")
     try:
         here = settings.training.backward == "trainer"
@@ -179,7 +181,11 @@ def _train(module: Policy | Denoisers, contribution: Contribution) -> None:
         optimizer.step()
 
 
-def _nothing_counts(contribution: Contribution) -> Problem:
+def _nothing_counts(contribution: Contribution, finite: bool) -> Problem:
+    if not finite:
+        got = "what the model makes is not finite in a first tiny batch"
+        fix = f"choose float32, or bfloat16 for float16, see that its weights are whole, {OFF}"
+        return Problem("model.dtype", got, fix=fix)
     for key, scores in contribution.scores.items():
         if not all(score is not None and math.isfinite(score) for score in scores):
             got = f"reward {key!r} gives scores that are not finite, such as {scores[0]}"

@@ -11,14 +11,14 @@ import torch
 
 from sdo_ray.backprop import called_scheduler
 from sdo_ray.config.calls import check_estimator
-from sdo_ray.dry_batch.problems import line, problem
+from sdo_ray.dry_batch.problems import OFF, line, problem
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.precision import own_precision
 from sdo_ray.models.small import save_small
 from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.sampling import noise, plan_of
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
-from sdo_ray.settings import SettingsError
+from sdo_ray.settings import Problem, SettingsError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -27,6 +27,8 @@ S = TypeVar("S", bound=SamplingSettings)
 
 LIMITS = {"height": 64, "width": 64, "num_frames": 9}
 """Sizes of the tiny call: pixels, and frames of a video."""
+INPUTS = ("image", "mask_image", "control_image", "control_mask", "video", "audio")
+"""Arguments that pipelines cannot do without, whatever their defaults say."""
 HEADS = 2
 """Of a stand-in's attention."""
 
@@ -40,11 +42,11 @@ def check_call(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts:
     try:
         _begin(pipeline, sampling, prompts)
     except Exception as error:
-        raise blamed(error, sampling, lambda how: _begin(pipeline, how, prompts)) from None
+        raise blamed(pipeline, error, sampling, lambda how: _begin(pipeline, how, prompts)) from None
 
 
-def blamed(error: Exception, sampling: S, call: Callable[[S], Any]) -> SettingsError:
-    """What a call raised, said of the option without which it raises nothing."""
+def blamed(pipeline: DiffusionPipeline, error: Exception, sampling: S, call: Callable[[S], Any]) -> SettingsError:
+    """What a call raised, said of the option without which it raises nothing, or of inputs that were not given."""
     for option, value in sampling.options.items():
         others = {name: other for name, other in sampling.options.items() if name != option}
         try:
@@ -52,7 +54,12 @@ def blamed(error: Exception, sampling: S, call: Callable[[S], Any]) -> SettingsE
         except Exception:
             continue
         return SettingsError(problem(f"sampling.options.{option}", f"got {value!r}, with which it fails", error))
-    return SettingsError(problem("sampling", "the pipeline cannot be called like this", error))
+    got = "the pipeline cannot be called like this"
+    given = {*sampling.options, *sampling.example}
+    if absent := [name for name in INPUTS if name in _arguments(pipeline) and name not in given]:
+        fix = f"if it needs {' and '.join(absent)}, `prompts.inputs: {{{absent[0]}: COLUMN}}` gives each prompt its own"
+        return SettingsError(Problem("sampling", f"{got}: {line(error)}", fix=f"{fix}; or change it, {OFF}"))
+    return SettingsError(problem("sampling", got, error))
 
 
 def tiny(pipeline: DiffusionPipeline, sampling: S, plan: PlanSettings, base: str) -> S:
@@ -122,5 +129,10 @@ def _begin(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Seq
 
 
 def _sizes(pipeline: DiffusionPipeline, options: Mapping[str, Any]) -> dict[str, int]:
-    taken = inspect.signature(type(pipeline).__call__).parameters
+    taken = _arguments(pipeline)
     return {name: min(options.get(name, most), most) for name, most in LIMITS.items() if name in taken}
+
+
+def _arguments(pipeline: DiffusionPipeline) -> Mapping[str, inspect.Parameter]:
+    """Of its call."""
+    return inspect.signature(type(pipeline).__call__).parameters

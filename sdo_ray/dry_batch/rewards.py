@@ -32,7 +32,8 @@ class DryRewards:
     """
 
     def __init__(self, settings: AlignSettings, say: Callable[[str], None]) -> None:
-        self.asked = False
+        self.asked, self.finite = False, True
+        """Whether it was asked, and whether what it was given last was finite."""
         self.flat = list[str]()
         """The settings of rewards that are learned from, and whose gradient was 0 on all images."""
         self._terms, self._evaluators = settings.rewards.terms, settings.evaluation.evaluators
@@ -46,7 +47,7 @@ class DryRewards:
         self, images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int] = ()
     ) -> tuple[Scores, ImageGradients]:
         """See `RewardFunction`; images of the run's size, where its settings say it, are made of what is given."""
-        self.asked, self.flat = True, []
+        self.asked, self.finite, self.flat = True, bool(images.isfinite().all()), []
         scores, gradients = {}, {}
         for number, term in enumerate(self._terms):
             self._say(place := f"rewards.terms.{number}")

@@ -56,10 +56,12 @@ class AdaptedModel:
     """Type of the base's weights."""
     adapter: bytes
     """A file that `load_lora_weights` takes."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """As for `WholeModel`."""
 
     def load(self, device: str) -> DiffusionPipeline:
         """See `ModelSource`."""
-        pipeline = load_pipeline(self.base, self.dtype, device)
+        pipeline = load_pipeline(self.base, self.dtype, device, self.types)
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / FILE
             file.write_bytes(self.adapter)

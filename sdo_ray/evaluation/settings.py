@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from sdo_ray.evaluation.feature_registry import path_options
+from sdo_ray.models.settings import Dtype
 from sdo_ray.rollout.reward_settings import RewardActorSettings
 from sdo_ray.rollout.settings import InputColumns
 from sdo_ray.settings import ON_PURPOSE, PathsAmong, Settings, SettingsPath
@@ -95,7 +96,11 @@ class ModelsSettings(Settings):
     base: ModelChoice = Field(description="What the others are measured against.")
     candidate: ModelChoice = Field(description="The model in question.")
     champion: ModelChoice | None = Field(None, description="The model that it would replace; there need be none.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the weights of all.")
+    dtype: Dtype = Field("float32", description="Type of the weights of all.")
+    dtypes: dict[str, Dtype] = Field(
+        default_factory=dict,
+        description="Types of single components of all, as `model.dtypes` of an alignment run, such as `vae: float32`.",
+    )
 
     @model_validator(mode="after")
     def _base_is_a_model(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,8 +49,9 @@ def check_files(base: str) -> None:
     """Refuse a model in a directory of this machine, a hub model's in the cache too, whose weights cannot be read.
 
     Raises:
-        SettingsError: of `base` or `variant`: there is a configuration missing, or a component has no safetensors, or
-            none of the variant, or one is cut or only a pointer to Git LFS.
+        SettingsError: of `base` or `variant`: no weights are of the variant, or there is a configuration or a folder
+            missing, or a component has no safetensors, or none of the variant, or not all of its parts, or a file is
+            cut or only a pointer to Git LFS.
     """
     import torch
     from diffusers import DiffusionPipeline
@@ -61,31 +62,64 @@ def check_files(base: str) -> None:
         return
     with quiet_libraries(), reading(base):
         index = DiffusionPipeline.load_config(str(directory))
-    if Path(resolve(base)) != directory and not any(directory.rglob("*.safetensors")):
-        return  # of a hub model, configurations alone
+    of_the_hub = Path(resolve(base)) != directory
+    if of_the_hub and not any(directory.rglob("*.safetensors")):
+        return  # configurations alone
+    variant = parse(base).variant
+    if variant and not of_the_hub and not any(_variant(file.name) == variant for file in directory.rglob("*")):
+        got = f"got {variant!r}, and no weights of {base!r} are of it"
+        raise SettingsError(Problem("variant", got, fix="remove it, or name one that is there"))
     with Problems() as problems:
         for name, entry in index.items():
-            if not isinstance(entry, list) or None in entry or not (directory / name).is_dir():
+            if not isinstance(entry, list) or None in entry:
+                continue
+            if not (directory / name).is_dir():
+                if not of_the_hub:
+                    got = f"{base!r} has no folder {name}, which its model_index.json names"
+                    problems.add(Problem("base", got, fix="save or download the whole model"))
                 continue
             kind = component_class(*entry)
-            if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
-                with problems.of():
-                    _check_component(base, name, directory / name, parse(base).variant)
+            with problems.of():
+                _check_whole(base, name, [file for file in sorted((directory / name).iterdir()) if file.is_file()])
+                if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
+                    _check_weights(base, name, directory / name, variant)
 
 
-def _check_component(base: str, name: str, directory: Path, variant: str | None) -> None:
+def _check_whole(base: str, name: str, files: Sequence[Path]) -> None:
+    """Refuse a component with a damaged file; of weights those alone are looked at that are read."""
+    for file in files:
+        if file.suffix != ".safetensors" and (cause := _damage(file)):
+            raise SettingsError(_damaged(base, name, file, cause))
+
+
+def _check_weights(base: str, name: str, directory: Path, variant: str | None) -> None:
     names = sorted(file.name for file in directory.iterdir())
     found: dict[str | None, list[str]] = {}
     for file in names:
-        if match := _WEIGHTS.fullmatch(file):
-            found.setdefault(match["variant"] or match["old_variant"], []).append(file)
+        if _WEIGHTS.fullmatch(file):
+            found.setdefault(_variant(file), []).append(file)
     files = found.get(variant) or found.get(None)
     if files is None:
         raise SettingsError(_no_weights(base, name, names, [str(other) for other in found]))
+    for index in [file for file in names if file.endswith(".json") and ".safetensors.index" in file]:
+        listed = set(json.loads((directory / index).read_text()).get("weight_map", {}).values())
+        if listed & set(files) and (absent := sorted(listed - set(files))):
+            got = f"the {name} of {base!r} lacks {len(absent)} of the {len(listed)} files of its weights: {absent[0]}"
+            raise SettingsError(Problem("base", got, fix="download it again"))
     for file in files:
         if cause := _damage(directory / file):
-            got = f"{file} of the {name} of {base!r} {cause}"
-            raise SettingsError(Problem("base", got, fix="download it again, with `git lfs pull` in a clone"))
+            raise SettingsError(_damaged(base, name, directory / file, cause))
+
+
+def _damaged(base: str, name: str, file: Path, cause: str) -> Problem:
+    got = f"{file.name} of the {name} of {base!r} {cause}"
+    return Problem("base", got, fix="download it again, with `git lfs pull` in a clone")
+
+
+def _variant(file: str) -> str | None:
+    """Of a file of weights of that name; None if it is of none, or holds none."""
+    match = _WEIGHTS.fullmatch(file)
+    return match and (match["variant"] or match["old_variant"])
 
 
 def _no_weights(base: str, name: str, files: list[str], variants: list[str]) -> Problem:
@@ -101,12 +135,17 @@ def _no_weights(base: str, name: str, files: list[str], variants: list[str]) -> 
 
 
 def _damage(file: Path) -> str | None:
-    """What is wrong with a safetensors file, from its header and its size; None if nothing is."""
+    """What is wrong with a file, from its first bytes, and its size or its last; None if nothing is."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(len(_POINTER))
         if start == _POINTER:
             return "is a pointer of Git LFS, not the file itself"
+        if file.suffix == ".json":
+            stream.seek(max(size - 64, 0))
+            return None if stream.read().rstrip().endswith((b"}", b"]")) else f"is cut: it has {size} bytes"
+        if file.suffix != ".safetensors":
+            return None
         length = int.from_bytes(start[:8], "little")
         stream.seek(8)
         try:

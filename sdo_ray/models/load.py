@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,10 @@ def check_base(base: str) -> None:
                 )
             )
         return
+    if path.is_file():
+        got = f"{base!r} is a file, and a model is a directory in diffusers format"
+        fix = f"`sdo compose --single-file {named} --model BASE --out DIR` makes one of a checkpoint in .safetensors"
+        raise SettingsError(Problem("base", got, fix=fix))
     looks_local = named.startswith((".", "/", "~")) or named.count("/") != 1
     if looks_local:
         raise SettingsError(
@@ -144,9 +149,10 @@ def reading(base: str) -> Iterator[None]:
     """Turn a failure to read the base model's files inside the block into a `SettingsError`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())[:300]
-        fix = "check the name and, for a hub id, the network or HF_TOKEN"
+        here = Path(parse(base).base).expanduser().is_dir()
+        fix = "save or download it again" if here else "check the name and, for a hub id, the network or HF_TOKEN"
         raise SettingsError(Problem("base", f"{base!r} cannot be read: {cause}", fix=fix)) from None
 
 

@@ -13,8 +13,17 @@ from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import parse
 
 
-def skeletons(base: str) -> dict[str, torch.nn.Module]:
-    """Every network of a base model, frozen, at its true size, on the meta device, by component.
+def is_network(kind: Any) -> bool:
+    """Whether a component's class has weights."""
+    return issubclass(kind, torch.nn.Module)
+
+
+def skeletons(base: str, wanted: Callable[[Any], bool] = is_network) -> dict[str, torch.nn.Module]:
+    """Networks of a base model, frozen, at their true size, on the meta device, by component.
+
+    Args:
+        base: the base model.
+        wanted: whether it is one of a class that is wanted; by default all are.
 
     Raises:
         SettingsError: the base cannot be read, or has code of its own.
@@ -25,7 +34,7 @@ def skeletons(base: str) -> dict[str, torch.nn.Module]:
     found = {}
     with quiet_libraries(), reading(base):
         for name, kind in component_classes(load_index(base)).items():
-            if is_network(kind):
+            if wanted(kind):
                 with init_empty_weights(include_buffers=True):
                     found[name] = built(kind, configuration(kind, base, name))
                 found[name].requires_grad_(False).eval()
@@ -38,11 +47,6 @@ def component_classes(index: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: component_class(*entry) for name, entry in named.items() if entry[1] is not None and name not in CHECKS
     }
-
-
-def is_network(kind: Any) -> bool:
-    """Whether a component's class has weights."""
-    return issubclass(kind, torch.nn.Module)
 
 
 def is_of_transformers(kind: Any) -> bool:

@@ -75,10 +75,12 @@ def read_columns(
         names, table = read_file(path, every)
     except FileNotFoundError:
         raise SettingsError(Problem("", f"{path!r} does not exist", fix=LEGAL)) from None
-    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+    except Exception as error:  # of pyarrow, and of whoever reads a URI for it
         kind, cause = format_of(path), (str(error).splitlines() or [type(error).__name__])[0]
         got = f"{path!r} cannot be read as {kind}: {cause.rstrip('.')}"
-        raise SettingsError(Problem("", got, fix=_ADVICE[kind])) from None
+        about_content = isinstance(error, pa.ArrowException | ValueError) and "Unrecognized filesystem" not in cause
+        fix = _ADVICE[kind] if "://" not in path or about_content else _ADVICE["://"]
+        raise SettingsError(Problem("", got, fix=fix)) from None
     for name in needed:
         if name not in names:
             legal = f"it has {', '.join(names) or 'none'}"
@@ -100,6 +102,7 @@ _ADVICE = {
     "jsonl": "make each line an object",
     "txt": "save it as UTF-8",
     "parquet": LEGAL,
+    "://": "correct it or the access to it, or download it; s3://, gs:// and hf:// are read, web pages are not",
 }
 """Format -> what to do about a file that is none."""
 

@@ -69,7 +69,7 @@ def hand_out(
                 tracking.register_as,
                 local,
                 model.reference,
-                Recipe.of(config.sampling, model.dtype, config.samplers.batch_size),
+                Recipe.of(config.sampling, model.dtype, config.samplers.batch_size, model.dtypes),
                 examples=examples_of(comparison.images["prompt"].to_pylist(), config.seed),
                 provenance=origin,
                 copy_base=tracking.copy_hub_base,

@@ -1,4 +1,4 @@
-"""The registered model as MLflow serves it: prompts, what its call takes beside them, and seeds in, PNG images out.
+"""The registered model as MLflow serves it: prompts, what its call takes beside them, and seeds in, images out.
 
 MLflow keeps this very file with the model ("models from code") and runs it where sdo-ray is not installed, so it
 imports nothing of this package, unless the model was evaluated with steps that are not computed in full.
@@ -10,6 +10,7 @@ import io
 import json
 import secrets
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from diffusers import DiffusionPipeline
 from mlflow.pyfunc import PythonModel
 from PIL import Image
+from torch.utils._pytree import tree_map
 
 
 class RegisteredPipeline(PythonModel):
@@ -29,27 +31,17 @@ class RegisteredPipeline(PythonModel):
         self._recipe = json.loads(Path(context.artifacts["recipe"]).read_text())
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device((context.model_config or {}).get("device") or automatic)
-        self._pipeline = DiffusionPipeline.from_pretrained(
-            context.artifacts.get("pipeline") or self._recipe["base"],
-            revision=self._recipe["revision"],
-            variant=self._recipe.get("variant"),
-            dtype=getattr(torch, self._recipe["dtype"]),
-            use_safetensors=True,
-        )
+        self._pipeline = _load(context.artifacts.get("pipeline"), self._recipe)
         self._pipeline.set_progress_bar_config(disable=True)
-        if (decode := self._recipe["decode"]) != "whole":
-            vae = self._pipeline.vae
-            if decode == "frames":
-                vae.use_framewise_decoding = True
-            else:
-                getattr(vae, {"slices": "enable_slicing", "tiles": "enable_tiling"}[decode])()
+        _set_decoding(self._pipeline, self._recipe["decode"])
         if adapter := context.artifacts.get("adapter"):
             self._pipeline.load_lora_weights(adapter)
+        _keep_types(self._pipeline, self._recipe)
         self._pipeline.to(self._device)
         self._images = _images(self._pipeline, self._recipe)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Draw one image a row.
+        """Draw one image, or video, a row.
 
         Args:
             context: not used; MLflow gives it.
@@ -58,10 +50,12 @@ class RegisteredPipeline(PythonModel):
             params: `num_inference_steps`, `guidance_scale` and `batch_size`, where they differ from the recipe.
 
         Returns:
-            The rows with `prompt`, `seed` (drawn, if none was given) and `picture`, PNG bytes.
+            The rows with `prompt`, `seed` (drawn, if none was given) and `picture`: the bytes of a PNG, of a video
+            those of an animated WebP.
 
         Raises:
-            ValueError: rows without what the call takes, or that differ in what it takes once.
+            ValueError: rows without what the call takes, or that differ in what it takes once; or the model makes
+                neither images nor videos.
         """
         inputs = self._recipe.get("inputs", {})
         _check_inputs(inputs, list(model_input.columns))
@@ -80,21 +74,90 @@ class RegisteredPipeline(PythonModel):
 
     def _draw(self, prompts: list[str], seeds: list[int], call: dict[str, Any]) -> list[bytes]:
         options = {
-            # diffusers wants as many negative prompts as prompts; one in the recipe is for all images.
-            name: [value] * len(prompts) if name.startswith("negative_prompt") and isinstance(value, str) else value
+            # diffusers wants as many of these texts as prompts; one in the recipe is for all images. JSON has no
+            # tuples, which are what SDXL takes its sizes as.
+            name: [value] * len(prompts)
+            if name.startswith(("negative_prompt", "prompt_")) and isinstance(value, str)
+            else tuple(value)
+            if name.endswith(("_size", "_top_left")) and isinstance(value, list)
+            else value
             for name, value in self._recipe["options"].items()
         }
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         images = self._images(prompt=prompts, generator=noise, output_type="pil", **call, **options)
-        return [_png(image) for image in images]
+        return [_file(image) for image in images]
+
+
+def _load(copied: str | None, recipe: dict[str, Any]) -> DiffusionPipeline:
+    """The pipeline, of its own files or of those of the hub."""
+    base, revision = copied or recipe["base"], None if copied else recipe["revision"]
+    index = DiffusionPipeline.load_config(base, revision=revision)
+    absent = {name: None for name, entry in index.items() if entry == [None, None]}  # such as SD3's T5
+    types = {name: getattr(torch, dtype) for name, dtype in recipe.get("dtypes", {}).items()}
+    return DiffusionPipeline.from_pretrained(
+        base,
+        revision=revision,
+        variant=recipe.get("variant"),
+        dtype={"default": getattr(torch, recipe["dtype"])} | types,
+        use_safetensors=True,
+        **absent,
+    )
+
+
+def _set_decoding(pipeline: DiffusionPipeline, decode: str) -> None:
+    """Decode as the recipe says, with whichever components decode."""
+    if decode == "whole":
+        return
+    switch = {"slices": "use_slicing", "tiles": "use_tiling", "frames": "use_framewise_decoding"}[decode]
+    for part in pipeline.components.values():
+        if not hasattr(part, switch):
+            continue
+        if decode == "frames":
+            part.use_framewise_decoding = True
+        else:
+            getattr(part, switch.replace("use", "enable"))()
+
+
+def _keep_types(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> None:
+    """Components of another type than the rest compute in their own: pipelines expect one type.
+
+    A decoder that overflows in float16 is float32.
+    """
+    types = recipe.get("dtypes", {})
+    networks: dict[str, Any] = {k: part for k, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    for name, part in networks.items():
+        overflows = recipe["dtype"] == "float16" and getattr(getattr(part, "config", None), "force_upcast", False)
+        if overflows and name not in types:
+            part.to(torch.float32)
+        if not overflows and not types:
+            continue
+        if hasattr(part, "decode"):
+            part.decode = _in_own_type(part, part.decode, 1)
+        elif name.endswith(("unet", "transformer", "transformer_2", "decoder", "prior")):  # the denoisers
+            part.forward = _in_own_type(part, part.forward, 3)  # timesteps and positions lose digits that they need
+
+
+def _in_own_type(part: Any, call: Callable[..., Any], dims: int) -> Callable[..., Any]:
+    """The call with tensors of at least so many dimensions cast to the type of the component's weights."""
+    dtype = part.dtype  # not its first weight's, which some classes keep in float32
+
+    def cast(x: Any) -> Any:
+        return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() and x.dim() >= dims else x
+
+    @wraps(call)
+    def cast_call(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map(cast, (args, kwargs))
+        return call(*args, **kwargs)
+
+    return cast_call
 
 
 def _images(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> Callable[..., Any]:
     """The pipeline's call, which returns images, with the recipe's cheap steps if it has any."""
     cheap = {name: recipe[name] for name in ("cache", "fast_copy") if recipe.get(name)}
     if not cheap:
-        return lambda **call: pipeline(**call).images
+        return lambda **call: pipeline(**call)[0]
     try:
         from sdo_ray.media.modality import modality_of
         from sdo_ray.media.picture import picture
@@ -139,9 +202,15 @@ def _argument(name: str, kind: str, values: list[Any]) -> Any:
     return values
 
 
-def _png(image: Any) -> bytes:
+def _file(made: Any) -> bytes:
+    """A PNG, or an animated WebP of 8 frames a second."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    if isinstance(made, list) and made and isinstance(made[0], Image.Image):
+        made[0].save(buffer, "WEBP", save_all=True, append_images=made[1:], duration=125, loop=0, quality=90, method=2)
+    elif isinstance(made, Image.Image):
+        made.save(buffer, format="PNG")
+    else:
+        raise ValueError(f"this model makes {type(made).__name__}, and images and videos are served: use `sdo sample`")
     return buffer.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class Recipe:
     revision: str | None = None
     """Its commit."""
     variant: str | None = None
-    """The variant of its weights; see `sdo_ray.models.reference`."""
+    """The variant of the weights of the base, named or copied; see `sdo_ray.models.reference`."""
     decode: Decode = "whole"
     """How latents are decoded; see `SamplingSettings`."""
     cache: dict[str, Any] | None = None
@@ -44,9 +45,11 @@ class Recipe:
     """What the denoiser's steps run on; JSON of `CopySettings`."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Argument of the call that each prompt brings along -> what it is, see `sdo_ray.prompts.inputs.kinds_of`."""
+    dtypes: dict[str, str] = field(default_factory=dict)
+    """Component -> its type, where it is another; see `sdo_ray.models.precision.component_types`."""
 
     @staticmethod
-    def of(sampling: SamplingSettings, dtype: str, batch_size: int) -> Recipe:
+    def of(sampling: SamplingSettings, dtype: str, batch_size: int, dtypes: Mapping[str, str] | None = None) -> Recipe:
         """The recipe of images made by a run's settings."""
         from sdo_ray.prompts.inputs import kinds_of
 
@@ -60,6 +63,7 @@ class Recipe:
             batch_size,
             decode=sampling.decode,
             inputs=kinds_of(sampling.example),
+            dtypes=dict(dtypes or {}),
             **cheap,
         )
 

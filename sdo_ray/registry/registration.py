@@ -130,14 +130,15 @@ def _gather(files: Path, directory: Path, base: str, recipe: Recipe, copy_base: 
     """Lay the version's files out; returns the completed recipe."""
     if (complete := directory / MODEL).is_dir() or (complete := directory / BASE).is_dir():
         shutil.copytree(complete, files / PIPELINE)
-    elif Path(resolve(base)).is_dir():
-        copy_pipeline(Path(resolve(base)), files / PIPELINE)
     else:
-        reference, revision = parse(base), _revision(base)
-        if copy_base:
-            copy_pipeline(fetch_base(reference.base, revision, reference.variant), files / PIPELINE)
+        reference = parse(base)
+        recipe = replace(recipe, variant=reference.variant)
+        if Path(resolve(base)).is_dir():
+            copy_pipeline(Path(resolve(base)), files / PIPELINE)
+        elif copy_base:
+            copy_pipeline(fetch_base(reference.base, _revision(base), reference.variant), files / PIPELINE)
         else:
-            recipe = replace(recipe, base=reference.base, revision=revision, variant=reference.variant)
+            recipe = replace(recipe, base=reference.base, revision=_revision(base))
     if (adapter := directory / EXPORTED_ADAPTER).is_dir():
         shutil.copytree(adapter, files / ADAPTER)
     write_recipe(files, recipe)
@@ -244,9 +245,12 @@ def _create(client: MlflowClient, name: str) -> None:
 
 
 def _described(recipe: Recipe, directory: Path) -> str:
+    variant = "" if recipe.variant is None else f", variant={recipe.variant!r}"
     pipeline = (
-        f"`from_pretrained({recipe.base!r}, revision={recipe.revision!r})`"
+        f"`from_pretrained({recipe.base!r}, revision={recipe.revision!r}{variant})`"
         if recipe.base
+        else f"`{PIPELINE}/` for `from_pretrained(...{variant})`"
+        if variant
         else f"`{PIPELINE}/` for `from_pretrained`"
     )
     adapter = f", `{ADAPTER}/` for `load_lora_weights`" if (directory / EXPORTED_ADAPTER).is_dir() else ""

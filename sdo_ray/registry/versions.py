@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdo_ray.models.quiet import quiet_libraries
+from sdo_ray.models.reference import Reference
 from sdo_ray.registry.recipe import Recipe, read_recipe
 from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.tracking.provenance import fingerprint
@@ -100,7 +101,7 @@ def resolve_model(reference: str, tracking_uri: str) -> Path:
         tracking_uri: the MLflow server.
 
     Returns:
-        A directory with a complete diffusers pipeline, which `load_pipeline(str(path))` and
+        A directory with a complete diffusers pipeline, which `load_pipeline(reference_of(path))` and
         `DiffusionPipeline.from_pretrained(path)` take. An adapter is not merged in but lies beside it:
         `adapter_beside(path)`, for `load_adapter`. Leave the directory as it is; others use it too.
 
@@ -128,6 +129,11 @@ def resolve_model(reference: str, tracking_uri: str) -> Path:
             _move(downloaded, files)
     _provide_base(files)
     return files / PIPELINE
+
+
+def reference_of(pipeline: Path) -> str:
+    """What `load_pipeline` takes to load a pipeline that `resolve_model` returned: its weights may be of a variant."""
+    return str(Reference(str(pipeline), variant=recipe_beside(pipeline).variant))
 
 
 def adapter_beside(pipeline: Path) -> Path | None:

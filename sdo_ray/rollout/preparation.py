@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sdo_ray.backprop import StepRunner
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.cheap_steps.choose import choose_runner, copies_of
+from sdo_ray.models.load import pipeline_class
+from sdo_ray.models.skeletons import is_network, skeletons
 from sdo_ray.rollout.settings import Decode, SamplerSettings, SamplingSettings
 from sdo_ray.rollout.texts import offload_text_encoders
 from sdo_ray.settings import Problem, SettingsError, under
@@ -19,11 +22,12 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 SWITCHES: dict[Decode, str] = {
-    "slices": "enable_slicing",
-    "tiles": "enable_tiling",
+    "slices": "use_slicing",
+    "tiles": "use_tiling",
     "frames": "use_framewise_decoding",
 }
-"""Way to decode -> what switches it on in diffusers' autoencoders: a method, or an attribute."""
+"""Way to decode -> the attribute of those of diffusers' autoencoders that can. All have methods to switch slices and
+tiles on, which raise without it."""
 
 
 def prepare(pipeline: DiffusionPipeline, sampling: SamplingSettings, samplers: SamplerSettings) -> StepRunner | None:
@@ -78,17 +82,33 @@ def set_decoding(pipeline: DiffusionPipeline, decode: Decode) -> None:
     if decode == "whole":
         return
     switch = SWITCHES[decode]
-    parts = [part for part in pipeline.components.values() if hasattr(part, switch)]
-    if decode == "frames":
-        parts = [part for part in pipeline.components.values() if _reads(part) or _always_by_frames(type(part))]
-    if not parts:
-        got = f"got {decode!r}, which no autoencoder of a {type(pipeline).__name__} has"
-        raise SettingsError(Problem("sampling.decode", got, fix="choose 'whole'"))
-    for part in parts:
+    for part in _decoding(type(pipeline), pipeline.components, decode):
         if decode == "frames":
             setattr(part, switch, True)
         else:
-            getattr(part, switch)()
+            getattr(part, switch.replace("use", "enable"))()
+
+
+def check_decoding(base: str, decode: Decode) -> None:
+    """The same, of a base model's configuration files alone.
+
+    Raises:
+        SettingsError: see `set_decoding`; the base cannot be read.
+    """
+    if decode != "whole":
+        parts = skeletons(base, lambda kind: is_network(kind) and callable(getattr(kind, "decode", None)))
+        _decoding(pipeline_class(base), parts, decode)
+
+
+def _decoding(pipeline: type[DiffusionPipeline], components: Mapping[str, object], decode: Decode) -> list[Any]:
+    """The components that can decode so; some there are."""
+    parts = [part for part in components.values() if hasattr(part, SWITCHES[decode])]
+    if decode == "frames":
+        parts = [part for part in components.values() if _reads(part) or _always_by_frames(type(part))]
+    if not parts:
+        got = f"got {decode!r}, which no autoencoder of a {pipeline.__name__} has"
+        raise SettingsError(Problem("sampling.decode", got, fix="choose 'whole'"))
+    return parts
 
 
 def is_by_frames_as_it_is(pipeline: DiffusionPipeline) -> bool:

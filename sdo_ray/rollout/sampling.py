@@ -29,6 +29,7 @@ from sdo_ray.backprop import (
     sampler_plan,
     solver_weights,
 )
+from sdo_ray.backprop.bypass import without_checks
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.sample import stacked
 from sdo_ray.backprop.transitions import StochasticSteps
@@ -161,8 +162,12 @@ def draw(
     generators: Sequence[torch.Generator],
     runner: StepRunner | None = None,
     output_type: str = "pt",
+    *,
+    checked: bool = False,
 ) -> torch.Tensor:
     """Samples of a plain call, without a graph.
+
+    They are what the model makes: a safety checker's black image would be scored, compared and shown in its place.
 
     Args:
         pipeline: on any device.
@@ -170,11 +175,12 @@ def draw(
         generators: as of `sample`.
         runner: how the denoiser's steps are made; by default exactly.
         output_type: of the call: `pt`, or `latent` for what is not decoded.
+        checked: whether the pipeline's safety checker looks at them, and its watermark is put on them.
 
     Raises:
         TypeError: the pipeline returns something else.
     """
-    with torch.no_grad(), own_precision(pipeline):
+    with torch.no_grad(), own_precision(pipeline), nullcontext() if checked else without_checks(pipeline):
         steps = nullcontext() if runner is None else run_by(runner, pipeline, _num_steps(pipeline, call, generators))
         with steps:
             made = pipeline(generator=list(generators), output_type=output_type, **call)[0]

@@ -89,9 +89,14 @@ class SamplingSettings(CheapStepsSettings):
             prompts: B prompts.
             inputs: of each; none: the example's, of a pipeline that takes some.
         """
-        # diffusers wants as many negative prompts as prompts; one in the settings is for all images.
+        # diffusers wants as many of these texts as prompts; one in the settings is for all images. Settings have no
+        # tuples, which are what SDXL takes its sizes as.
         options = {
-            name: [value] * len(prompts) if name.startswith("negative_prompt") and isinstance(value, str) else value
+            name: [value] * len(prompts)
+            if name.startswith(("negative_prompt", "prompt_")) and isinstance(value, str)
+            else tuple(value)
+            if name.endswith(("_size", "_top_left")) and isinstance(value, list)
+            else value
             for name, value in self.options.items()
         }
         return {

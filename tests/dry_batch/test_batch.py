@@ -123,7 +123,7 @@ def test_video_for_a_reward_of_images(attempt: Try, bases: Callable[[str], Path]
         ("tuple", "one score per image; it returned a tuple"),
         ("dict", "one score per image; it returned a dict"),
         ("no graph", "its scores carry no graph back to the images"),
-        ("half", "RuntimeError: "),
+        ("half", "is given float32 images, and its network is of another type"),
         ("flat", "rewards.terms.1: its gradient is exactly 0 on all images of a first tiny batch"),
         ("not finite", "Wrong' gives scores that are not finite, such as inf"),
     ],

@@ -17,6 +17,8 @@ from sdo_ray.settings import SettingsError
 from tests.backprop.tiny import stable_diffusion_3
 from tests.support.hub import COMMIT, cached_hub_model
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+
 
 @pytest.fixture
 def model(tiny_base: Path, tmp_path: Path) -> Path:
@@ -44,11 +46,33 @@ def cut_in_its_header(model: Path) -> None:
 
 
 def pointer(model: Path) -> None:
-    unet(model).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    unet(model).write_text(POINTER)
 
 
 def nothing(model: Path) -> None:
     unet(model).unlink()
+
+
+def no_folder(model: Path) -> None:
+    shutil.rmtree(model / "vae")
+
+
+def no_part(model: Path) -> None:
+    load_pipeline(str(model)).unet.save_pretrained(model / "unet", max_shard_size="20KB")
+    unet(model).unlink(missing_ok=True)
+    min((model / "unet").glob("*-00001-of-*")).unlink()
+
+
+def pointer_of_a_tokenizer(model: Path) -> None:
+    (model / "tokenizer/tokenizer.json").write_text(POINTER)
+
+
+def cut_configuration(model: Path) -> None:
+    (model / "vae/config.json").write_text('{"_class_name": "Autoenc')
+
+
+def cut_index(model: Path) -> None:
+    (model / "model_index.json").write_text('{"_class_name": "Stable')
 
 
 @pytest.mark.parametrize(
@@ -63,6 +87,11 @@ def nothing(model: Path) -> None:
         (cut_in_its_header, "is no safetensors file, or is cut: it has 50 bytes"),
         (pointer, "is a pointer of Git LFS, not the file itself; download it again"),
         (nothing, "base: the unet of .* has no weights"),
+        (no_folder, "base: .* has no folder vae, which its model_index.json names; save or download the whole model"),
+        (no_part, r"base: the unet of .* lacks 1 of the \d+ files of its weights: diffusion_pytorch_model-00001-of-"),
+        (pointer_of_a_tokenizer, "base: tokenizer.json of the tokenizer of .* is a pointer of Git LFS"),
+        (cut_configuration, "base: config.json of the vae of .* is cut: it has 24 bytes"),
+        (cut_index, "base: .* cannot be read: .*not a valid JSON file.*; save or download it again"),
     ],
 )
 def test_one_line(model: Path, harm: Callable[[Path], None], said: str) -> None:
@@ -71,6 +100,11 @@ def test_one_line(model: Path, harm: Callable[[Path], None], said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         check_files(str(model))
     assert len(caught.value.problems) == 1
+
+
+def test_a_single_file_is_said_to_be_one(model: Path) -> None:
+    with pytest.raises(SettingsError, match=r"is a file, .*`sdo compose --single-file .*unet/.* makes one"):
+        check_files(str(unet(model)))
 
 
 def test_a_variant_that_is_named_is_read(model: Path) -> None:

@@ -234,6 +234,10 @@ CASES = {
     "a weight that is no number": (["rewards.terms.0.weight=.nan"], "must be a finite number"),
     "unknown option of the call": (["sampling.options={heigth: 8}"], "StableDiffusionPipeline takes no heigth here"),
     "an option that the run gives": (["sampling.options={generator: 8}"], "takes no generator here; it takes "),
+    "a way to decode that no autoencoder of it has": (
+        ["sampling.decode=frames"],
+        "sampling.decode: got 'frames', which no autoencoder of a StableDiffusionPipeline has; choose 'whole'",
+    ),
     "batch not divisible": (
         ["training.batch_size=7"],
         "training.batch_size: got 7, which samplers.batch_size = 2 does not",

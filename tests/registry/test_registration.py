@@ -102,7 +102,18 @@ def test_diffusers_draws_the_evaluated_images(lora: Aligned, reference: str, tmp
     assert_same([np.asarray(image) for image in images], lora.images)
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"train": "full"}, {"train": "diffit"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "bfloat16"},
+        {"dtype": "float16"},  # whose decoder is float32, as it would overflow
+        {"dtype": "bfloat16", "dtypes": {"vae": "float32"}},
+        {"dtypes": {"unet": "bfloat16"}},
+        {"train": "full"},
+        {"train": "diffit"},
+    ],
+    ids=str,
+)
 def test_half_precision_and_other_ways_of_training(
     tiny_base: Path, tmp_path: Path, uri: str, changes: dict[str, Any]
 ) -> None:

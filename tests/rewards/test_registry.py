@@ -115,6 +115,17 @@ def test_a_module_that_misses_something_itself_says_what(tmp_path, monkeypatch):
         check("needs_more:Reward", {})
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("class Mine(:", "SyntaxError: invalid syntax"), ("raise SystemError('no licence')", "SystemError: no licence")],
+)
+def test_module_that_fails_at_import(code, said, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RewardError, match=f"reward 'broken:Mine': its module cannot be imported: {said}.*mend it"):
+        check("broken:Mine", {})
+
+
 def test_required_option():
     class Needs(Brightness):
         def __init__(self, *, path: str) -> None: ...

@@ -9,9 +9,8 @@ import numpy as np
 
 from sdo_ray.media.picture import open_image, picture, to_png
 from sdo_ray.models.export import export_model
-from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import set_parameters, trained_parameters
-from sdo_ray.models.policy import attach_working_copy
+from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registration import examples_of, register_model
@@ -46,7 +45,7 @@ class Aligned:
         place = f"file://{self.directory.parent}/artifacts" if uri.startswith("sqlite:") else None
         experiment = found.experiment_id if found else client.create_experiment("aligned", place)
         run_id = run_id or client.create_run(experiment).info.run_id
-        recipe = Recipe.of(SAMPLING, self.model.dtype, BATCH)
+        recipe = Recipe.of(SAMPLING, self.model.dtype, BATCH, self.model.dtypes)
         arguments = {"examples": examples_of(PROMPTS, SEED), "provenance": {"git_revision": "abc"}} | options
         return register_model(client, run_id, name, self.directory, self.model.base, recipe, **arguments)
 
@@ -54,7 +53,7 @@ class Aligned:
 def aligned(base: Path | str, directory: Path, **changes: Any) -> Aligned:
     """Train nothing, but have weights as after training; `changes` are of `ModelSettings`."""
     model = ModelSettings(base=str(base), **({} if "train" in changes else {"lora": LORA}) | changes)
-    pipeline = load_pipeline(model.base, model.dtype)
+    pipeline = load_model(model)
     trained = attach_working_copy(pipeline.components, model)
     weights = trained_weights(base, model.lora) if model.train == "lora" else _moved(trained)
     export_model(directory, model, weights)
