@@ -48,6 +48,10 @@ def check_optimizer(
         raise SettingsError(Problem("training.optimizer", got, fix="choose adamw, or adafactor"))
 
 
+SUB_GROUP = 10**9
+"""Weights that a trainer steps at once with ZeRO-3, DeepSpeed's `sub_group_size`."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What a trainer has to hold, in bytes. Activations come on top, so it may be more."""
@@ -70,6 +74,8 @@ class Load:
         stage, workers = trainers.zero_stage, trainers.count
         weights = (getattr(torch, trainers.dtype).itemsize * trained + frozen) / (workers if stage == 3 else 1)
         gradients = 4 * trained / (workers if stage >= 2 else 1)
+        if stage == 3 and trainers.offload == "none":
+            gradients += 4 * min(trained / workers, SUB_GROUP)  # a copy, while these are stepped
         masters = 4 * trained / workers if stage else 0.0
         state = STATE[training.optimizer] * trained / (workers if stage else 1)
         offloaded = masters + state if trainers.offload == "cpu" else 0.0

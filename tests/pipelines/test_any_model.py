@@ -53,7 +53,7 @@ def half(directory: Path) -> Path:
     return video(
         directory,
         model={"dtype": "bfloat16", "train": "full", "lora": None},
-        training=SMALL["training"] | {"backward": "trainer"},
+        training=SMALL["training"] | {"batch_size": 4, "backward": "trainer"},
         trainers={"count": 2, "zero_stage": 3, "dtype": "bfloat16"},
     )
 

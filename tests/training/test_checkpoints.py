@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 import ray.train
 import safetensors.torch
 import torch
 
 from rewards.pulls import Memory
+from sdo_ray.settings import SettingsError
+from sdo_ray.storage import RunDirectory
 from sdo_ray.training.checkpoints import (
     AVERAGE,
     ENGINE,
@@ -22,6 +25,8 @@ from sdo_ray.training.checkpoints import (
     workers_bound,
 )
 from sdo_ray.training.records import memory_after
+from sdo_ray.training.settings import TrainerSettings
+from sdo_ray.training.standing import check_trainers
 from tests.support.updates import report
 
 
@@ -63,6 +68,23 @@ def test_checkpoints_of_earlier_versions_are_for_their_number_of_trainers(tmp_pa
     for rank in range(3):
         (tmp_path / ENGINE / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
     assert workers_bound(found) == 3
+
+
+def test_trainers_that_cannot_read_a_checkpoint_of_an_earlier_version_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, found = RunDirectory(str(tmp_path), "a"), checkpoint(tmp_path, {"update": 1, "memory": Memory().to_json()})
+    monkeypatch.setattr("sdo_ray.training.standing.kept", lambda run: {1: found})
+    check_trainers(run, TrainerSettings(count=2, dtype="bfloat16"))
+    (tmp_path / ENGINE).mkdir()
+    (tmp_path / ENGINE / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
+    check_trainers(run, TrainerSettings())
+    with pytest.raises(SettingsError, match=r"^count: got 2, .*, of an earlier version, is for 1; go on with 1 until"):
+        check_trainers(run, TrainerSettings(count=2))
+    with pytest.raises(
+        SettingsError, match=r"^dtype: got 'bfloat16', .*, of an earlier version, is for float32; go on"
+    ):
+        check_trainers(run, TrainerSettings(dtype="bfloat16"))
 
 
 def test_room_is_asked_for_those_kept_and_the_next() -> None:

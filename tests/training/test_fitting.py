@@ -46,14 +46,14 @@ def test_bytes_of_a_trainer_in_closed_form() -> None:
     assert load(zero_stage=0) == Load(policy + weights + gradients + moments)
     assert load(zero_stage=1) == Load(policy + weights + gradients + (masters + moments) / 2)
     assert load(zero_stage=2) == Load(policy + weights + (gradients + masters + moments) / 2)
-    assert load(zero_stage=3) == Load(policy + (weights + gradients + masters + moments) / 2)
+    assert load(zero_stage=3) == Load(policy + (weights + 2 * gradients + masters + moments) / 2)
     assert load(zero_stage=2, offload="cpu") == load(zero_stage=2)
     assert load(zero_stage=2, num_gpus=1) == Load(weights + (gradients + masters + moments) / 2, start)
     assert load(zero_stage=2, num_gpus=1, offload="cpu") == Load(weights + gradients / 2, start)
     half, rounded = {"dtype": "bfloat16"}, 12 + 2
     assert load(zero_stage=1, **half) == Load(policy + rounded + gradients + (masters + moments) / 2)
     assert load(zero_stage=2, num_gpus=1, **half) == Load(rounded + (gradients + masters + moments) / 2, start)
-    assert load(zero_stage=3, num_gpus=1, **half) == Load((rounded + gradients + masters + moments) / 2, start)
+    assert load(zero_stage=3, num_gpus=1, **half) == Load((rounded + 2 * gradients + masters + moments) / 2, start)
     four = TrainerSettings(count=4, zero_stage=1, dtype="bfloat16")  # before there are moments, weights by name
     assert Load.of(6, 2.0, training, four) == Load(policy + rounded + gradients + masters / 4 + policy)
     alone = Load.of(6, 0.0, training, TrainerSettings(num_gpus=1, offload="cpu"))
