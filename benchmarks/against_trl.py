@@ -39,8 +39,9 @@ from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.parameters import trained_parameters
 from sdo_ray.models.trained.lora import LoraSettings, attach
 from sdo_ray.rollout.objective import Cotangents, backpropagate
+from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.sampling import noise, sample
-from sdo_ray.rollout.settings import KeptGraph
+from sdo_ray.rollout.settings import KeptGraph, SamplerSettings, SamplingSettings
 
 
 @dataclass
@@ -57,13 +58,14 @@ class Side:
     update_seconds: list[float] = field(default_factory=list)
 
 
-def load(blocks: bool) -> BenchmarkModel:
-    """The embedded model with AlignProp's LoRA, its blocks checkpointed or not."""
+def load(blocks: bool = False, channels_last: bool = False) -> BenchmarkModel:
+    """The embedded model with AlignProp's LoRA; blocks checkpointed, or weights with the channels last, where asked."""
     pipeline = load_pipeline("zoo://emoji", "float32", "cpu")
     pipeline.set_progress_bar_config(disable=True)
     attach(pipeline.components, LoraSettings(rank=4, alpha=4.0))
     if blocks:
         checkpoint_blocks(pipeline.components.values())
+    prepare(pipeline, SamplingSettings(), SamplerSettings(channels_last=channels_last))
     return BenchmarkModel(pipeline, lambda count: {"prompt": ["a red heart"] * count})
 
 
@@ -164,7 +166,8 @@ def main() -> None:
         words = emoji.tokenizer.get_vocab()
         # The form that transformers of TRL's time reads.
         (Path(directory) / "tokenizer" / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)) + "\n")
-        model, in_blocks = load(blocks=False), load(blocks=True)
+        model, in_blocks = load(), load(blocks=True)
+        last, last_in_blocks = load(channels_last=True), load(blocks=True, channels_last=True)
         sides = {
             "TRL, K": stack.enter_context(theirs(directory, True, given)),
             "TRL, K, no checkpoint": stack.enter_context(theirs(directory, False, given)),
@@ -173,6 +176,8 @@ def main() -> None:
             "sdo, retain": ours(model, "sdo", "retain", given),
             "sdo, retain, blocks": ours(in_blocks, "sdo", "retain", given),
             "sdo, recompute": ours(model, "sdo", "recompute", given),
+            "sdo, retain, channels last": ours(last, "sdo", "retain", given),
+            "sdo, retain, blocks, channels last": ours(last_in_blocks, "sdo", "retain", given),
         }
         for i in range(given.rounds + 1):
             for side in sides.values():
