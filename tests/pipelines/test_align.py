@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pyarrow.parquet as pq
@@ -25,14 +26,16 @@ from tests.support.mlflow_server import mlflow_server
 from tests.support.ports import free_port
 from tests.support.runs import AlignProcess, final_adapter, tiny_settings
 
-SLOW = {
-    "terms": [
-        {"name": "tests.support.ink:Ink", "weight": 1.0, "options": {"seconds": 1.0}},
-        {"name": "tests.support.ink:Redness", "weight": 0.5, "cap": 1.0},
-        {"name": "jpeg_compressibility", "weight": 0.0},
-    ]
-}
-"""The rewards of `tiny_settings`, with time to break something between two updates."""
+
+def slow(seconds: float) -> dict[str, Any]:
+    """The rewards of `tiny_settings`, so many seconds a call, with time to break something between two updates."""
+    return {
+        "terms": [
+            {"name": "tests.support.ink:Ink", "weight": 1.0, "options": {"seconds": seconds}},
+            {"name": "tests.support.ink:Redness", "weight": 0.5, "cap": 1.0},
+            {"name": "jpeg_compressibility", "weight": 0.0},
+        ]
+    }
 
 
 def plain_loop(settings: AlignSettings, prompts: list[str]) -> dict[str, torch.Tensor]:
@@ -191,7 +194,7 @@ def test_the_registered_model_draws_the_images_of_the_comparison(unbroken: Path)
 
 
 def test_survives_dead_samplers_rewards_and_trainers(unbroken: Path, tiny_base: Path, tmp_path: Path) -> None:
-    with AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards=SLOW))) as run:
+    with AlignProcess(str(tiny_settings(tmp_path, tiny_base, rewards=slow(0.4)))) as run:
         run.until("update 1/6")
         run.kill("MapWorker(MapBatches(Sampler))")
         run.until("update 2/6")
@@ -204,7 +207,7 @@ def test_survives_dead_samplers_rewards_and_trainers(unbroken: Path, tiny_base: 
 
 @pytest.mark.slow
 def test_resumes_after_everything_died(unbroken: Path, tiny_base: Path, tmp_path: Path) -> None:
-    settings = str(tiny_settings(tmp_path, tiny_base, rewards=SLOW))
+    settings = str(tiny_settings(tmp_path, tiny_base, rewards=slow(1.0)))
     with AlignProcess(settings) as run:
         # Ray Train registers the checkpoint of update 2 within seconds, not at once.
         run.until("update 5/6")
@@ -245,7 +248,7 @@ def test_a_run_that_died_before_it_wrote_its_outcome_registers_no_second_version
 
 @pytest.mark.slow
 def test_mlflow_that_is_away_for_a_while_stops_no_run_and_misses_nothing(tiny_base: Path, tmp_path: Path) -> None:
-    settings = str(tiny_settings(tmp_path, tiny_base, rewards=SLOW, trainers={"count": 1}))
+    settings = str(tiny_settings(tmp_path, tiny_base, rewards=slow(1.0), trainers={"count": 1}))
     server, port = tmp_path / "server", free_port()
     server.mkdir()
     with mlflow_server(server, port=port) as up:

@@ -101,16 +101,14 @@ def test_a_job_that_was_stopped_goes_on_in_another_attempt(cluster: Cluster, set
     sdo_submit(cluster, settings, *slow, "--stop", code=130)
 
 
-def test_a_job_that_fails_gives_its_exit_code(cluster: Cluster, settings: Path) -> None:
-    line, said = sdo_submit(cluster, settings, "--set", "samplers.num_cpus=1000.0", "--follow", code=2)
-    assert (line["action"], line["status"], line["attempt"]) == ("submitted", "FAILED", 1)
-    assert "cluster: the run needs" in said
-
-
 @pytest.mark.slow
-def test_a_job_that_failed_is_tried_again_by_the_same_command(cluster: Cluster, settings: Path) -> None:
+def test_a_job_that_fails_gives_its_exit_code_and_is_tried_again_by_the_same_command(
+    cluster: Cluster, settings: Path
+) -> None:
     too_large = ("--set", "samplers.num_cpus=1000.0", "--follow")
-    first, _ = sdo_submit(cluster, settings, *too_large, code=2)
+    first, said = sdo_submit(cluster, settings, *too_large, code=2)
+    assert (first["action"], first["status"], first["attempt"]) == ("submitted", "FAILED", 1)
+    assert "cluster: the run needs" in said
     again, said = sdo_submit(cluster, settings, *too_large, code=2)
     assert (again["action"], again["status"], again["attempt"]) == ("resumed", "FAILED", 2)
     assert again["submission_id"] == f"{first['submission_id']}-attempt-2"

@@ -128,7 +128,8 @@ class LastComesFirst(HashLinkedQueue):
         return None if self._tail is None else self._tail.value
 
 
-@pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("lag", [0, 2])
 def test_reversed_between_all_operators_it_ends(local_ray: None, monkeypatch: pytest.MonkeyPatch, lag: int) -> None:
     monkeypatch.setattr(streaming_executor_state, "create_bundle_queue", LastComesFirst)
     contributions = run_stream(updates=6, lag=lag)
@@ -161,7 +162,7 @@ def test_two_hundred_streams_end_in_order(local_ray: None) -> None:
     assert not failed, failed
 
 
-@pytest.mark.parametrize("samplers", [pytest.param(2, marks=pytest.mark.slow), BATCHES])
+@pytest.mark.parametrize("samplers", [2, pytest.param(BATCHES, marks=pytest.mark.slow)])
 def test_within_an_update_all_samplers_work_at_once(local_ray: None, samplers: int) -> None:
     """Each batch waits for others in the hands of other samplers, and with lag 0 those can only be of its update."""
     meeting = ray.remote(Meeting).options(num_cpus=0, max_concurrency=100).remote(samplers)
@@ -170,6 +171,7 @@ def test_within_an_update_all_samplers_work_at_once(local_ray: None, samplers: i
     assert all(contribution["version"] == contribution["update"] for contribution in contributions)
 
 
+@pytest.mark.slow
 def test_samplers_may_have_gpus(local_ray: None) -> None:
     assert rows_of(run_stream(updates=2, samplers=2, gpus=0.5)) == expected_rows(2)
 
