@@ -1,6 +1,5 @@
 """Leave a pipeline's call in its middle, with what was made by then."""
 
-from contextlib import ExitStack
 from typing import Any
 
 from sdo_ray.backprop.denoisers import denoisers_of
@@ -26,9 +25,7 @@ def leaving(pipeline: Any, pipeline_call: dict[str, Any]) -> Any:
     Raises:
         TraceError: it came to its end.
     """
-    with ExitStack() as stack:
-        for module in denoisers_of(pipeline).values():
-            stack.enter_context(restored_processors(module))
+    with restored_processors(denoisers_of(pipeline).values()):
         try:
             pipeline(**pipeline_call)
         except Left as left:

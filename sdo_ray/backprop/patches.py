@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,9 +94,9 @@ def attention_processors(module: torch.nn.Module) -> list[tuple[Any, Any]]:
 
 
 @contextmanager
-def restored_processors(module: torch.nn.Module) -> Iterator[None]:
-    """After the block, `module` has its attention processors of before, also where an exception cut a call short."""
-    before = attention_processors(module)
+def restored_processors(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """After the block, all have their attention processors of before, also where an exception cut a call short."""
+    before = [found for module in modules for found in attention_processors(module)]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ ODE solvers are linear in latents and outputs, past outputs included, so a and w
 """
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,12 +98,16 @@ def _probe(scheduler: Any, num_steps: int | None, timesteps: dict[str, Any]) -> 
         # Without clipping: the noise of a stochastic sampler would drive the probe out of the range where it is linear.
         solver.register_to_config(clip_sample=False)
         z_0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-        o = [torch.zeros_like(z_0, requires_grad=True) for _ in timesteps_of(solver)]
+        steps = list(timesteps_of(solver))
+        o = [torch.zeros_like(z_0, requires_grad=True) for _ in steps]
         z = z_0
-        for o_i, t in zip(o, timesteps_of(solver), strict=True):
+        # UnCLIP's scheduler is told by its pipelines where a step ends, and takes the timestep before for it else.
+        told = "prev_timestep" in inspect.signature(solver.step).parameters
+        for o_i, t, after in zip(o, steps, [*steps[1:], None], strict=True):
             if hasattr(solver, "scale_model_input"):
                 solver.scale_model_input(z, t)  # Some schedulers find their place in the schedule here.
-            z = solver.step(o_i, t, z, return_dict=False)[0].to(torch.float64)
+            ends = {"prev_timestep": after} if told else {}
+            z = solver.step(o_i, t, z, return_dict=False, **ends)[0].to(torch.float64)
         d_z, *d_o = torch.autograd.grad(z.sum(), [z_0, *o], allow_unused=True)
     # What z_N does not use has weight 0, for example the last half-step of some multistep starts.
     return (0.0 if d_z is None else d_z.item()), [0.0 if d is None else d.item() for d in d_o]

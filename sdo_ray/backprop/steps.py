@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from sdo_ray.backprop.denoisers import denoisers_of
-from sdo_ray.backprop.patches import replaced_call, replaced_step
+from sdo_ray.backprop.patches import replaced_call, replaced_step, restored_processors
 
 
 class StepRunner(Protocol):
@@ -92,6 +92,7 @@ def run_by(runner: StepRunner, pipeline: Any, num_steps: int) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(runner.sampling(num_steps, denoisers))
+        stack.enter_context(restored_processors(denoisers.values()))
         for name, module in denoisers.items():
             stack.enter_context(replaced_call(module, partial(denoise, name)))
         stack.callback(setattr, pipeline, "scheduler", scheduler)  # Some pipelines go on with a copy of it.

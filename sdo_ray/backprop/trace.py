@@ -103,9 +103,9 @@ def trace(
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(state.runner.sampling(plan.num_steps, denoisers))
+        stack.enter_context(restored_processors(denoisers.values()))
         for name, module in denoisers.items():
             stack.callback(forget, state.caches[name])
-            stack.enter_context(restored_processors(module))
             stack.enter_context(replaced_call(module, functools.partial(state.denoise, name)))
         for module in others:
             stack.enter_context(replaced_call(module, state.aside))

@@ -11,7 +11,7 @@ Samples are images [B, 3, H, W] or videos [B, F, 3, H, W] in [0, 1], audio [B, C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -31,6 +31,7 @@ from sdo_ray.backprop import (
 )
 from sdo_ray.backprop.bypass import without_checks
 from sdo_ray.backprop.denoisers import denoisers_of
+from sdo_ray.backprop.patches import restored_processors
 from sdo_ray.backprop.sample import stacked
 from sdo_ray.backprop.transitions import StochasticSteps
 from sdo_ray.media.modality import modality_of
@@ -180,10 +181,15 @@ def draw(
     Raises:
         TypeError: the pipeline returns something else.
     """
-    with torch.no_grad(), own_precision(pipeline), nullcontext() if checked else without_checks(pipeline):
-        steps = nullcontext() if runner is None else run_by(runner, pipeline, _num_steps(pipeline, call, generators))
-        with steps:
-            made = pipeline(generator=list(generators), output_type=output_type, **call)[0]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(own_precision(pipeline))
+        stack.enter_context(restored_processors(denoisers_of(pipeline).values()))
+        if not checked:
+            stack.enter_context(without_checks(pipeline))
+        if runner is not None:
+            stack.enter_context(run_by(runner, pipeline, _num_steps(pipeline, call, generators)))
+        made = pipeline(generator=list(generators), output_type=output_type, **call)[0]
     if isinstance(made, np.ndarray):  # whatever is asked for, of some; channels are last then
         made = torch.from_numpy(made) if made.ndim < 4 else torch.from_numpy(made).movedim(-1, -3)
     samples = stacked(made)

@@ -18,6 +18,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
     PNDMScheduler,
+    UnCLIPScheduler,
 )
 
 from sdo_ray.backprop import (
@@ -42,11 +43,13 @@ from .test_pipelines import QUICK, WORKING
 TOLERANCE = 1e-3
 NOTHING: Mapping[str, Any] = {}
 
+CLIPPED = "UnCLIP's steps clip the embedding"
 NOT_LINEAR = {
     "DDPM's steps clip the sample": "DDPM HunyuanDiT HunyuanDiTControlNet HunyuanDiTPAG IF IFImg2Img "
     "IFImg2ImgSuperResolution IFInpainting IFInpaintingSuperResolution IFSuperResolution Kandinsky3 Kandinsky3Img2Img "
     "KandinskyV22 KandinskyV22Combined KandinskyV22Controlnet KandinskyV22ControlnetImg2Img KandinskyV22Img2Img "
     "KandinskyV22Img2ImgCombined KandinskyV22Inpaint KandinskyV22InpaintCombined",
+    CLIPPED: "KandinskyPrior KandinskyV22Prior KandinskyV22PriorEmb2Emb",
     "the pipeline itself changes the latents between steps": "CycleDiffusion Flux2KleinInpaint PRXPixel",
     "video and audio have a scheduler each": "LTX2 LTX2Condition LTX2ImageToVideo LTX2InContext",
     "a call goes through its steps several times": "LTX2DFRTemporalRefine LTXI2VLongMultiPrompt "
@@ -99,6 +102,12 @@ def test_weights_are_autograd_s(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(LINEAR) - set(SOME)))
 def test_weights_are_autograd_s_in_all_others(name: str) -> None:
     check(name)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample"])
+@pytest.mark.parametrize("name", NOT_LINEAR[CLIPPED].split())
+def test_weights_of_steps_that_clip_nothing_are_autograd_s(name: str, kind: str) -> None:
+    check(name, parts={"scheduler": UnCLIPScheduler(clip_sample=False, prediction_type=kind)}, num_inference_steps=3)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ import torch
 from diffusers import DiffusionPipeline, HeunDiscreteScheduler
 
 from sdo_ray.backprop import BackpropPlan, ExactRunner, solver_weights
+from sdo_ray.backprop.patches import attention_processors
 from sdo_ray.rollout.sampling import draw, noise, plan_of, sample
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from tests.backprop.matrix.assemble import assemble, inputs
+from tests.backprop.matrix.cases import CASES
 from tests.backprop.tiny import pndm, stable_diffusion
 
 REPOSITORY = Path(__file__).parents[2]
@@ -128,3 +131,20 @@ def test_the_runner_makes_the_steps_without_a_graph(pipeline: Any) -> None:
     assert steps == [0, 1, 3]
     plain = sample(pipeline, CALL, noise(3, [6, 7]), BackpropPlan("empty", 4))
     assert torch.equal(with_runner.samples, plain.samples)
+
+
+@pytest.mark.parametrize("runner", [None, ExactRunner()])
+def test_a_call_that_fails_in_its_middle_leaves_the_denoiser_as_it_was(runner: ExactRunner | None) -> None:
+    """Perturbed attention puts processors in for its call, which images drawn after it would else be made with."""
+
+    def fail(*_: Any) -> dict[str, Any]:
+        raise MemoryError
+
+    case = CASES["StableDiffusionPAG"]
+    pipe = assemble("StableDiffusionPAGPipeline", case.parts)
+    before = attention_processors(pipe.unet)
+    call = inputs(pipe, case.call) | {"callback_on_step_end": fail}
+    del call["output_type"]
+    with pytest.raises(MemoryError):
+        draw(pipe, call, [torch.Generator().manual_seed(0)], runner)
+    assert all(a is b for (_, a), (_, b) in zip(before, attention_processors(pipe.unet), strict=True))
