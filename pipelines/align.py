@@ -49,7 +49,7 @@ from sdo_ray.run_page import PAGE, RunPage
 from sdo_ray.storage import RunDirectory
 from sdo_ray.training.budget import Budget
 from sdo_ray.training.channel import Channel
-from sdo_ray.training.decisions import Abort, Observer, RollBack, Stop, decide
+from sdo_ray.training.decisions import Abort, Decider, Observer, RollBack, Stop
 from sdo_ray.training.fitting import check_fits
 from sdo_ray.training.gauges import RunGauges
 from sdo_ray.training.group import RunGivenUp, train
@@ -177,11 +177,12 @@ def _train(
         everyone: list[Observer] = [*observers, gauges, *shown, page, *bounds, health, heartbeat]
         if settings.plan.is_policy_gradient:
             everyone.append(GroupWatch(settings.plan, settings.sampling.num_inference_steps))
+        decider = Decider(everyone)
         for report in train(worker, stream):
-            match decide(everyone, replace(report, reward_health=health_of(asked))):
+            match decider.decide(replace(report, reward_health=health_of(asked))):
                 case Abort(cause):
                     raise RunGivenUp(cause)
-                case (Stop() | RollBack()) as decision if ending is None:
+                case (Stop() | RollBack()) as decision:
                     page.note(report.update + 1, f"it was decided to end here: {decision.reason}")
                     channel.end(ending := decision, report.update + 1)
     if ending is not None:

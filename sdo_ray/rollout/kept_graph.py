@@ -39,7 +39,8 @@ class LearnedSamplingSettings(SamplingSettings):
         description="What a batch holds while it waits for its rewards. `retain`: the activations of the kept steps "
         "and of the decoder, of all its images. `recompute`: none; they are made again afterwards, an image at a time, "
         "for one more forward pass of each kept step and one more decoding. `auto`: `retain` where an estimate says "
-        "that it takes at most half of the memory; of videos whose rewards all look at some `frames` alone, it decodes "
+        "that it takes at most half of the memory; else the kept steps' activations alone, and the decoder's made "
+        "again, where that does; else `recompute`. Of videos whose rewards all look at some `frames` alone, it decodes "
         "these again, if the decoder makes them, or chunks or runs of them, by themselves. The images are the same, "
         "the gradient is but for rounding.",
     )
@@ -62,46 +63,58 @@ def choose_kept_graph(
         some_frames: whether no reward that is learned from looks at all frames of a video.
 
     Raises:
-        SettingsError: `decode: frames`, which only a decoding made again would read, beside `retain`.
+        SettingsError: see `check_frames`.
     """
+    check_frames(pipeline, sampling)
     if sampling.kept_graph != "auto":
-        if sampling.kept_graph == "retain" and sampling.decode == "frames" and is_by_frames_as_it_is(pipeline):
-            got = f"got 'frames' beside kept_graph: retain; a {type(pipeline).__name__} decodes by frames in any case, "
-            got += "and this is for a decoding that is made again, which there is with kept_graph: auto or recompute"
-            raise SettingsError(Problem("sampling.decode", got, fix="choose one of these, or decode: whole"))
         return sampling.kept_graph
     steps, images = kept_and_images(pipeline, sampling, plan, samplers.batch_size)
     memory = _memory(pipeline, samplers)
-    held: KeptGraph = "retain"
-    try:
-        held = kept_with_room(some_frames, some_frames and _decodes_apart(pipeline, sampling))
-        size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling, held)
-    except torch.OutOfMemoryError:
-        size = None
-    chosen: KeptGraph = held if size is not None and size <= SHARE * memory else "recompute"
+    *holding, chosen = ways_of_auto(some_frames, some_frames and _decodes_apart(pipeline, sampling))
+    for kept in holding:
+        try:
+            size = steps * samplers.in_flight * images * activations_of_one(pipeline, sampling, kept)
+        except torch.OutOfMemoryError:
+            size = None
+        _log.info(
+            "kept_graph: with %s, activations of %d kept steps of %d times %d images are estimated at %s of %.1f GiB",
+            kept,
+            steps,
+            samplers.in_flight,
+            images,
+            "more than there is" if size is None else f"{size / 2**30:.1f}",
+            memory / 2**30,
+        )
+        if size is not None and size <= SHARE * memory:
+            chosen = kept
+            break
     if chosen == "recompute" and not _can_be_made_again(pipeline, sampling):
-        chosen = held
-    _log.info(
-        "kept_graph: %s; activations of %d kept steps of %d times %d images are estimated at %s of %.1f GiB",
-        chosen,
-        steps,
-        samplers.in_flight,
-        images,
-        "more than there is" if size is None else f"{size / 2**30:.1f}",
-        memory / 2**30,
-    )
+        chosen = "steps"
+    _log.info("kept_graph: %s", chosen)
     return chosen
 
 
-def kept_with_room(some_frames: bool, apart: bool) -> KeptGraph:
-    """What "auto" is where the memory is enough.
+def check_frames(pipeline: DiffusionPipeline, sampling: LearnedSamplingSettings) -> None:
+    """Refuse `decode: frames`, where only a decoding made again would read it, beside `retain`.
+
+    Raises:
+        SettingsError: it is so.
+    """
+    if sampling.kept_graph == "retain" and sampling.decode == "frames" and is_by_frames_as_it_is(pipeline):
+        got = f"got 'frames' beside kept_graph: retain; a {type(pipeline).__name__} decodes by frames in any case, "
+        got += "and this is for a decoding that is made again, which there is with kept_graph: auto or recompute"
+        raise SettingsError(Problem("sampling.decode", got, fix="choose one of these, or decode: whole"))
+
+
+def ways_of_auto(some_frames: bool, apart: bool) -> tuple[KeptGraph, ...]:
+    """What "auto" may be: the first of these for which the memory is enough, else the last.
 
     Args:
         some_frames: as of `choose_kept_graph`.
-        apart: whether the decoder makes them by themselves. Then it decodes them again, for less than a backward pass
-            through the decoding of all; of another, that would be one more decoding of all.
+        apart: whether the decoder makes them by themselves. Then it decodes them again even where there is memory, for
+            less than a backward pass through the decoding of all; of another, that would be one more decoding of all.
     """
-    return "steps" if some_frames and apart else "retain"
+    return ("steps", "recompute") if some_frames and apart else ("retain", "steps", "recompute")
 
 
 def activations_of_one(

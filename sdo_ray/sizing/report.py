@@ -21,7 +21,7 @@ from sdo_ray.models.precision import component_types
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.skeletons import skeletons
 from sdo_ray.models.small import is_large
-from sdo_ray.rollout.kept_graph import kept_and_images, kept_with_room
+from sdo_ray.rollout.kept_graph import check_frames, kept_and_images, ways_of_auto
 from sdo_ray.rollout.preparation import set_decoding
 from sdo_ray.rollout.settings import KeptGraph, SamplingSettings
 from sdo_ray.settings import Problem, SettingsError, under
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 
-NAMES: dict[KeptGraph, str] = {"retain": "retain", "steps": "auto, some frames", "recompute": "recompute"}
+NAMES: dict[KeptGraph, str] = {"retain": "retain", "steps": "auto, kept steps", "recompute": "recompute"}
 """What `sampling.kept_graph` is called: "steps" has no name there, as "auto" alone chooses it."""
 
 
@@ -47,20 +47,20 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
         rate: operations a second, in units of 10^12, that a sampler's GPU sustains; None leaves times out.
 
     Raises:
-        SettingsError: the model cannot be read, or not called without values.
+        SettingsError: the model cannot be read, or not called without values; see `set_decoding` and `check_frames`.
     """
     with _stand_in(settings.model) as pipeline:
         check_call(pipeline, settings.sampling, ["a"])
         set_decoding(pipeline, settings.sampling.decode)
+        check_frames(pipeline, settings.sampling)
         sizes = _both(pipeline, settings.model, settings.sampling)
     samplers = settings.samplers
     blocks = settings.model.checkpoints_blocks("cuda" if samplers.num_gpus else "cpu")
     kept, images = kept_and_images(pipeline, settings.sampling, settings.plan, samplers.batch_size)
     one, steps = sizes[blocks], settings.sampling.num_inference_steps
     offloads = samplers.text_encoders == "offload"
-    told, held = settings.sampling.kept_graph, kept_with_room(settings.rewards.looks_at_some_frames, one.apart)
-    if told != "auto":
-        held = told
+    told = settings.sampling.kept_graph
+    ways = ways_of_auto(settings.rewards.looks_at_some_frames, one.apart) if told == "auto" else (told,)
     yield "weights of a sampler: " + ", ".join(f"{name} {_gib(size)}" for name, size in one.weights.items())
     yield f"trained: {one.trained / 1e6:.1f} of {one.denoisers / 1e6:.1f} million parameters of the denoiser"
     yield ""
@@ -68,12 +68,11 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
     yield f"memory of a sampler, weights and activations, GiB, {kept} kept step{'s' * (kept > 1)}:"
     yield f"  {'sampling.kept_graph':22}{'model.checkpoint_blocks':26}{as_set:>14}{'batch of 1':>14}"
     for graph, checkpointed in product(NAMES, (False, True)):
-        if graph == "steps" and held != "steps":
+        if graph == "steps" and told != "auto":
             continue
         how = Batches(images, kept, steps, samplers.in_flight, graph, offloads)
         cells = [_cell(sizes[checkpointed], each, memory) for each in (how, replace(how, images=1))]
-        chosen = checkpointed == blocks and (graph == held or (told == "auto" and graph == "recompute"))
-        mark = "  <- these settings" if chosen else ""
+        mark = "  <- these settings" if checkpointed == blocks and graph in ways else ""
         yield f"  {NAMES[graph]:22}{str(checkpointed).lower():26}{cells[0]:>14}{cells[1]:>14}{mark}"
     training = settings.training
     frozen = frozen_bytes(settings.model, one.trained) if training.backward == "trainer" else 0
@@ -81,7 +80,7 @@ def needs_of(settings: AlignSettings, memory: float | None = None, rate: float |
     host = f", and {_gib(load.host)} of its host" if load.host else ""
     yield f"memory of a trainer, weights, gradients and optimizer: {_gib(load.device)} GiB{host}"
     yield ""
-    how = Batches(images, kept, steps, samplers.in_flight, held, offloads)
+    how = Batches(images, kept, steps, samplers.in_flight, ways[0], offloads)
     plain, learning = image_operations(one, how)
     count = training.batch_size * settings.samples_per_prompt
     said = f"an update: {count * learning / 1e15:.3g} x 10^15 operations, {learning / plain:.2f} of plain sampling"
@@ -105,21 +104,26 @@ def sizes_of_model(model: ModelSettings, sampling: SamplingSettings) -> dict[boo
 @contextmanager
 def _stand_in(model: ModelSettings) -> Iterator[DiffusionPipeline]:
     """Of the model's own types, so that its denoiser is given what the model's is."""
+    with TemporaryDirectory(prefix="sdo-plan-") as directory:
+        with under("model"):
+            pipeline = _loaded(model, Path(directory))
+        yield pipeline
+
+
+def _loaded(model: ModelSettings, directory: Path) -> DiffusionPipeline:
     base = model.reference
-    with under("model"), TemporaryDirectory(prefix="sdo-plan-") as directory:
-        if not is_large(base) and (base.startswith(ZOO) or any(Path(resolve(base)).rglob("*.safetensors"))):
-            yield load_model(model.unrounded)
-            return
-        try:
-            small = load_pipeline(stand_in(base, Path(directory)), model.dtype, types=model.dtypes)
-        except ValueError as error:
-            got = f"{base!r} has no small stand-in: {error}"
-            raise SettingsError(Problem("base", got, fix="measure a short run instead")) from None
-        yield small
+    if not is_large(base) and (base.startswith(ZOO) or any(Path(resolve(base)).rglob("*.safetensors"))):
+        return load_model(model.unrounded)
+    try:
+        return load_pipeline(stand_in(base, directory), model.dtype, types=model.dtypes)
+    except ValueError as error:
+        got = f"{base!r} has no small stand-in: {error}"
+        raise SettingsError(Problem("base", got, fix="measure a short run instead")) from None
 
 
 def _both(pipeline: DiffusionPipeline, model: ModelSettings, sampling: SamplingSettings) -> dict[bool, Sizes]:
-    return {blocks: _sizes(pipeline, model, sampling, blocks) for blocks in (False, True)}
+    with under("model"):
+        return {blocks: _sizes(pipeline, model, sampling, blocks) for blocks in (False, True)}
 
 
 def _sizes(pipeline: DiffusionPipeline, model: ModelSettings, sampling: SamplingSettings, blocks: bool) -> Sizes:

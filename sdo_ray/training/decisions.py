@@ -53,10 +53,25 @@ class Observer(Protocol):
         ...
 
 
-def decide(observers: Sequence[Observer], report: UpdateReport) -> Decision:
-    """Show every observer the update; of what they decide, abort before roll back before stop before go on.
+class Decider:
+    """Shows updates to observers, and says once what ends training.
 
-    Among equals, the first observer's counts.
+    Trainers make some more updates until they hear of it. Those are shown too, but what is decided stays: a run that is
+    to stop does not fail by what comes after.
     """
-    decisions = [observer.observe(report) for observer in observers]
-    return max(decisions, key=lambda decision: _WEIGHT.index(type(decision)), default=Continue())
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+        self._has_ended = False
+
+    def decide(self, report: UpdateReport) -> Decision:
+        """Of what the observers decide of an update: abort before roll back before stop before go on.
+
+        Among equals, the first observer's counts. After anything but `Continue()`, it is that.
+        """
+        decisions = [observer.observe(report) for observer in self._observers]
+        if self._has_ended:
+            return Continue()
+        decided = max(decisions, key=lambda decision: _WEIGHT.index(type(decision)), default=Continue())
+        self._has_ended = decided != Continue()
+        return decided

@@ -13,7 +13,7 @@ from sdo_ray.rollout import kept_graph
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one, choose_kept_graph
 from sdo_ray.rollout.reward_settings import FramesSettings, MixSettings, RewardSettings
 from sdo_ray.rollout.sampling import noise, plan_of, sample
-from sdo_ray.rollout.settings import LearningSamplerSettings, PlanSettings
+from sdo_ray.rollout.settings import KeptGraph, LearningSamplerSettings, PlanSettings
 from tests.backprop.matrix.assemble import assemble, inputs
 from tests.backprop.matrix.cases import CASES
 from tests.backprop.matrix.check import adapt
@@ -32,16 +32,16 @@ def test_the_estimate_is_what_is_saved() -> None:
 
 
 def test_the_choice_is_by_memory(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """All that is saved where half of the memory is enough, else that of the kept steps, else nothing."""
     pipeline, state = stable_diffusion(), torch.get_rng_state()
-    size = activations_of_one(pipeline, SAMPLING)
+    every, steps = (activations_of_one(pipeline, SAMPLING, kept) for kept in ("retain", "steps"))
+    assert 4 * steps < 3 * every
+    monkeypatch.setattr(kept_graph, "_memory", lambda *_: 2 * 3.0 * every)
     caplog.set_level("INFO")
-    for images, expected in ((3, "retain"), (5, "recompute")):
-        monkeypatch.setattr(kept_graph, "_memory", lambda *_: 8.0 * size)
-        assert (
-            choose_kept_graph(pipeline, SAMPLING, SDO, LearningSamplerSettings(batch_size=images, in_flight=1))
-            == expected
-        )
-        assert f"kept_graph: {expected}" in caplog.text
+    for images, expected in ((3, "retain"), (4, "steps"), (3 * every // steps + 1, "recompute")):
+        samplers = LearningSamplerSettings(batch_size=images, in_flight=1)
+        assert choose_kept_graph(pipeline, SAMPLING, SDO, samplers) == expected
+        assert caplog.messages[-1] == f"kept_graph: {expected}"
     assert torch.equal(torch.get_rng_state(), state)
     told = LearnedSamplingSettings(kept_graph="retain")
     assert choose_kept_graph(pipeline, told, SDO, LearningSamplerSettings(batch_size=99)) == "retain"
@@ -62,7 +62,7 @@ def test_some_frames_of_a_video_are_decoded_again_rather_than_all_held() -> None
     assert held["steps"] < held["retain"]
 
 
-def test_what_cannot_be_made_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_that_cannot_be_made_again_are_kept_and_the_decoder_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Perturbed attention: the pipeline puts other processors into its denoiser for its call."""
     case = CASES["StableDiffusionPAG"]
     pipeline = assemble("StableDiffusionPAGPipeline", case.parts)
@@ -71,7 +71,17 @@ def test_what_cannot_be_made_again_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     options = {name: given[name] for name in ("height", "width", "pag_scale") if name in given}
     sampling = LearnedSamplingSettings(num_inference_steps=2, options=options)
     monkeypatch.setattr(kept_graph, "_memory", lambda *_: 0.0)
-    assert choose_kept_graph(pipeline, sampling, PlanSettings(), LearningSamplerSettings()) == "retain"
+    assert choose_kept_graph(pipeline, sampling, PlanSettings(), LearningSamplerSettings()) == "steps"
+    plan = plan_of(pipeline, sampling, PlanSettings(name="full"))
+
+    def learned(kept: KeptGraph) -> torch.Tensor:
+        call = sampling.pipeline_call(["a", "b"])
+        trajectory = sample(pipeline, call, noise(0, [0, 1]), plan, kept_graph=kept)
+        gradient = torch.autograd.grad(reward(trajectory.samples), trained(pipeline))
+        return torch.cat([g.flatten() for g in gradient])
+
+    whole = learned("retain")
+    assert (learned("steps") - whole).norm() < 1e-5 * whole.norm()
 
 
 def test_checkpointed_blocks_change_nothing_to_the_bit_and_hold_a_fraction() -> None:

@@ -106,10 +106,35 @@ def test_some_frames_have_a_row_of_their_own(tmp_path: Path) -> None:
         }
     )
     rows = [line for line in needs_of(settings) if line.startswith(("  retain", "  auto", "  recompute"))]
-    assert [row.split("  ")[1] for row in rows] == [*["retain"] * 2, *["auto, some frames"] * 2, *["recompute"] * 2]
+    assert [row.split("  ")[1] for row in rows] == [*["retain"] * 2, *["auto, kept steps"] * 2, *["recompute"] * 2]
     assert [i for i, row in enumerate(rows) if row.endswith("<- these settings")] == [2, 4]
-    retain, some, recompute = (float(row.replace("auto, some frames", "auto").split()[2]) for row in rows[::2])
+    retain, some, recompute = (float(row.replace("auto, kept steps", "auto").split()[2]) for row in rows[::2])
     assert retain > some > recompute
+
+
+def test_the_plan_marks_what_a_run_may_choose_and_refuses_what_it_refuses(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a\nb\n")
+    given: dict[str, Any] = {
+        "run": {"name": "some"},
+        "model": {"base": "zoo://emoji"},
+        "prompts": {"train": str(prompts)},
+        "sampling": {"num_inference_steps": 2},
+        "rewards": {"terms": [{"name": "sharpness"}]},
+        "evaluation": {"prompts": str(prompts), "evaluators": [{"name": "sharpness"}]},
+    }
+    rows = [line for line in needs_of(AlignSettings.model_validate(given)) if "<- these settings" in line]
+    assert [row.split("  ")[1] for row in rows] == ["retain", "auto, kept steps", "recompute"]
+    given["sampling"]["kept_graph"] = "recompute"
+    lines = list(needs_of(AlignSettings.model_validate(given)))
+    assert [line.split("  ")[1] for line in lines if "<- these settings" in line] == ["recompute"]
+    assert not any("auto" in line for line in lines)
+    assemble("WanPipeline", CASES["Wan"].parts).save_pretrained(tmp_path / "wan")
+    given["model"] = MODEL.model_dump(mode="json") | {"base": str(tmp_path / "wan")}
+    given["sampling"] |= {"options": {"height": 32, "width": 32, "num_frames": 5}}
+    given["sampling"] |= {"decode": "frames", "kept_graph": "retain"}
+    with pytest.raises(SettingsError, match=r"^sampling\.decode: got 'frames' beside kept_graph: retain"):
+        list(needs_of(AlignSettings.model_validate(given)))
 
 
 def test_a_model_in_half_precision_saves_half(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Who watches updates, and what comes of it."""
 
-from sdo_ray.training.decisions import Abort, Continue, Decision, RollBack, Stop, decide
+from sdo_ray.training.decisions import Abort, Continue, Decider, Decision, RollBack, Stop
 from sdo_ray.training.records import UpdateReport
 from tests.support.updates import report
 
@@ -20,12 +20,26 @@ class Fixed:
 def test_everybody_sees_an_update_and_the_gravest_decision_counts() -> None:
     order = [Continue(), Stop("a"), Stop("b"), RollBack(3, "worse"), Abort("broken")]
     observers = [Fixed(decision) for decision in order]
-    assert decide(observers, report(7)) == Abort("broken")
+    assert Decider(observers).decide(report(7)) == Abort("broken")
     assert [observer.seen for observer in observers] == [[7]] * 5
-    assert decide(observers[:4], report(8)) == RollBack(3, "worse")
-    assert decide(observers[:3], report(9)) == Stop("a")
-    assert decide(observers[:1], report(9)) == Continue()
+    assert Decider(observers[:4]).decide(report(8)) == RollBack(3, "worse")
+    assert Decider(observers[:3]).decide(report(9)) == Stop("a")
+    assert Decider(observers[:1]).decide(report(9)) == Continue()
 
 
 def test_nobody_watching_goes_on() -> None:
-    assert decide([], report(0)) == Continue()
+    assert Decider([]).decide(report(0)) == Continue()
+
+
+def test_what_is_decided_stays_and_everybody_goes_on_seeing_updates() -> None:
+    """A run that has what its rewards ask for does not fail by what trainers make until they hear of it."""
+    observer = Fixed(Continue())
+    decider = Decider([observer])
+    assert decider.decide(report(0)) == Continue()
+    for observer.decision, decided in (
+        (Stop("enough"), Stop("enough")),
+        (Stop("still enough"), Continue()),
+        (Abort("nothing came"), Continue()),
+    ):
+        assert decider.decide(report(len(observer.seen))) == decided
+    assert observer.seen == [0, 1, 2, 3]
