@@ -114,14 +114,17 @@ def test_same_gradient_of_either_type_where_samplers_are_of_half_precision(
     assert (flat(gradient) - flat(here.gradient)).norm() < 0.1 * flat(here.gradient).norm()
 
 
-def test_layers_that_samplers_keep_in_float32_may_be_rounded_on_trainers(tmp_path: Path) -> None:
-    """Wan's tables, embedding of time and norms."""
-    model = ModelSettings(base=str(saved("Wan", tmp_path)), dtype="bfloat16", train="full")
+def test_layers_that_samplers_keep_in_float32_are_rounded_on_trainers_for_little(tmp_path: Path) -> None:
+    """Wan's tables, embedding of time and norms: its gradient is as near to float32's as the samplers'."""
+    base = str(saved("Wan", tmp_path))
+    whole, half = (ModelSettings(base=base, dtype=dtype, train="full") for dtype in ("float32", "bfloat16"))
     call = {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 16}
-    here, there = (contribution(model, backward, "sdo", {"K": 1}, **call) for backward in ("sampler", "trainer"))
-    gradient = on_the_trainer(model, there, "bfloat16")
+    exact, kept = (flat(contribution(model, "sampler", "sdo", {"K": 1}, **call).gradient) for model in (whole, half))
+    gradient = on_the_trainer(half, contribution(half, "trainer", "sdo", {"K": 1}, **call), "bfloat16")
     assert {g.dtype for g in gradient.values()} == {torch.bfloat16}
-    assert torch.cosine_similarity(flat(gradient), flat(here.gradient), dim=0) > 0.99
+    cosines = [torch.cosine_similarity(exact, near, dim=0).item() for near in (kept, flat(gradient))]
+    print("cosine with float32's gradient, kept in float32 and rounded: {:.4f} {:.4f}".format(*cosines))
+    assert cosines[1] > max(0.99, cosines[0] - 0.002)
 
 
 def test_checkpointed_blocks_on_the_trainer_change_nothing_to_the_bit(tiny_base: Path) -> None:
