@@ -183,7 +183,7 @@ def work(rank: int, directory: str, backward: str, model: ModelSettings, dtype: 
         ("trainer", "full", "float32", (*WHOLE, *SHARDED)),
         ("trainer", "full", "bfloat16", (*WHOLE[:2], *SHARDED[1:])),
     ],
-    ids=str,
+    ids=["LoRA", "float32", "bfloat16"],
 )
 def test_workers_of_any_number_make_the_steps_of_one_optimizer(
     tiny_base: Path, tmp_path: Path, backward: str, train: str, dtype: str, cases: Cases
