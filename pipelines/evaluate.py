@@ -33,6 +33,7 @@ from sdo_ray.config.roles import Role, check_roles, find_roles, keep_roles
 from sdo_ray.config.run import open_run
 from sdo_ray.config.trained_otherwise import said_of_questions, said_of_sampling
 from sdo_ray.driver.state import StateFile
+from sdo_ray.dry_batch.options import check_options_by_a_call
 from sdo_ray.evaluation.about import describe
 from sdo_ray.evaluation.features import start_features
 from sdo_ray.evaluation.images import ImageConfig, make_images
@@ -53,6 +54,7 @@ from sdo_ray.evaluation.result import (
 )
 from sdo_ray.evaluation.summary import as_numbers, as_records, as_text, roles_of
 from sdo_ray.exit_codes import ExitCode
+from sdo_ray.prompts.inputs import COLUMN, from_column
 from sdo_ray.rollout.reward_client import reward_provenance, reward_specs, start_reward_actors
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment
@@ -89,6 +91,8 @@ def check(settings: EvaluateSettings) -> Ready | Evaluation:
     uri = check_run(settings, run)
     roles = find_roles(settings.models, settings.sampling, uri, settings.prompts.inputs)
     check_roles(run, roles)
+    rows = from_column(questions[COLUMN].to_pylist()) if COLUMN in questions.column_names else []
+    check_options_by_a_call(roles[CANDIDATE].reference, settings.sampling.with_example_of(rows))
     made = check_made(settings, {name: role.made for name, role in roles.items()})
     said = [*said_of_questions(settings.models, questions), *said_of_sampling(settings.models, settings.sampling)]
     for line in said:

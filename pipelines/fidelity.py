@@ -26,6 +26,7 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.run import keep_reference, model_of, open_run
 from sdo_ray.driver.state import StateFile
+from sdo_ray.dry_batch.options import check_options_by_a_call
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.fidelity.plot import plot
 from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
@@ -58,7 +59,9 @@ def check(settings: FidelityRunSettings) -> tuple[RunDirectory, FidelityRunSetti
         print(f"{settings.run.name} is complete; its numbers:\n")
         return Fidelity.from_dict(known)
     read = settings.model_copy(update={"model": model_of(settings.model, run)})
-    return run, read, check_run(settings, run, 10_000_000)
+    uri = check_run(settings, run, 10_000_000)
+    check_options_by_a_call(read.model.reference, settings.sampling.with_example_of(settings.inputs()))
+    return run, read, uri
 
 
 def compare(settings: FidelityRunSettings) -> Fidelity:

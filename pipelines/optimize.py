@@ -27,6 +27,7 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.config.run import keep_reference, open_run, reference_of
 from sdo_ray.driver.state import StateFile
+from sdo_ray.dry_batch.options import check_options_by_a_call
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.input_optimization.optimizer import optimize_rows
 from sdo_ray.input_optimization.records import RowBatch
@@ -83,6 +84,7 @@ def check(settings: OptimizeSettings) -> Ready | Outcome:
     missing, num_rows = parts.missing(work), sum(len(batch.rows) for batch in work)
     base = settings.model.model_copy(update={"base": reference_of(settings.model.base, run)})
     read, uri = settings.model_copy(update={"model": base}), check_run(settings, run, num_rows * BYTES_A_ROW)
+    check_options_by_a_call(base.base, settings.sampling.with_example_of(settings.inputs()))
     return Ready(run, read, parts, missing, num_rows, uri)
 
 

@@ -22,11 +22,14 @@ from sdo_ray.settings import Problem, Problems, SettingsError, at, under
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import DiffusionPipeline
 
     from sdo_ray.rollout.settings import SamplingSettings
 
 DEFAULTS = Recipe(num_inference_steps=20, guidance_scale=3.0)
 """How a model is called that says nothing about it."""
+OTHERS = (".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".wav")
+"""Endings that nobody gives a directory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +118,12 @@ def sample(given: argparse.Namespace) -> list[Path]:
         # CPU generators, so that the noise is the same on every device.
         noise = [torch.Generator().manual_seed(given.seed + first + i) for i in range(len(batch))]
         call = sampling.pipeline_call(batch, inputs[first : first + batch_size])
-        samples += draw(pipeline, call, noise, runner, checked=True)
+        try:
+            samples += draw(pipeline, call, noise, runner, checked=True)
+        except Exception:
+            if not first:
+                _check_call(pipeline, sampling, batch)
+            raise  # it was not how it was called
     modality = modality_of(type(pipeline))
     for said in _said_of(samples, getattr(pipeline, "safety_checker", None) is not None):
         print(f"sdo sample: {said}", file=sys.stderr, flush=True)
@@ -264,6 +272,18 @@ def _cheap_steps(given: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     return made
 
 
+def _check_call(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str]) -> None:
+    """Refuse arguments that the pipeline's call cannot have, or lacks."""
+    from sdo_ray.dry_batch.calls import check_call
+
+    try:
+        check_call(pipeline, sampling, prompts, "change it", "--input NAME=COLUMN")
+    except SettingsError as error:
+        options = ((one, one.setting.removeprefix("sampling.options.")) for one in error.problems)
+        places = [(one, f"--set {name}" if name != one.setting else "--set, --input") for one, name in options]
+        raise SettingsError(*(one.at(place) for one, place in places)) from None
+
+
 def _said_of(samples: Sequence[torch.Tensor], is_checked: bool) -> Iterator[str]:
     """What a black picture does not say itself."""
     if broken := sum(not x.isfinite().all() for x in samples):
@@ -306,6 +326,10 @@ def _check(given: argparse.Namespace) -> None:
         ):
             if (value := getattr(given, name)) is not None and value < least:
                 problems.add(Problem(f"--{name.replace('_', '-')}", f"got {value}", f"it is {least} or more"))
+        out = Path(given.out).expanduser()
+        if out.suffix.lower() != ".png" and (out.is_file() or out.suffix.lower() in OTHERS):
+            got = f"{given.out!r} is {'a file' if out.is_file() else 'of a kind that is not written'}"
+            problems.add(Problem("--out", got, "it is a directory, or ends in .png", "name another"))
 
 
 def _readable(prompt: str) -> str:

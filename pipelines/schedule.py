@@ -26,6 +26,7 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.run import keep_reference, model_of, open_run
 from sdo_ray.config.schedule import ScheduleSettings, check_schedule
 from sdo_ray.driver.state import StateFile
+from sdo_ray.dry_batch.options import check_options_by_a_call
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.load import load_scheduler
@@ -76,7 +77,9 @@ def check(settings: ScheduleSettings) -> tuple[RunDirectory, ScheduleSettings, s
     if (known := known_outcome(run, lambda run: run.read_json(NUMBERS))) is not None:
         return [Found(**one) for one in known]
     read = settings.model_copy(update={"model": model_of(settings.model, run)})
-    return run, read, check_run(settings, run, 10_000_000)
+    uri = check_run(settings, run, 10_000_000)
+    check_options_by_a_call(read.model.reference, settings.sampling.with_example_of(settings.inputs()))
+    return run, read, uri
 
 
 def search(settings: ScheduleSettings) -> list[Found]:

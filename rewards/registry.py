@@ -267,6 +267,10 @@ def _named(name: str) -> str:
             f"there is no reward {name!r}{hint}",
             f"there are {_listed(available())}, or an import path 'package.module:Class' to your own",
         )
+    if "/" in module_name or module_name.endswith(".py"):
+        stem = module_name.rpartition("/")[2].removesuffix(".py")
+        fix = f"give '{stem}:{class_name}', with the file beside the settings file, or its folder on PYTHONPATH"
+        raise RewardError("name", f"reward {name!r} names a file, and modules are named", fix=fix)
     return path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -48,6 +48,7 @@ def check_rewards(
     with Problems() as problems:
         for number, reward in enumerate(rewards):
             try:
+                _check_environment(reward.runtime_env)
                 reward.check(prompts[number] if prompts else ())
                 if (spec := spec_of(reward.name, reward.runtime_env)) is not None:
                     reward.check_modality(spec, made)
@@ -59,6 +60,18 @@ def check_rewards(
             check_shares(rewards)
         except ValueError as error:
             problems.add(Problem("", str(error)))
+
+
+def _check_environment(given: Mapping[str, Any]) -> None:
+    """Refuse what Ray would pass over."""
+    if not given:
+        return
+    from ray.runtime_env import RuntimeEnv
+
+    known = sorted(name for name in RuntimeEnv.known_fields if not name.startswith("_"))
+    if unknown := sorted(given.keys() - RuntimeEnv.known_fields):
+        got = f"got {', '.join(unknown)}, which Ray would pass over"
+        raise RewardError("runtime_env", got, f"it has {', '.join(known)}", "correct it")
 
 
 def check_learned(rewards: Sequence[RewardSettings], black_boxes: bool = False) -> None:

@@ -18,6 +18,7 @@ from sdo_ray.evaluation.result import BASE, CANDIDATE, CHAMPION
 from sdo_ray.evaluation.settings import ModelChoice, ModelsSettings
 from sdo_ray.media.modality import made_of
 from sdo_ray.models.adapter_file import FILE as ADAPTER_FILE
+from sdo_ray.models.adapter_file import adapter_file
 from sdo_ray.models.export import ADAPTER, MODEL, product
 from sdo_ray.models.files import check_files, pinned
 from sdo_ray.models.load import ZOO, check_base
@@ -56,6 +57,8 @@ class Role:
     """How it was trained, where that is known."""
     made: Made = field(default_factory=Made)
     """What it makes."""
+    reference: str = ""
+    """What its pipeline is loaded from, without an adapter."""
 
 
 def find_roles(
@@ -83,7 +86,7 @@ def find_roles(
                 with at(f"models.{role}"):
                     role_of, base = _find(whole, models, tracking_uri)
                     pipeline = check_pipeline(base)
-                    found[role] = replace(role_of, made=made_of(pipeline, base))
+                    found[role] = replace(role_of, made=made_of(pipeline, base), reference=base)
                 check_options(pipeline, sampling)
                 check_decoding(base, sampling.decode)
                 with at("prompts.inputs"):
@@ -140,7 +143,7 @@ def _find(choice: ModelChoice, models: ModelsSettings, tracking_uri: str) -> tup
     sha256 = base_model_sha256(model)
     if choice.adapter is None:
         return Role(model, sha256, WholeModel(model, models.dtype, models.dtypes)), model
-    adapter = _read_adapter(choice.adapter)
+    adapter = adapter_file(choice.adapter).read_bytes()
     return _adapted(f"{model} + {choice.adapter}", model, sha256, adapter, models), model
 
 
@@ -195,12 +198,3 @@ def _of_run(choice: ModelChoice, run: RunDirectory, models: ModelsSettings) -> t
 def _adapted(where: str, base: str, sha256: str, adapter: bytes, models: ModelsSettings) -> Role:
     both = hashlib.sha256(f"{sha256} {hashlib.sha256(adapter).hexdigest()}".encode()).hexdigest()
     return Role(where, both, AdaptedModel(base, models.dtype, adapter, models.dtypes))
-
-
-def _read_adapter(location: str) -> bytes:
-    path = Path(location).expanduser()
-    file = path / ADAPTER_FILE if path.is_dir() else path
-    if not file.is_file():
-        fix = f"give a directory with one, such as `{ADAPTER}` of a finished run, or a .safetensors file"
-        raise SettingsError(Problem("adapter", f"{location!r} has no {ADAPTER_FILE}", fix=fix))
-    return file.read_bytes()

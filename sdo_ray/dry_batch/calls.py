@@ -11,7 +11,7 @@ import torch
 
 from sdo_ray.backprop import called_scheduler
 from sdo_ray.config.calls import check_estimator
-from sdo_ray.dry_batch.problems import OFF, line, problem
+from sdo_ray.dry_batch.problems import FIX, line, problem
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.precision import own_precision
 from sdo_ray.models.small import save_small
@@ -29,11 +29,18 @@ LIMITS = {"height": 64, "width": 64, "num_frames": 9}
 """Sizes of the tiny call: pixels, and frames of a video."""
 INPUTS = ("image", "mask_image", "control_image", "control_mask", "video", "audio")
 """Arguments that pipelines cannot do without, whatever their defaults say."""
+COLUMN = "`prompts.inputs: {NAME: COLUMN}`"
 HEADS = 2
 """Of a stand-in's attention."""
 
 
-def check_call(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts: Sequence[str]) -> None:
+def check_call(
+    pipeline: DiffusionPipeline,
+    sampling: SamplingSettings,
+    prompts: Sequence[str],
+    fix: str = FIX,
+    column: str = COLUMN,
+) -> None:
     """Refuse a call that does not come to its first denoiser call.
 
     Raises:
@@ -42,24 +49,42 @@ def check_call(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts:
     try:
         _begin(pipeline, sampling, prompts)
     except Exception as error:
-        raise blamed(pipeline, error, sampling, lambda how: _begin(pipeline, how, prompts)) from None
+        raise blamed(pipeline, error, sampling, lambda how: _begin(pipeline, how, prompts), fix, column) from None
 
 
-def blamed(pipeline: DiffusionPipeline, error: Exception, sampling: S, call: Callable[[S], Any]) -> SettingsError:
-    """What a call raised, said of the option without which it raises nothing, or of inputs that were not given."""
+def blamed(
+    pipeline: DiffusionPipeline,
+    error: Exception,
+    sampling: S,
+    call: Callable[[S], Any],
+    fix: str = FIX,
+    column: str = COLUMN,
+) -> SettingsError:
+    """What a call raised, said of the option without which it raises nothing, or of inputs that were not given.
+
+    Args:
+        pipeline: which was called.
+        error: what it raised.
+        sampling: how it was called.
+        call: calls it otherwise.
+        fix: what else may be done.
+        column: how an argument NAME is given to each prompt.
+    """
     for option, value in sampling.options.items():
         others = {name: other for name, other in sampling.options.items() if name != option}
         try:
             call(sampling.model_copy(update={"options": others}))
         except Exception:
             continue
-        return SettingsError(problem(f"sampling.options.{option}", f"got {value!r}, with which it fails", error))
+        got = f"got {value!r}, with which it fails"
+        return SettingsError(problem(f"sampling.options.{option}", got, error, fix))
     got = "the pipeline cannot be called like this"
     given = {*sampling.options, *sampling.example}
     if absent := [name for name in INPUTS if name in _arguments(pipeline) and name not in given]:
-        fix = f"if it needs {' and '.join(absent)}, `prompts.inputs: {{{absent[0]}: COLUMN}}` gives each prompt its own"
-        return SettingsError(Problem("sampling", f"{got}: {line(error)}", fix=f"{fix}; or change it, {OFF}"))
-    return SettingsError(problem("sampling", got, error))
+        given_by = column.replace("NAME", absent[0])
+        needed = f"if it needs {' and '.join(absent)}, {given_by} gives each prompt its own"
+        return SettingsError(Problem("sampling", f"{got}: {line(error)}", fix=f"{needed}; else {fix}"))
+    return SettingsError(problem("sampling", got, error, fix))
 
 
 def tiny(pipeline: DiffusionPipeline, sampling: S, plan: PlanSettings, base: str) -> S:

@@ -8,9 +8,12 @@ OFF = "or, if the run would do better than this tiny batch, give training.dry_ba
 """What to do about a problem that is one of the batch alone."""
 
 
-def problem(setting: str, got: str, error: Exception) -> Problem:
+FIX = f"change it, {OFF}"
+
+
+def problem(setting: str, got: str, error: Exception, fix: str = FIX) -> Problem:
     """An exception, said of a setting."""
-    return Problem(setting, f"{got}: {line(error)}", fix=f"change it, {OFF}")
+    return Problem(setting, f"{got}: {line(error)}", fix=fix)
 
 
 def line(error: Exception) -> str:

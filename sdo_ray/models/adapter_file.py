@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import safetensors
 import torch
 
 from sdo_ray.models.denoisers import find_denoisers, find_text_encoders
+from sdo_ray.models.files import damage
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.settings import Problem, SettingsError
 
@@ -83,34 +86,12 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
     Raises:
         SettingsError: there is none, it cannot be read, or it does not fit the pipeline's denoisers.
     """
-    path = Path(location).expanduser()
-    file = path / FILE if path.is_dir() else path
-    if (path / PEFT_FILE).is_file() or path.name == PEFT_FILE:
-        raise SettingsError(
-            Problem(
-                "adapter",
-                f"{location!r} is an adapter in PEFT's own format",
-                f"diffusers reads {FILE}",
-                "load it with PEFT, and write it with `pipeline.save_lora_weights(directory, "
-                "unet_lora_layers=peft.get_peft_model_state_dict(model))`, or `transformer_lora_layers=`",
-            )
-        )
-    if not file.is_file():
-        raise SettingsError(
-            Problem(
-                "adapter",
-                f"{location!r} has no {FILE}",
-                fix="give a directory with one, such as `adapter` of a finished run, or a .safetensors file",
-            )
-        )
-    if file.suffix != ".safetensors":
-        raise SettingsError(
-            Problem("adapter", f"{str(file)!r} may hold code that runs", "only .safetensors files are read")
-        )
+    file = adapter_file(location)
+    told = list[str]()
     try:
         with safetensors.safe_open(file, "pt") as tensors:
             given = sum(".lora_A." in name or ".lora_B." in name for name in tensors.keys())  # noqa: SIM118
-        with quiet_libraries():
+        with quiet_libraries(), _listening(told):
             pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
         cause = " ".join(str(error).split())[:200] or f"diffusers' reader ends with {type(error).__name__}"
@@ -127,6 +108,67 @@ def load_adapter(pipeline: DiffusionPipeline, location: str) -> None:
         raise SettingsError(
             Problem("adapter", f"{str(file)!r} does not fit {type(pipeline).__name__}: {fits}", fix=FIT)
         )
+    if told:
+        cause = " ".join(told[0].split())[:200]
+        got = f"{str(file)!r} does not fit {type(pipeline).__name__} as a whole: {cause}"
+        raise SettingsError(Problem("adapter", got, fix=FIT))
+
+
+def adapter_file(location: str) -> Path:
+    """The file of an adapter.
+
+    Args:
+        location: a `.safetensors` file, or a directory with `pytorch_lora_weights.safetensors`.
+
+    Raises:
+        SettingsError: there is none, it may hold code or is of PEFT's own format, or it is damaged.
+    """
+    path = Path(location).expanduser()
+    file = path / FILE if path.is_dir() else path
+    if (path / PEFT_FILE).is_file() or path.name == PEFT_FILE:
+        raise SettingsError(_of_peft(location))
+    if not file.is_file():
+        inside = path / "adapter"  # of a run
+        example = str(inside) if (inside / FILE).is_file() else "`adapter` of a finished run"
+        fix = f"give a directory with one, such as {example}, or a .safetensors file"
+        raise SettingsError(Problem("adapter", f"{location!r} has no {FILE}", fix=fix))
+    if file.suffix != ".safetensors":
+        raise SettingsError(
+            Problem("adapter", f"{str(file)!r} may hold code that runs", "only .safetensors files are read")
+        )
+    if (cause := damage(file)) is not None:
+        raise SettingsError(Problem("adapter", f"{str(file)!r} {cause}", fix="download it again"))
+    with safetensors.safe_open(file, "pt") as tensors:
+        if (names := list(tensors.keys())) and all(name.startswith("base_model.model.") for name in names):
+            raise SettingsError(_of_peft(location))  # under another name
+    return file
+
+
+def _of_peft(location: str) -> Problem:
+    return Problem(
+        "adapter",
+        f"{location!r} is an adapter in PEFT's own format",
+        f"diffusers reads {FILE}",
+        "load it with PEFT, and write it with `pipeline.save_lora_weights(directory, "
+        "unet_lora_layers=peft.get_peft_model_state_dict(model))`, or `transformer_lora_layers=`",
+    )
+
+
+@contextmanager
+def _listening(told: list[str]) -> Iterator[None]:
+    """Within the block, what diffusers says of layers that a model lacks is collected, and not shown."""
+    logger, handler = logging.getLogger("diffusers.utils.peft_utils"), logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _order_metadata(file: Path) -> None:

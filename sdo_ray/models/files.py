@@ -88,7 +88,7 @@ def check_files(base: str) -> None:
 def _check_whole(base: str, name: str, files: Sequence[Path]) -> None:
     """Refuse a component with a damaged file; of weights those alone are looked at that are read."""
     for file in files:
-        if file.suffix != ".safetensors" and (cause := _damage(file)):
+        if file.suffix != ".safetensors" and (cause := damage(file)):
             raise SettingsError(_damaged(base, name, file, cause))
 
 
@@ -107,7 +107,7 @@ def _check_weights(base: str, name: str, directory: Path, variant: str | None) -
             got = f"the {name} of {base!r} lacks {len(absent)} of the {len(listed)} files of its weights: {absent[0]}"
             raise SettingsError(Problem("base", got, fix="download it again"))
     for file in files:
-        if cause := _damage(directory / file):
+        if cause := damage(directory / file):
             raise SettingsError(_damaged(base, name, directory / file, cause))
 
 
@@ -134,7 +134,7 @@ def _no_weights(base: str, name: str, files: list[str], variants: list[str]) -> 
     return Problem("base", f"the {name} of {base!r} has no weights: no .safetensors file", fix=fix)
 
 
-def _damage(file: Path) -> str | None:
+def damage(file: Path) -> str | None:
     """What is wrong with a file, from its first bytes, and its size or its last; None if nothing is."""
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ LIBRARIES = ("diffusers", "transformers")
 """Packages whose classes a model's components may be of, besides the modules of `diffusers.pipelines`."""
 
 
+ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+"""Files of adapters, of diffusers and of PEFT."""
+
+
 def check_base(base: str) -> None:
     """Refuse a reference that cannot be a model, without loading or downloading anything.
 
@@ -42,13 +47,8 @@ def check_base(base: str) -> None:
     path = Path(named).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise SettingsError(
-                Problem(
-                    "base",
-                    f"the directory {base!r} has no model_index.json",
-                    fix="give a whole pipeline, as `pipeline.save_pretrained(directory)` writes it",
-                )
-            )
+            got = f"the directory {base!r} has no model_index.json"
+            raise SettingsError(Problem("base", got, fix=_instead_of(path)))
         return
     if path.is_file():
         got = f"{base!r} is a file, and a model is a directory in diffusers format"
@@ -63,6 +63,17 @@ def check_base(base: str) -> None:
                 fix="give `zoo://NAME`, an existing directory in diffusers format, or a hub id such as `org/name`",
             )
         )
+
+
+def _instead_of(directory: Path) -> str:
+    """What to give as a model where a directory holds something else."""
+    for adapter in (directory, directory / "adapter"):  # the latter of a run
+        if any((adapter / file).is_file() for file in ADAPTERS):
+            compose = f"`sdo compose --model BASE --adapter {adapter} --out DIR`"
+            return f"it has an adapter: give the model that it is for, or {compose}, which puts it into its weights"
+    if (directory / "model" / "model_index.json").is_file():
+        return f"give {directory / 'model'}"
+    return "give a whole pipeline, as `pipeline.save_pretrained(directory)` writes it"
 
 
 def resolve(base: str) -> str:
@@ -87,9 +98,22 @@ def load_index(base: str) -> dict[str, Any]:
     """
     import diffusers
 
-    with quiet_libraries(), reading(base):
-        found: dict[str, Any] = diffusers.DiffusionPipeline.load_config(resolve(base), **parse(base).of_configurations)
+    if (failed := _FAILED.get(base)) is not None and time.monotonic() - failed[0] < FORGOTTEN:
+        raise failed[1]
+    place = resolve(base)
+    try:
+        with quiet_libraries(), reading(base):
+            found: dict[str, Any] = diffusers.DiffusionPipeline.load_config(place, **parse(base).of_configurations)
+    except SettingsError as error:
+        if not Path(place).is_dir():
+            _FAILED[base] = (time.monotonic(), error)
+        raise
     return found
+
+
+FORGOTTEN = 60.0
+"""Seconds in which a hub that did not answer is not asked for the same again: each time it takes half a minute."""
+_FAILED: dict[str, tuple[float, SettingsError]] = {}
 
 
 def load_component_config(base: str, component: str) -> dict[str, Any]:
@@ -152,7 +176,11 @@ def reading(base: str) -> Iterator[None]:
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())[:300]
         here = Path(parse(base).base).expanduser().is_dir()
-        fix = "save or download it again" if here else "check the name and, for a hub id, the network or HF_TOKEN"
+        fix = (
+            "save or download it again"
+            if here
+            else f"check the name, and the network or HF_TOKEN; there is no such directory in {Path.cwd()} either"
+        )
         raise SettingsError(Problem("base", f"{base!r} cannot be read: {cause}", fix=fix)) from None
 
 

@@ -24,6 +24,7 @@ def quiet_libraries() -> Iterator[None]:
         with warnings.catch_warnings():
             # That PEFT cannot round what is merged into rounded weights, which is not done here.
             warnings.filterwarnings("ignore", "TorchaoLoraLinear was instantiated")
+            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument is deprecated")
             yield
     finally:
         for library, level, bars in before:

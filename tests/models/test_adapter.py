@@ -126,12 +126,46 @@ def test_unknown_layers_are_listed(tiny_base: Path) -> None:
         initial(str(tiny_base), "float32", LoraSettings(targets=["to_q", "to_z"]), 0)
 
 
-@pytest.mark.parametrize("named", ["directory", "file"])
+@pytest.mark.parametrize("named", ["directory", "file", "another name"])
 def test_pefts_own_format_is_refused_as_such(tiny_base: Path, tmp_path: Path, named: str) -> None:
     from peft import LoraConfig, get_peft_model
 
     pipeline = load_pipeline(str(tiny_base))
     get_peft_model(pipeline.unet, LoraConfig(r=2, target_modules=["to_q"])).save_pretrained(tmp_path)
     location = tmp_path if named == "directory" else tmp_path / "adapter_model.safetensors"
+    if named == "another name":
+        location = location.rename(tmp_path / "mine.safetensors")
     with pytest.raises(SettingsError, match=r"in PEFT's own format; diffusers reads .*save_lora_weights"):
         load_adapter(load_pipeline(str(tiny_base)), str(location))
+
+
+def test_a_file_of_another_format_of_which_a_part_fits_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    """Kohya's names have no `lora_A` to count."""
+    import safetensors.torch
+
+    layers = ["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"]
+    width = load_pipeline(str(tiny_base)).unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.in_features
+
+    def write(names: list[str]) -> str:
+        factors = {"lora_down": torch.randn(2, width), "lora_up": torch.randn(width, 2)}
+        tensors = {f"{name}.{part}.weight": x.clone() for name in names for part, x in factors.items()}
+        tensors |= {f"{name}.alpha": torch.tensor(2.0) for name in names}
+        safetensors.torch.save_file(tensors, tmp_path / "kohya.safetensors")
+        return str(tmp_path / "kohya.safetensors")
+
+    load_adapter(load_pipeline(str(tiny_base)), write(layers))
+    file = write([*layers, layers[0].replace("attentions_0", "attentions_7")])
+    with pytest.raises(SettingsError, match=r"does not fit StableDiffusionPipeline as a whole: .*attentions.7"):
+        load_adapter(load_pipeline(str(tiny_base)), file)
+
+
+def test_a_pointer_of_git_lfs_is_said_to_be_one(tiny_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(SettingsError, match="is a pointer of Git LFS, not the file itself; download it again"):
+        load_adapter(load_pipeline(str(tiny_base)), str(tmp_path / "a.safetensors"))
+
+
+def test_the_directory_of_a_run_is_told_where_its_adapter_is(tiny_base: Path, tmp_path: Path) -> None:
+    save_lora(str(tiny_base), LORA, trained_weights(tiny_base), tmp_path / "adapter")
+    with pytest.raises(SettingsError, match=f"give a directory with one, such as {tmp_path / 'adapter'}, or"):
+        load_adapter(load_pipeline(str(tiny_base)), str(tmp_path))

@@ -60,6 +60,11 @@ def check(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     for variable in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "my_rewards.py").write_text(REWARDS)
+    for file in ("lora/pytorch_lora_weights.safetensors", "run/adapter/pytorch_lora_weights.safetensors"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    (tmp_path / "whole/model").mkdir(parents=True)
+    (tmp_path / "whole/model/model_index.json").touch()
     for file, words in (("train", "cat dog cow fox"), ("heldout", "owl bee ant elk")):
         (tmp_path / f"{file}.txt").write_text("\n".join(f"a {word}" for word in words.split()))
 
@@ -125,6 +130,23 @@ REFUSED = {
     ),
     "a broken size": (("sd", "sampling.options={height: 64, width: 64.5}"), "sampling.options.width: got 64.5 (float)"),
     "a negative size": (("sd", "sampling.options={height: -8, width: 64}"), "sampling.options.height: got -8 (int)"),
+    "a file of code for a reward": (
+        ("sd", "rewards.terms=[{name: './my_rewards.py:Mean'}]"),
+        "rewards.terms.0.name: reward './my_rewards.py:Mean' names a file, and modules are named; give 'my_rewards:Me",
+    ),
+    "what Ray would pass over": (
+        ("sd", "rewards.terms.0.runtime_env={pips: [a]}"),
+        "rewards.terms.0.runtime_env: got pips, which Ray would pass over; it has conda, ",
+    ),
+    "a LoRA for a model": (
+        ("sd", "model.base=lora"),
+        "it has an adapter: give the model that it is for, or `sdo compose --model BASE --adapter lora --out DIR`",
+    ),
+    "a run for a model": (("sd", "model.base=run"), "or `sdo compose --model BASE --adapter run/adapter --out DIR`"),
+    "a run that trained all weights for a model": (
+        ("sd", "model.base=whole"),
+        "has no model_index.json; give whole",
+    ),
     "a web page": (
         ("sd", "prompts.train='https://127.0.0.1:9/prompts.csv'"),
         "cannot be read as csv: Unrecognized filesystem type in URI: https://127.0.0.1:9/prompts.csv; correct it",

@@ -12,11 +12,14 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageChops
 
 from pipelines.sample import main
+from sdo_ray.models.load import load_pipeline
 from sdo_ray.models.trained.lora import LoraSettings, save_lora
 from sdo_ray.rollout.contact_sheet import grid
+from tests.backprop.test_bypass import safety_checker
 from tests.models.adapters import LORA, trained_weights
 from tests.support.aligned import aligned
 from tests.support.samples import saved
+from tests.wheel.test_models import processor
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -45,6 +48,47 @@ def test_draws_what_plain_diffusers_draws(tiny_base: Path, adapter: Path, tmp_pa
     assert same(Image.open(files[1]), expected[1])
     assert not same(Image.open(files[0]), Image.open(files[1]))
     assert Image.open(files[3]).size == (2 * 16 + 4, 2 * 16 + 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (
+            "StableDiffusion",
+            ["--set", "num_images_per_prompt=2"],
+            "--set num_images_per_prompt: got 2, with which",
+        ),
+        ("StableDiffusion", ["--height", "33", "--width", "32"], "--set height: got 33, with which it fails: "),
+        ("StableDiffusion", ["--height", "32"], "--set: given alone, and a StableDiffusionPipeline then takes its own"),
+        ("StableDiffusionInpaint", [], "--set, --input: the pipeline cannot be called like this: "),
+        ("StableDiffusionInpaint", [], "if it needs image and mask_image, --input image=COLUMN gives each prompt its"),
+        ("StableDiffusion", ["--out", "a.jpg"], "--out: 'a.jpg' is of a kind that is not written; it is a directory"),
+        ("StableDiffusion", ["--out", "base/model_index.json"], "--out: 'base/model_index.json' is a file"),
+    ],
+)
+def test_calls_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, kind: str, given: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(kind, tmp_path / "base")
+    assert main(["--model", "base", "--prompt", "a", "--steps", "2", "--out", "a.png", *given]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_black_and_broken_images_are_said(tmp_path: Path, capsys) -> None:
+    parts = {"safety_checker": safety_checker, "feature_extractor": processor}
+    saved("StableDiffusion", tmp_path / "checked", **parts)
+    broken = load_pipeline(str(tmp_path / "checked"))
+    broken.safety_checker = None
+    next(broken.unet.parameters()).data.fill_(torch.nan)
+    broken.save_pretrained(tmp_path / "broken")
+    common = ["--prompt", "a", "--steps", "1", "--height", "32", "--width", "32", "--out", str(tmp_path / "a.png")]
+    for model, said in (
+        ("checked", "1 of 1 are black, which is how the model's safety checker"),
+        ("broken", "1 of 1 are not finite"),
+    ):
+        assert main(["--model", str(tmp_path / model), *common]) == 0
+        assert said in capsys.readouterr().err
 
 
 def test_one_file_and_the_adapter_makes_a_difference(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
@@ -152,7 +196,7 @@ def test_refuses_a_file_that_is_no_adapter(tiny_base: Path, tmp_path: Path, caps
     (tmp_path / "a.safetensors").write_text("not safetensors")
     arguments = ["--model", str(tiny_base), "--out", str(tmp_path / "out"), "--prompt", "a"]
     assert main([*arguments, "--adapter", str(tmp_path / "a.safetensors")]) == 2
-    assert "does not fit" in capsys.readouterr().err
+    assert "is no safetensors file, or is cut: it has 15 bytes; download it again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
