@@ -36,6 +36,7 @@ def check_align(settings: AlignSettings) -> None:
             _check_texts,
             _check_registered,
             _check_plan,
+            _check_trainers_type,
             _check_backward,
             _check_anchor,
             _check_rewards,
@@ -89,8 +90,11 @@ def _check_plan(settings: AlignSettings) -> None:
         )
 
 
-def _check_backward(settings: AlignSettings) -> None:
+def _check_trainers_type(settings: AlignSettings) -> None:
     check_trainers_type(settings.trainers, settings.training, settings.model)
+
+
+def _check_backward(settings: AlignSettings) -> None:
     check_backward(settings, _readable_base(settings))
 
 
