@@ -54,8 +54,10 @@ from sdo_ray.evaluation.result import (
 )
 from sdo_ray.evaluation.summary import as_numbers, as_records, as_text, roles_of
 from sdo_ray.exit_codes import ExitCode
+from sdo_ray.models.tokens import said_of
 from sdo_ray.prompts.inputs import COLUMN, from_column
 from sdo_ray.rollout.reward_client import reward_provenance, reward_specs, start_reward_actors
+from sdo_ray.settings import at
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment
 from sdo_ray.tracking.run import TrackedRun
@@ -94,7 +96,10 @@ def check(settings: EvaluateSettings) -> Ready | Evaluation:
     rows = from_column(questions[COLUMN].to_pylist()) if COLUMN in questions.column_names else []
     check_options_by_a_call(roles[CANDIDATE].reference, settings.sampling.with_example_of(rows))
     made = check_made(settings, {name: role.made for name, role in roles.items()})
-    said = [*said_of_questions(settings.models, questions), *said_of_sampling(settings.models, settings.sampling)]
+    asked = {"prompts.heldout": questions["prompt"].to_pylist()} | settings.sampling.negative_prompts
+    with at("models.candidate"):
+        cut = said_of(roles[CANDIDATE].reference, asked)
+    said = [*cut, *said_of_questions(settings.models, questions), *said_of_sampling(settings.models, settings.sampling)]
     for line in said:
         print(line, flush=True)
     return Ready(run, questions, roles, uri, made)

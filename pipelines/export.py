@@ -120,7 +120,8 @@ def _facts(
     from sdo_ray.evaluation.summary import as_table
     from sdo_ray.export.card import CardFacts, RewardLine
     from sdo_ray.export.kohya import readers_of
-    from sdo_ray.models.load import ZOO, pipeline_class, resolve
+    from sdo_ray.media.modality import modality_of
+    from sdo_ray.models.load import ZOO, load_index, pipeline_class, resolve
 
     call = settings.sampling.pipeline_call(["..."])
     call.pop("prompt")
@@ -149,6 +150,8 @@ def _facts(
         files={form: place.name for form, place in written.items()},
         trigger=trigger,
         images=images,
+        absent=[name for name, entry in load_index(model.base).items() if entry == [None, None]],
+        modality=modality_of(pipeline_class(model.base)),
         **({"readers": readers_of(written["kohya"])} if "kohya" in written else {}),
     )
 

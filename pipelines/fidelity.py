@@ -34,6 +34,8 @@ from sdo_ray.fidelity.table import as_table
 from sdo_ray.fidelity.worker import Work, measure_all
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.policy import initial_policy
+from sdo_ray.models.tokens import said_of
+from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings
 from sdo_ray.settings import under
@@ -60,6 +62,11 @@ def check(settings: FidelityRunSettings) -> tuple[RunDirectory, FidelityRunSetti
         return Fidelity.from_dict(known)
     read = settings.model_copy(update={"model": model_of(settings.model, run)})
     uri = check_run(settings, run, 10_000_000)
+    prompts = {"prompts.train": read_prompts(settings.prompts.train, settings.prompts.column)}
+    with under("model"):
+        said = said_of(read.model.reference, {**prompts, **settings.sampling.negative_prompts})
+    for line in said:
+        print(f"{run.name}: {line}", flush=True)
     check_options_by_a_call(read.model.reference, settings.sampling.with_example_of(settings.inputs()))
     return run, read, uri
 

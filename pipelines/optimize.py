@@ -45,8 +45,10 @@ from sdo_ray.input_optimization.results import (
 )
 from sdo_ray.input_optimization.rows import batches
 from sdo_ray.media.modality import made_by
+from sdo_ray.models.tokens import said_of
 from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
+from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment
 from sdo_ray.tracking.run import TrackedRun
@@ -84,6 +86,11 @@ def check(settings: OptimizeSettings) -> Ready | Outcome:
     missing, num_rows = parts.missing(work), sum(len(batch.rows) for batch in work)
     base = settings.model.model_copy(update={"base": reference_of(settings.model.base, run)})
     read, uri = settings.model_copy(update={"model": base}), check_run(settings, run, num_rows * BYTES_A_ROW)
+    rows = {f"rows.{settings.rows.column}": settings.texts()[settings.rows.column]}
+    with under("model"):
+        said = said_of(base.base, rows | settings.sampling.negative_prompts)
+    for line in said:
+        print(f"{run.name}: {line}", flush=True)
     check_options_by_a_call(base.base, settings.sampling.with_example_of(settings.inputs()))
     return Ready(run, read, parts, missing, num_rows, uri)
 

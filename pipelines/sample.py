@@ -108,7 +108,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
         with at("--adapter"):
             load_adapter(pipeline, adapter)
     runner = runner_of(pipeline, sampling)
-    for said in (what_is_cut(pipeline.components, texts) for texts in (prompts, _negative(sampling))):
+    for said in (what_is_cut(pipeline.components, texts) for texts in (prompts, *sampling.negative_prompts.values())):
         if said is not None:
             print(f"sdo sample: of the prompts {said}", file=sys.stderr, flush=True)
 
@@ -290,10 +290,6 @@ def _said_of(samples: Sequence[torch.Tensor], is_checked: bool) -> Iterator[str]
         yield f"{broken} of {len(samples)} are not finite: try another --dtype, and see that the weights are whole"
     if is_checked and (black := sum(not x.any() for x in samples)):
         yield f"{black} of {len(samples)} are black, which is how the model's safety checker leaves what it objects to"
-
-
-def _negative(sampling: SamplingSettings) -> list[str]:
-    return [text for text in [sampling.options.get("negative_prompt")] if isinstance(text, str)]
 
 
 def _prompts(given: argparse.Namespace) -> list[str]:

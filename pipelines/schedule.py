@@ -31,6 +31,8 @@ from sdo_ray.exit_codes import ExitCode
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.load import load_scheduler
 from sdo_ray.models.policy import initial_policy
+from sdo_ray.models.tokens import said_of
+from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.settings import under
@@ -78,6 +80,11 @@ def check(settings: ScheduleSettings) -> tuple[RunDirectory, ScheduleSettings, s
         return [Found(**one) for one in known]
     read = settings.model_copy(update={"model": model_of(settings.model, run)})
     uri = check_run(settings, run, 10_000_000)
+    prompts = {"prompts.train": read_prompts(settings.prompts.train, settings.prompts.column)}
+    with under("model"):
+        said = said_of(read.model.reference, {**prompts, **settings.sampling.negative_prompts})
+    for line in said:
+        print(f"{run.name}: {line}", flush=True)
     check_options_by_a_call(read.model.reference, settings.sampling.with_example_of(settings.inputs()))
     return run, read, uri
 

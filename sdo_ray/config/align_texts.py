@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from sdo_ray.config.align import AlignSettings
-from sdo_ray.models.tokens import tokenizers_of, what_is_cut
+from sdo_ray.models.tokens import said_of
 from sdo_ray.prompts.heldout import read_heldout
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.settings import under
@@ -17,15 +17,13 @@ def said_of_prompts(settings: AlignSettings) -> list[str]:
     Raises:
         SettingsError: the model's tokenizers cannot be read.
     """
-    options = settings.sampling.options
     given: dict[str, list[str]] = {
         **prompts_of(settings),
         "tracking.preview_prompts": settings.tracking.preview_prompts,
-        "sampling.options.negative_prompt": [v for v in [options.get("negative_prompt")] if isinstance(v, str)],
+        **settings.sampling.negative_prompts,
     }
     with under("model"):
-        tokenizers = tokenizers_of(settings.model.reference)
-    return [f"{setting}: {said}" for setting, prompts in given.items() if (said := what_is_cut(tokenizers, prompts))]
+        return said_of(settings.model.reference, given)
 
 
 def texts_of(settings: AlignSettings) -> dict[str, list[str]]:

@@ -9,7 +9,12 @@ from typing import Any
 
 import yaml
 
+from rewards.modality import Modality
 from rewards.provenance import is_noncommercial
+from sdo_ray.models.reference import parse
+
+_OUTPUTS: Mapping[Modality, str] = {"video": "frames", "audio": "audios"}
+"""Where diffusers' pipelines return what they make, if not in `images`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class CardFacts:
     """Name of a file with images before and after."""
     readers: str = "ComfyUI, A1111 or Forge"
     """Programs that read the file in Kohya's format."""
+    absent: Sequence[str] = ()
+    """Components that the model is saved without."""
+    modality: Modality = "image"
+    """What it makes."""
 
 
 def model_card(facts: CardFacts) -> str:
@@ -57,7 +66,7 @@ def model_card(facts: CardFacts) -> str:
         "tags": [*(["lora"] if "diffusers" in facts.files else []), "sdo-ray", "reward-alignment"],
     }
     if facts.on_hub:
-        head["base_model"] = facts.base
+        head["base_model"] = parse(facts.base).base
     if facts.trigger is not None:
         head["instance_prompt"] = facts.trigger
     parts = [
@@ -91,7 +100,12 @@ def _noncommercial(rewards: Sequence[RewardLine]) -> list[str]:
 
 def _use(facts: CardFacts) -> list[str]:
     call = "".join(f", {name}={value!r}" for name, value in facts.sampling.items())
-    base = json.dumps(facts.base if facts.on_hub else "BASE")
+    reference = parse(facts.base)
+    given = {"revision": reference.revision, "variant": reference.variant}
+    named = "".join(f', {name}="{value}"' for name, value in given.items() if value is not None)
+    absent = "".join(f", {name}=None" for name in facts.absent)  # diffusers would miss them
+    base = json.dumps(reference.base if facts.on_hub else "BASE") + named + absent
+    made = _OUTPUTS.get(facts.modality, "images")
     said = (
         [] if facts.on_hub else [f"`BASE` is where `{facts.base}` lies; of a `zoo://` model, `base_model` of the run."]
     )
@@ -104,7 +118,7 @@ from diffusers import {facts.pipeline}
 
 pipe = {facts.pipeline}.from_pretrained({base})
 pipe.load_lora_weights(".", weight_name="{facts.files["diffusers"]}")
-image = pipe("..."{call}).images[0]
+{facts.modality} = pipe("..."{call}).{made}[0]
 ```"""
         )
     if "kohya" in facts.files:
@@ -114,8 +128,8 @@ image = pipe("..."{call}).images[0]
             f"""As a complete model:
 
 ```python
-pipe = {facts.pipeline}.from_pretrained("{facts.files["merged"]}")
-image = pipe("..."{call}).images[0]
+pipe = {facts.pipeline}.from_pretrained("{facts.files["merged"]}"{absent})
+{facts.modality} = pipe("..."{call}).{made}[0]
 ```"""
         )
     return said

@@ -30,6 +30,20 @@ def tokenizers_of(base: str) -> dict[str, Any]:
     return found
 
 
+def said_of(base: str, given: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a base model does not read of its prompts, a line a setting.
+
+    Args:
+        base: its reference.
+        given: setting -> the prompts that it names.
+
+    Raises:
+        SettingsError: see `tokenizers_of`.
+    """
+    tokenizers = tokenizers_of(base)
+    return [f"{setting}: {said}" for setting, prompts in given.items() if (said := what_is_cut(tokenizers, prompts))]
+
+
 def what_is_cut(tokenizers: Mapping[str, Any], prompts: Sequence[str]) -> str | None:
     """What to say of prompts that are longer than a model reads, counted by the tokenizer that reads most.
 

@@ -72,6 +72,12 @@ class SamplingSettings(CheapStepsSettings):
         return self
 
     @property
+    def negative_prompts(self) -> dict[str, list[str]]:
+        """Setting -> what it has, of those that are texts."""
+        found = {name: text for name, text in self.options.items() if name.startswith("negative_prompt")}
+        return {f"sampling.options.{name}": [text] for name, text in found.items() if isinstance(text, str)}
+
+    @property
     def example(self) -> Row:
         """Inputs of a prompt, of a pipeline that takes some."""
         return self._example

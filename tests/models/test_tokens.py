@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sdo_ray.models.load import load_pipeline
-from sdo_ray.models.tokens import tokenizers_of, what_is_cut
+from sdo_ray.models.tokens import said_of, tokenizers_of, what_is_cut
+from sdo_ray.rollout.settings import SamplingSettings
 
 
 def test_what_is_cut_changes_nothing_in_the_image(tiny_base: Path) -> None:
@@ -31,3 +32,11 @@ def test_what_is_cut_changes_nothing_in_the_image(tiny_base: Path) -> None:
 @pytest.mark.parametrize(("words", "cut"), [(20, False), (40, True)])
 def test_the_embedded_model(words: int, cut: bool) -> None:
     assert bool(what_is_cut(tokenizers_of("zoo://emoji"), ["cat " * words])) == cut
+
+
+def test_each_setting_has_its_line(tiny_base: Path) -> None:
+    sampling = SamplingSettings(options={"negative_prompt": "a b c d e f g h", "negative_prompt_2": "a", "height": 8})
+    given = {"prompts.heldout": ["a"], **sampling.negative_prompts}
+    assert given.keys() == {f"sampling.options.negative_prompt{end}" for end in ("", "_2")} | {"prompts.heldout"}
+    [line] = said_of(str(tiny_base), given)
+    assert line.startswith("sampling.options.negative_prompt: 1 of 1 are longer than the 8 tokens")
