@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -31,10 +32,8 @@ from sdo_ray.training.settings import TrainerSettings, TrainingSettings
 
 TRAINING = TrainingSettings(learning_rate=0.01, max_grad_norm=0.5, weight_decay=10.0)
 UPDATES, TOTAL = 2, 4
-Cases = Sequence[tuple[int, tuple[int, int]]]
-"""ZeRO stage; workers of the first update, and of the second."""
-WHOLE: Cases = ((1, (2, 2)), (2, (1, 2)), (2, (2, 1)))
-SHARDED: Cases = ((3, (1, 2)), (3, (2, 1)))
+WHOLE = ((1, (2, 2)), (2, (1, 2)), (2, (2, 1)))
+SHARDED = ((3, (1, 2)), (3, (2, 1)))
 ROUNDED = {"float32": 1e-5, "bfloat16": 0.1}
 """Type that a module computes with -> how far the gradient is from float32's, as a share of its norm."""
 MEMORY = Memory().after({"a": Pull(2.0, 1.0, 1.0, 2.0, 3.0)})
@@ -141,19 +140,44 @@ def group(directory: str, name: str, rank: int, workers: int) -> Iterator[None]:
         deepspeed.comm.destroy_process_group()  # DeepSpeed keeps groups of its own, which only its own call forgets
 
 
-def work(rank: int, directory: str, backward: str, model: ModelSettings, dtype: str, cases: Cases) -> None:
-    """Update 0 by some workers, who then die, and update 1 by as many or others, from their checkpoint."""
+@dataclass(frozen=True)
+class Case:
+    """Update 0 by some workers, and update 1 by as many or others."""
+
+    backward: str
+    train: str
+    dtype: str
+    stage: int
+    workers: tuple[int, int]
+    """Of each update."""
+
+    def __str__(self) -> str:
+        return f"{self.train}-{self.dtype}-stage {self.stage}-{self.workers[0]} and {self.workers[1]}"
+
+    def model(self, base: str) -> ModelSettings:
+        return ModelSettings(base=base, train=self.train, dtype=self.dtype)
+
+
+CASES = [
+    *(Case("sampler", "lora", "float32", *how) for how in WHOLE),
+    *(Case("trainer", "full", "float32", *how) for how in (*WHOLE, *SHARDED)),
+    *(Case("trainer", "full", "bfloat16", *how) for how in (*WHOLE[:2], *SHARDED[1:])),
+]
+
+
+def work(rank: int, directory: str, base: str) -> None:
+    """Each case in turn, with update 1 from the checkpoint of the workers of update 0, who have died."""
     torch.set_num_threads(1)
     os.environ["CXX"] = "/no/compiler"  # none is needed
-    for stage, workers in cases:
-        name = f"{stage}-{workers[0]}-{workers[1]}"
+    for case in CASES:
+        name, workers, backward, model, dtype = str(case), case.workers, case.backward, case.model(base), case.dtype
         checkpoint = Path(directory) / f"checkpoint-{name}"
         for update, count in enumerate(workers):
             # Where one is enough the other does the same alone: DeepSpeed counts modules, and all have to be as far.
             place = rank if count > 1 else 0
             with group(directory, f"{name}-{update}-group-{rank - place}", place, count):
                 share = TOTAL // count
-                trainers = TrainerSettings(zero_stage=stage, dtype=dtype)
+                trainers = TrainerSettings(zero_stage=case.stage, dtype=dtype)
                 engine = make_engine(module_of(backward, model, dtype), TRAINING, trainers, share)
                 if update:
                     made = restore(engine, ray.train.Checkpoint.from_directory(str(checkpoint)))
@@ -176,36 +200,29 @@ def work(rank: int, directory: str, backward: str, model: ModelSettings, dtype: 
                 time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    ("backward", "train", "dtype", "cases"),
-    [
-        ("sampler", "lora", "float32", WHOLE),
-        ("trainer", "full", "float32", (*WHOLE, *SHARDED)),
-        ("trainer", "full", "bfloat16", (*WHOLE[:2], *SHARDED[1:])),
-    ],
-    ids=["LoRA", "float32", "bfloat16"],
-)
-def test_workers_of_any_number_make_the_steps_of_one_optimizer(
-    tiny_base: Path, tmp_path: Path, backward: str, train: str, dtype: str, cases: Cases
-) -> None:
-    model = ModelSettings(base=str(tiny_base), train=train, dtype=dtype)
-    torch.multiprocessing.spawn(work, (str(tmp_path), backward, model, dtype, cases), nprocs=2)
-    start = start_of(model)
-    for stage, workers in cases:
-        name = f"{stage}-{workers[0]}-{workers[1]}"
-        gradients = []
-        for update, count in enumerate(workers):
-            parts = [
-                torch.load(tmp_path / f"{name}-{update}-{place}.gradient.pt", weights_only=True)
-                for place in range(count)
-            ]
-            gradients.append({key: sum(part[key] for part in parts) / count for key in start})
-        policies = stepped(start, gradients)
-        for update, weights in enumerate([start, policies[0]]):
-            exact = flat(gradient_at(weights, backward, model, update))
-            assert (flat(gradients[update]) - exact).norm() < ROUNDED[dtype] * exact.norm()
-        weights = torch.load(tmp_path / f"{name}.pt", weights_only=True)
-        assert weights.keys() == start.keys()
-        assert max((weights[key] - start[key]).abs().max() for key in start) > 0.005
-        # Sums are made in another order, and Adam divides by the size of what may be nearly zero.
-        torch.testing.assert_close(flat(weights), flat(policies[-1]), rtol=0, atol=1e-5, msg=name)
+@pytest.fixture(scope="module")
+def worked(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes, whose start takes longest, wrote of all cases."""
+    directory = tmp_path_factory.mktemp("engines")
+    torch.multiprocessing.spawn(work, (str(directory), str(tiny_base)), nprocs=2)
+    return directory
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_workers_of_any_number_make_the_steps_of_one_optimizer(tiny_base: Path, worked: Path, case: Case) -> None:
+    model = case.model(str(tiny_base))
+    start, gradients = start_of(model), []
+    for update, count in enumerate(case.workers):
+        parts = [
+            torch.load(worked / f"{case}-{update}-{place}.gradient.pt", weights_only=True) for place in range(count)
+        ]
+        gradients.append({key: sum(part[key] for part in parts) / count for key in start})
+    policies = stepped(start, gradients)
+    for update, weights in enumerate([start, policies[0]]):
+        exact = flat(gradient_at(weights, case.backward, model, update))
+        assert (flat(gradients[update]) - exact).norm() < ROUNDED[case.dtype] * exact.norm()
+    weights = torch.load(worked / f"{case}.pt", weights_only=True)
+    assert weights.keys() == start.keys()
+    assert max((weights[key] - start[key]).abs().max() for key in start) > 0.005
+    # Sums are made in another order, and Adam divides by the size of what may be nearly zero.
+    torch.testing.assert_close(flat(weights), flat(policies[-1]), rtol=0, atol=1e-5)
