@@ -49,7 +49,7 @@ def check_align(settings: AlignSettings) -> None:
 
 
 def _check_model(settings: AlignSettings) -> None:
-    check_model(settings.model.reference, settings.sampling)
+    check_model(settings.model.reference, settings.sampling, settings.model.dtypes)
     check_rounded(settings.model)
 
 

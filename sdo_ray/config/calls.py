@@ -22,7 +22,8 @@ from sdo_ray.backprop import (
 from sdo_ray.backprop.transitions import step_levels, transitions
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.files import check_files
-from sdo_ray.models.load import check_base, load_scheduler, pipeline_class
+from sdo_ray.models.load import check_base, check_named, load_index, load_scheduler, pipeline_class
+from sdo_ray.models.skeletons import component_classes, is_network
 from sdo_ray.policy_gradient import Decay, PolicyPlan, check_policy_plan, policy_option_names
 from sdo_ray.rollout.preparation import check_decoding
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
@@ -118,19 +119,23 @@ def check_inputs(pipeline: type[DiffusionPipeline], inputs: Iterable[str], sampl
                 problems.add(Problem("", f"{argument!r} is given anyway", fix="give it once"))
 
 
-def check_model(base: str, sampling: SamplingSettings) -> type[DiffusionPipeline]:
-    """Refuse a model that `model.base` cannot name, or that cannot be called so.
+def check_model(base: str, sampling: SamplingSettings, types: Mapping[str, str]) -> type[DiffusionPipeline]:
+    """Refuse a model that `model.base` cannot name, that cannot be called so, or lacks a component of `model.dtypes`.
 
     Returns:
         The class of its pipeline.
 
     Raises:
-        SettingsError: see `check_base`, `check_pipeline`, `check_files`, `check_options` and `check_decoding`.
+        SettingsError: see `check_base`, `check_pipeline`, `check_files`, `check_named`, `check_options` and
+            `check_decoding`.
     """
     with under("model"):
         check_base(base)
         pipeline = check_pipeline(base)
         check_files(base)
+        if types:
+            classes = component_classes(load_index(base))
+            check_named("dtypes", types, [name for name, kind in classes.items() if is_network(kind)], base)
     check_options(pipeline, sampling)
     check_decoding(base, sampling.decode)
     return pipeline

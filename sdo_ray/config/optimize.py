@@ -80,7 +80,8 @@ def check_optimize(settings: OptimizeSettings) -> None:
 
 
 def _check_model(settings: OptimizeSettings) -> None:
-    kind, variable = check_model(settings.model.base, settings.sampling), settings.optimization.variable
+    kind = check_model(settings.model.base, settings.sampling, settings.model.dtypes)
+    variable = settings.optimization.variable
     check_texts(settings.samplers, settings.sampling, settings.model.base)
     if variable == "latents" and "latents" not in inspect.signature(kind.__call__).parameters:
         got = f"{kind.__name__} takes no latents"

@@ -80,7 +80,7 @@ def check_schedule(settings: ScheduleSettings) -> None:
 
 
 def _check_model(settings: ScheduleSettings) -> None:
-    kind = check_model(settings.model.reference, settings.sampling)
+    kind = check_model(settings.model.reference, settings.sampling, settings.model.dtypes)
     check_rounded(settings.model)
     check_trained_texts(settings.model, settings.samplers, settings.sampling, settings.model.reference)
     with under("prompts.inputs"):

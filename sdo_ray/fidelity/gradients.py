@@ -21,6 +21,7 @@ from sdo_ray.backprop import BackpropPlan, StepGradient, StepRunner
 from sdo_ray.backprop.denoiser_rows import denoiser_rows
 from sdo_ray.backprop.denoisers import denoisers_of
 from sdo_ray.backprop.saved import saved_activations
+from sdo_ray.backprop.scaling import scales_of
 from sdo_ray.fidelity.clock import clock_of
 from sdo_ray.prompts.inputs import Prompts
 from sdo_ray.rollout.group_objective import group_objective
@@ -152,12 +153,17 @@ def step_gradients(
     _, objective = _reward(trajectory, batch, evaluated)
     images, outputs, v = trajectory.samples, trajectory.outputs, objective.cotangents.samples
     assert v is not None
-    v = v.to(images.device, images.dtype)
-    g = torch.autograd.grad(images, [kept.o for kept in outputs], v, allow_unused=True)
-    G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
-    for kept, g_k in zip(outputs, g, strict=True):
-        if g_k is not None:
-            G[kept.step] += _vector(parameters, torch.autograd.grad(kept.o, parameters, g_k, allow_unused=True))
+    scales = scales_of([v], [images, *(kept.o for kept in outputs), *parameters])
+    for scale in scales:
+        again, scaled = len(scales) > 1, (v * scale).to(images.device, images.dtype)
+        g = torch.autograd.grad(images, [kept.o for kept in outputs], scaled, retain_graph=again, allow_unused=True)
+        G = [torch.zeros(sum(p.numel() for p in parameters)) for _ in range(num_steps)]
+        for kept, g_k in zip(outputs, g, strict=True):
+            if g_k is not None:
+                found = torch.autograd.grad(kept.o, parameters, g_k, retain_graph=again, allow_unused=True)
+                G[kept.step] += _vector(parameters, found) / scale
+        if all(G_k.isfinite().all() for G_k in G):
+            break
     return G
 
 

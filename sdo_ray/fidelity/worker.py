@@ -14,6 +14,7 @@ from sdo_ray.backprop import StepRunner
 from sdo_ray.cheap_steps.choose import choose_runner
 from sdo_ray.cheap_steps.settings import CheapStepsSettings
 from sdo_ray.fidelity.gradients import Evaluated, MeasuredGradient, group_gradient, plan_gradient, step_gradients
+from sdo_ray.models.checkpointing import checkpoint_as_set
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.models.settings import ModelSettings
@@ -80,6 +81,7 @@ class GradientMaker:
         self._pipeline = load_model(config.model, device)
         trained = attach_working_copy(self._pipeline.components, config.model)
         set_parameters(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
+        checkpoint_as_set(self._pipeline, config.model.checkpoint_blocks)
         prepare(self._pipeline, config.sampling, config.samplers)
         self._parameters = trained_parameters(trained)
         self._runners: dict[str, StepRunner | None] = {}

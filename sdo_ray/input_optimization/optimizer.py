@@ -15,6 +15,7 @@ import torch
 from sdo_ray.blocks import map_blocks
 from sdo_ray.input_optimization.loop import optimize_batch
 from sdo_ray.input_optimization.records import OptimizerConfig, RowBatch, results_table
+from sdo_ray.models.checkpointing import checkpoint_as_set
 from sdo_ray.models.load import load_pipeline
 from sdo_ray.rollout.preparation import prepare
 from sdo_ray.rollout.reward_client import RewardClient
@@ -33,7 +34,8 @@ class RowOptimizer:
         self._config = config
         self._rewards = RewardClient(reward_actors, [term.key for term in config.rewards.terms if term.weight])
         device = "cuda" if config.samplers.num_gpus else "cpu"
-        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device)
+        self._pipeline = load_pipeline(config.model.base, config.model.dtype, device, config.model.dtypes)
+        checkpoint_as_set(self._pipeline, config.model.checkpoint_blocks)
         prepare(self._pipeline, config.sampling, config.samplers)
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rewards.terms import check_mixing
+from sdo_ray.models.settings import CheckpointBlocks, ComponentTypes, Dtype
 from sdo_ray.rollout.reward_settings import CombinationSettings, RewardSettings
 from sdo_ray.rollout.settings import InputColumns
 from sdo_ray.settings import Settings, SettingsPath
@@ -16,9 +17,11 @@ class FrozenModelSettings(Settings):
     """The model, of which nothing is trained."""
 
     base: str = Field(description="`zoo://NAME`, a directory in diffusers format, or a hub id such as `org/name`.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Dtype = Field(
         "float32", description="Type of the weights and of sampling. What is optimised is always float32."
     )
+    dtypes: ComponentTypes = Field(default_factory=dict)
+    checkpoint_blocks: CheckpointBlocks = None
 
 
 class RowSettings(Settings):

@@ -7,8 +7,23 @@ the memory, one more forward pass of what has a graph. Without a graph it change
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def checkpoint_as_set(pipeline: DiffusionPipeline, checkpoint: bool | None) -> None:
+    """Switch it on in all of a pipeline's networks where `model.checkpoint_blocks` says so.
+
+    Args:
+        pipeline: on its device.
+        checkpoint: the setting; None: on GPUs.
+    """
+    if pipeline.device.type == "cuda" if checkpoint is None else checkpoint:
+        checkpoint_blocks(pipeline.components.values())
 
 
 def checkpoint_blocks(modules: Iterable[object]) -> list[torch.nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,23 @@ from sdo_ray.models.trained.registry import KINDS, Kind
 from sdo_ray.settings import Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+ComponentTypes = Annotated[
+    dict[str, Dtype],
+    Field(
+        description="Types of single components, such as `vae: float32`. A decoder that overflows in float16 "
+        "(`force_upcast` in its configuration) is float32 with `dtype: float16` anyway.",
+    ),
+]
+CheckpointBlocks = Annotated[
+    bool | None,
+    Field(
+        description="Whether blocks of denoiser and decoder keep their inputs alone and are run again by the backward "
+        "pass: the same gradient for a fraction of the memory, and one more forward pass of what has a graph. null: on "
+        "GPUs.",
+    ),
+]
+"""See `sdo_ray.models.checkpointing.checkpoint_as_set`."""
 
 
 class ModelSettings(Settings):
@@ -43,11 +60,7 @@ class ModelSettings(Settings):
         description="Type of the weights and of sampling. Trainers hold what is trained in float32 (`trainers.dtype`), "
         "samplers a copy of this type.",
     )
-    dtypes: dict[str, Dtype] = Field(
-        default_factory=dict,
-        description="Types of single components, such as `vae: float32`. A decoder that overflows in float16 "
-        "(`force_upcast` in its configuration) is float32 with `dtype: float16` anyway.",
-    )
+    dtypes: ComponentTypes = Field(default_factory=dict)
     quantize: dict[str, Literal["int8", "nf4"]] = Field(
         default_factory=dict,
         description="Components whose linear layers' frozen weights are rounded to 8 bits (torchao, the extra "
@@ -55,12 +68,7 @@ class ModelSettings(Settings):
         "`text_encoder_2: nf4`; what is trained, a LoRA, is not. Evaluations draw with them too; the LoRA that comes "
         "out fits the base as it was.",
     )
-    checkpoint_blocks: bool | None = Field(
-        None,
-        description="Whether blocks of denoiser and decoder keep their inputs alone and are run again by the backward "
-        "pass: the same gradient for a fraction of the memory, and one more forward pass of what has a graph. null: on "
-        "GPUs.",
-    )
+    checkpoint_blocks: CheckpointBlocks = None
     train: Literal[*KINDS] = Field(  # type: ignore[valid-type]
         "lora", description="What is trained: an adapter, biases and scales, or the whole denoiser."
     )

@@ -18,44 +18,35 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from pydantic import Field
 
 from rewards.terms import Mixing, RewardTerm
 from sdo_ray.config.loading import validated
 from sdo_ray.media.modality import modality_of
 from sdo_ray.media.picture import picture
 from sdo_ray.models.adapter_file import has_adapter_file, save_adapter
-from sdo_ray.models.checkpointing import checkpoint_blocks
+from sdo_ray.models.checkpointing import checkpoint_as_set
 from sdo_ray.models.denoisers import find_denoisers
 from sdo_ray.models.parameters import set_parameters
 from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.settings import ModelSettings
 from sdo_ray.models.trained.lora import adapter_off, started
-from sdo_ray.models.trained.lora_settings import LoraSettings
 from sdo_ray.notebook.rewards import Given, asked, local_rewards
+from sdo_ray.notebook.settings import AlignerSettings
 from sdo_ray.notebook.state import load_state, save_state
 from sdo_ray.notebook.update import Update
 from sdo_ray.prompts.schedule import schedule
 from sdo_ray.rollout.contribution import compute_contribution
+from sdo_ray.rollout.kept_graph import choose_kept_graph
+from sdo_ray.rollout.preparation import runner_of, set_decoding
 from sdo_ray.rollout.records import Contribution, PromptBatch
 from sdo_ray.rollout.sampling import draw
-from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
+from sdo_ray.rollout.settings import LearningSamplerSettings
 from sdo_ray.seeds import derive_seed, generator
-from sdo_ray.settings import Problem, Settings, SettingsError
+from sdo_ray.settings import Problem, SettingsError
 from sdo_ray.training.optimizer import learning_rate, make_optimizer, pull_back
-from sdo_ray.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-
-class AlignerSettings(Settings):
-    """The sections of a settings file that a loop of one process has."""
-
-    lora: LoraSettings = Field(default_factory=LoraSettings)
-    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    plan: PlanSettings = Field(default_factory=PlanSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
 
 
 class Aligner:
@@ -68,7 +59,8 @@ class Aligner:
         weights: key -> weight; 1 where it is not named, 0: only watched.
         seed: fixes noise, kept steps, the order of prompts and the LoRA's start.
         images_at_once: rows that are sampled together.
-        settings: sections `lora`, `sampling`, `plan` and `training`, as in docs/configuration.md, each a mapping.
+        settings: sections `lora`, `sampling`, `plan` and `training`, as in docs/configuration.md, each a mapping; of
+            `training` what `sdo_ray.notebook.settings.TRAINING` names.
 
     Raises:
         SettingsError: a setting or a reward cannot be, or the pipeline has adapters.
@@ -99,8 +91,9 @@ class Aligner:
         trained = attach_working_copy(pipeline.components, model)
         self._modules = {name: module for name, module in trained.items() if hasattr(module, "peft_config")}
         self._check_file(self._modules)
-        if pipeline.device.type == "cuda":
-            checkpoint_blocks(pipeline.components.values())
+        checkpoint_as_set(pipeline, None)
+        set_decoding(pipeline, self.settings.sampling.decode)
+        self._runner = runner_of(pipeline, self.settings.sampling)
         self.masters = started(self._modules, self.settings.lora, derive_seed(seed, "adapter", 0))
         """The LoRA's weights, float32 on the CPU; the pipeline holds a copy of its own type."""
         self._initial = {name: weights.clone() for name, weights in self.masters.items()}
@@ -108,6 +101,9 @@ class Aligner:
         training = self.settings.training
         self.optimizer = make_optimizer(training.optimizer, list(self.masters.values()), training.learning_rate)
         pull_back(self.optimizer, self.masters.values(), training.weight_decay)
+        on_gpu = float(pipeline.device.type == "cuda")
+        here = LearningSamplerSettings(batch_size=images_at_once, in_flight=1, num_gpus=on_gpu)
+        self._kept_graph = choose_kept_graph(pipeline, self.settings.sampling, self.settings.plan, here)
 
     def run(self, prompts: Sequence[str], updates: int) -> Iterator[Update]:
         """Make the updates up to number `updates`, each of `training.batch_size` rows, every prompt once an epoch.
@@ -197,7 +193,9 @@ class Aligner:
             rewards=asked(self._rewards),
             terms=self._terms,
             mixing=Mixing(),
+            kept_graph=self._kept_graph,
             differentiable=any(reward.differentiable for reward in self._rewards.values()),
+            runner=self._runner,
             others={"base": self._initial},
             anchor=self.settings.training.anchor,
         )

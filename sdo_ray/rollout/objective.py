@@ -23,7 +23,7 @@ from rewards.mix import combine_gradients, combine_scores, cosines_of, pulling_g
 from rewards.pulls import Memory, Pull
 from rewards.terms import Mixing, RewardTerm, no_gradient
 from sdo_ray.backprop import GradientRecord, backward_kept
-from sdo_ray.backprop.scaling import power_of_two
+from sdo_ray.backprop.scaling import scales_of
 from sdo_ray.backprop.tensors import floating
 from sdo_ray.rollout.sampling import KeptOutput, Trajectory
 
@@ -158,32 +158,26 @@ def backpropagate(
     # Behind o_k comes the plan's scale.
     roots += [(kept.o, u / kept.scale) for kept, u in cotangents.outputs]
     ends = [*parameters.values(), *(o for call in trajectory.calls for o in floating(call.output))]
-    through_float16 = any(x.dtype == torch.float16 for x in (*(kept.o for kept in trajectory.outputs), *ends))
-    scale = power_of_two(u for _, u in roots) if through_float16 else 1.0
-    for _ in range(_ATTEMPTS if through_float16 else 1):
+    scales = scales_of((u for _, u in roots), [*(kept.o for kept in trajectory.outputs), *ends])
+    for scale in scales:
         for end in ends:
             end.grad = None
         record.norms.clear()
         torch.autograd.backward(
             [root for root, _ in roots],
             [_times(u, scale).to(root.device, root.dtype) for root, u in roots],
-            retain_graph=through_float16,
+            retain_graph=len(scales) > 1,
         )
         if denoisers is not None:
             for call in trajectory.calls:
                 backward_kept(denoisers[call.denoiser], call, pieces=len(trajectory.samples))
         if all(end.grad is None or end.grad.isfinite().all() for end in ends):
             break
-        scale *= _LESS
     return Gradients(
         {name: _unscaled(_taken(p), scale) for name, p in parameters.items()},
         [[_unscaled(g, scale) for g in call.gradients()] for call in trajectory.calls],
         {step: norm / scale for step, norm in record.norms.items()},
     )
-
-
-_ATTEMPTS, _LESS = 4, 2.0**-6
-"""float16 ends at 6e4, and what a parameter gets is a sum over the pixels."""
 
 
 def _times(u: torch.Tensor, scale: float) -> torch.Tensor:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from rewards.pulls import Memory
-from sdo_ray.models.checkpointing import checkpoint_blocks
+from sdo_ray.models.checkpointing import checkpoint_as_set
 from sdo_ray.models.fingerprint import fingerprint
 from sdo_ray.models.parameters import set_parameters, trained_values
 from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
@@ -78,8 +78,7 @@ class Sampler:
         weights = {f"{name}.{key}": w for name, part in parts.items() for key, w in part.state_dict().items()}
         self._watch.agree("the base model's weights", "a sampler", fingerprint(weights))
         self._trained = attach_working_copy(self._pipeline.components, config.model)
-        if config.model.checkpoints_blocks(self._device):
-            checkpoint_blocks(self._pipeline.components.values())
+        checkpoint_as_set(self._pipeline, config.model.checkpoint_blocks)
         self._runner = prepare(self._pipeline, config.sampling, config.samplers)
         specs = reward_specs(reward_actors)
         self._differentiable = any(specs[key].differentiable for key in self._learned)

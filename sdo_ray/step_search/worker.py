@@ -13,6 +13,7 @@ from ray.util import ActorPool
 from rewards.terms import Mixing
 from sdo_ray.cheap_steps.runner import CheapRunner
 from sdo_ray.fidelity.gradients import Evaluated
+from sdo_ray.models.checkpointing import checkpoint_as_set
 from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach_working_copy, initial_policy, load_model
 from sdo_ray.models.settings import ModelSettings
@@ -50,6 +51,7 @@ class TrialActor:
         pipeline = load_model(config.model, "cuda" if config.samplers.num_gpus else "cpu")
         trained = attach_working_copy(pipeline.components, config.model)
         set_parameters(trained, initial_policy(config.model, derive_seed(config.seed, "adapter", 0)))
+        checkpoint_as_set(pipeline, config.model.checkpoint_blocks)
         runner = prepare(pipeline, config.sampling, config.samplers)
         copies = runner.copies if isinstance(runner, CheapRunner) else {}
         terms = [term.term for term in config.mix.terms] if config.mix else []

@@ -98,6 +98,10 @@ CASES = {
         "'heldout_alignment' is held out for evaluation",
     ),
     "a black box": (["rewards.terms.0={name: jpeg_compressibility}"], "has weight 1.0 but no gradient"),
+    "a type of nothing": (
+        ["model.dtypes={transformer: float32}"],
+        "has no transformer with weights; it has text_encoder, unet, vae; name one of these",
+    ),
     "latents by comparison": (
         ["plan.name=group", "samplers.batch_size=1"],
         "optimization.variable: got 'latents', which acts on an image by more than the outputs that 'group' compares; "

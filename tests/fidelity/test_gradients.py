@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ from sdo_ray.cheap_steps.settings import CacheSettings, CopySettings
 from sdo_ray.fidelity.gradients import Evaluated, group_gradient, plan_gradient, step_gradients
 from sdo_ray.fidelity.rewards import RewardPulls
 from sdo_ray.models.denoisers import find_denoisers
-from sdo_ray.models.parameters import trained_parameters
+from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.parameters import set_parameters, trained_parameters
+from sdo_ray.models.policy import attach_working_copy
+from sdo_ray.models.settings import ModelSettings
 from sdo_ray.policy_gradient import policy_cotangents, step_advantages
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.groups import groups_of
@@ -26,6 +30,7 @@ from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed
 from tests.backprop.tiny import ddim, double, pndm, seeded, stable_diffusion
 from tests.support.ink import Redness
+from tests.support.policies import moved_policy
 
 N = 4
 BATCH = PromptBatch(0, (6, 7), ("a cat", "b"))
@@ -116,6 +121,24 @@ def test_steps_are_those_of_sdo_and_add_up_to_all_direct_terms(scheduler: Any, c
         assert close(G_k, single.gradient)
     together = plan_gradient(pipeline, trained, BATCH, make_plan("sdo", N, K=N), EVALUATED)
     assert close(torch.stack(steps).sum(dim=0), together.gradient)
+
+
+def test_single_steps_of_a_model_in_float16_are_those_of_float32(tiny_base: Path) -> None:
+    """Also where a reward's gradient at a pixel is as small as float16's smallest number."""
+
+    def faint(images: torch.Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> Any:
+        v = 1e-7 * torch.linspace(-1, 1, images[0].numel()).view(images[0].shape)
+        return {"redness": (images * v).sum(dim=(1, 2, 3))}, {"redness": v.expand_as(images)}
+
+    found = []
+    for dtype in ("float16", "float32"):
+        model = ModelSettings(base=str(tiny_base), dtype=dtype)
+        pipeline = load_pipeline(model.base, model.dtype)
+        set_parameters(trained := attach_working_copy(pipeline.components, model), moved_policy(model))
+        found.append(step_gradients(pipeline, trained_parameters(trained), BATCH, replace(EVALUATED, rewards=faint)))
+    for half, whole in zip(*found, strict=True):
+        assert whole.any()
+        assert (half - whole).norm() < 0.05 * whole.norm()
 
 
 @pytest.mark.parametrize(

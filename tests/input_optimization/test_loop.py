@@ -134,6 +134,24 @@ def test_every_variable_gets_better_and_gives_its_image_again(tiny_base: Path, v
     assert all(result.initial_image != result.final_image for result in results)
 
 
+@pytest.mark.parametrize("variable", ["latents", "prompt_embeds"])
+def test_in_float16_with_a_decoder_in_float32(sdxl_base: Path, variable: str) -> None:
+    """SDXL as published: its decoder overflows in float16."""
+    found = []
+    for dtype in ("float16", "float32"):
+        pipeline = load_pipeline(str(sdxl_base), dtype)
+        assert pipeline.vae.dtype == torch.float32
+        how = config(variable)
+        sampling = how.sampling.model_copy(update={"options": {"height": 32, "width": 32}})
+        [row] = optimize_batch(pipeline, batch(0), replace(how, sampling=sampling), Recorder())
+        found.append(row)
+    half, whole = found
+    assert half.kept_steps == whole.kept_steps
+    assert half.mixed == pytest.approx(whole.mixed, abs=2e-3)
+    moved, expected = (row.variable["final"] - row.variable["initial"] for row in found)
+    assert torch.cosine_similarity(moved.flatten().float(), expected.flatten().float(), dim=0) > 0.9
+
+
 @pytest.mark.parametrize(("scheduler", "steps"), SCHEDULERS.values(), ids=SCHEDULERS)
 def test_any_step_that_the_scheduler_takes_can_be_kept(tiny_base: Path, scheduler: Any, steps: int) -> None:
     pipeline: Any = load_pipeline(str(tiny_base))

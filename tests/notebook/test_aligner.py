@@ -1,6 +1,7 @@
 """A loop of one process: it learns, what it saves is what it drew with, and it goes on where it was."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from sdo_ray import Aligner
+from sdo_ray.rollout import kept_graph
+from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch
 from sdo_ray.settings import SettingsError
 from tests.support.ink import Ink
@@ -69,6 +72,31 @@ def test_an_update_does_not_depend_on_how_many_are_sampled_at_once(tiny_base: Pa
     assert a.reward == pytest.approx(b.reward, rel=1e-5)
 
 
+def test_what_sampling_says_is_done(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How steps are made and latents decoded, and which activations a batch holds."""
+    plan = {"name": "sdo", "options": {"draw": "fixed", "at": [2]}}
+    four = SETTINGS["sampling"]
+    exact, again, held, tiled = (
+        aligner(tiny_base, plan=plan, sampling=four | more)
+        for more in ({}, {"kept_graph": "recompute"}, {"cache": {"name": "taylor", "every": 2}}, {"decode": "tiles"})
+    )
+    assert tiled.pipeline.vae.use_tiling
+    [expected], [same], [other] = (list(each.run(PROMPTS, 1)) for each in (exact, again, held))
+    assert same.grad_norm == pytest.approx(expected.grad_norm, rel=1e-4)
+    assert same.reward == expected.reward != other.reward
+    monkeypatch.setattr(kept_graph, "_memory", lambda *_: 0.0)
+    made = list[str]()
+
+    def noted(*args: Any, kept_graph: str, **kwargs: Any) -> Any:
+        made.append(kept_graph)
+        return compute_contribution(*args, kept_graph=kept_graph, **kwargs)
+
+    monkeypatch.setattr("sdo_ray.notebook.aligner.compute_contribution", noted)
+    [short] = aligner(tiny_base, plan=plan, images_at_once=4).run(PROMPTS, 1)
+    assert made == ["recompute"]
+    assert short.grad_norm == pytest.approx(expected.grad_norm, rel=1e-4)
+
+
 def test_rewards_are_weighed_and_some_only_watched(tiny_base: Path) -> None:
     both = aligner(tiny_base, {"dark": dark, "ink": Ink()}, weights={"dark": 2.0, "ink": 0.0})
     [update] = both.run(PROMPTS, 1)
@@ -112,6 +140,8 @@ def test_a_checkpoint_of_another_lora_is_refused(tiny_base: Path, tmp_path: Path
             {"lora": {"init": "pissa"}},
             "lora.init: got 'pissa', which takes weights out of the pipeline",
         ),
+        ({"dark": dark}, {"training": {"average": 0.9, "updates": 3}}, "training: .* average and updates are of runs"),
+        ({"dark": dark}, {"sampling": {"decode": "frames"}}, "sampling.decode: got 'frames', which no autoencoder"),
     ],
 )
 def test_what_cannot_be_is_refused(tiny_base: Path, rewards: dict, changes: dict, said: str) -> None:
