@@ -33,6 +33,7 @@ from sdo_ray.evaluation.closing import closing_evaluation
 from sdo_ray.evaluation.images import ImageConfig
 from sdo_ray.evaluation.models import PolicyModel
 from sdo_ray.evaluation.outcome import Outcome, write_outcome
+from sdo_ray.evaluation.summary import said_of_missing
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.media.modality import made_by
 from sdo_ray.promotion.held_out import HeldOutRules, check_held_out_rules
@@ -100,6 +101,8 @@ def align(settings: AlignSettings, observers: Sequence[Observer] = ()) -> Outcom
             scorers = rewards | (watched or start_reward_actors(evaluators, made=makes, inputs=inputs))
             trained = PolicyModel(settings.model, policies, policy.version)
             comparison = closing_evaluation(settings.evaluation, run, trained, made, scorers, settings.columns)
+        for line in said_of_missing(comparison):
+            print(f"{run.name}: {line}", flush=True)
         learned_from = reward_provenance(rewards)
         outcome = hand_out(
             run, tracked, settings.model, policy.weights, comparison, made, settings.tracking, learned_from

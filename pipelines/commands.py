@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdo_ray.settings import Settings
 
-SAME_COMMAND = "once mended, the same command goes on from there."
+IF_BROKEN = "once mended, "
+SAME_COMMAND = f"{IF_BROKEN}the same command goes on from there."
 
 
 @dataclass(frozen=True)

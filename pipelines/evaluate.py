@@ -52,7 +52,7 @@ from sdo_ray.evaluation.result import (
     read_evaluation,
     write_evaluation,
 )
-from sdo_ray.evaluation.summary import as_numbers, as_records, as_text, roles_of
+from sdo_ray.evaluation.summary import as_numbers, as_records, as_text, roles_of, said_of_missing
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.models.tokens import said_of
 from sdo_ray.prompts.inputs import COLUMN, from_column
@@ -124,6 +124,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         _make_missing(settings, questions, parts, roles, rewards, features, StateFile(run, "evaluate"))
         evaluation = _measure(settings, questions, roles, parts, rewards, features, tracked.run_id, ready.made)
         keep(settings, run, evaluation, parts, questions, tracked)
+    for line in said_of_missing(evaluation):
+        print(f"{settings.run.name}: {line}", flush=True)
     return evaluation
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands import COMMANDS
+from pipelines.commands import COMMANDS, IF_BROKEN
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.interrupts import end_as_by_ctrl_c
 from sdo_ray.own_packages import find_modules_beside
@@ -157,7 +157,7 @@ def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:
         _say(f"sdo {name} did not start:", *(f"  - {problem}" for problem in error.problems))
         return ExitCode.BAD_INPUT
     except KeyboardInterrupt:
-        _say(f"\nsdo {name} was interrupted. {COMMANDS[name].kept}")
+        _say(f"\nsdo {name} was interrupted. {COMMANDS[name].kept.replace(IF_BROKEN, '')}")
         return ExitCode.INTERRUPTED
     except Exception as error:
         code, how = _ends(error)
@@ -165,7 +165,8 @@ def ended(name: str, work: Callable[[], int], settings: Any = None) -> int:
         kept = COMMANDS[name].kept
         if code == ExitCode.STOPPED:
             kept = f"{kept} The traceback is in {_keep_traceback(name, error, settings)}.".lstrip()
-        _say(kept)
+        if code != ExitCode.BUSY:  # of which it is another's to say
+            _say(kept)
         return code
     finally:
         # A command that never needed Ray does not wait for its import now.

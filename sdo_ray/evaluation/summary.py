@@ -63,6 +63,19 @@ def summarize(evaluation: Evaluation, category: str | None = None) -> list[Line]
     return lines
 
 
+def said_of_missing(evaluation: Evaluation) -> list[str]:
+    """Of each model and metric: how many of its images have no finite value, which the numbers are silent about."""
+    said = []
+    for metric in evaluation.metrics:
+        for role in roles_of(evaluation):
+            values = _values(evaluation.images, f"{role}.{metric}")
+            if missing := int(np.count_nonzero(~np.isfinite(values))):
+                said.append(
+                    f"{role}: {missing} of {len(values)} images have no finite {metric}; the numbers are of the others"
+                )
+    return said
+
+
 def as_records(evaluation: Evaluation) -> list[dict[str, Any]]:
     """All lines as plain values: `metric`, `category` (None for all), `role`, `against`, and the fields of `Paired`."""
     return [

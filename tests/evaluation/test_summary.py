@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from sdo_ray.evaluation.compare import paired
-from sdo_ray.evaluation.summary import as_numbers, as_records, as_text, categories_of, summarize
+from sdo_ray.evaluation.summary import as_numbers, as_records, as_text, categories_of, said_of_missing, summarize
 from tests.support.evaluations import made_up
 
 PROMPTS = ["a", "b", "c", "d", "a", "b", "c", "d"]
@@ -41,13 +41,17 @@ def test_categories() -> None:
     assert [(r["category"], r["metric"]) for r in as_records(it)] == [(None, "quality"), ("x", "quality")]
 
 
-def test_what_is_not_finite_is_skipped() -> None:
+def test_what_is_not_finite_is_skipped_and_said() -> None:
     (line,) = summarize(made_up(list("abc"), quality=[1.0, math.nan, 3.0]))
     assert line.means["candidate"] == 2.0
     assert line.pairs["candidate", "base"].num_pairs == 2
     (line,) = summarize(made_up(list("abc"), quality=[math.nan] * 3))
     assert math.isnan(line.means["candidate"])
     assert line.pairs == {}
+    assert said_of_missing(made_up(list("abc"), quality=[1.0, math.nan, math.inf]))[-1] == (
+        "candidate: 2 of 3 images have no finite quality; the numbers are of the others"
+    )
+    assert said_of_missing(made_up(list("abc"), quality=[1.0, 2.0, 3.0])) == []
 
 
 def test_numbers_for_mlflow() -> None:

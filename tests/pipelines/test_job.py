@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from pipelines import cli
-from pipelines.commands import COMMANDS, Command
+from pipelines.commands import COMMANDS, IF_BROKEN, Command
 from sdo_ray.exit_codes import ExitCode
 from tests.support.tiny_job import SECRET
 
@@ -85,15 +85,15 @@ def test_stopped_by_an_error(run: Run, tmp_path: Path, does: str, cause: str) ->
         (
             "busy",
             ExitCode.BUSY,
-            ["", "sdo tiny was not started: runs/tiny is being worked on by process 7", KEPT],
+            ["", "sdo tiny was not started: runs/tiny is being worked on by process 7"],
         ),
         (
             "lost",
             ExitCode.UNAVAILABLE,
             ["", "sdo tiny lost the cluster, which does not answer any more: no route", KEPT],
         ),
-        ("interrupt", ExitCode.INTERRUPTED, ["", f"sdo tiny was interrupted. {KEPT}"]),
-        ("told to end", ExitCode.INTERRUPTED, ["", f"sdo tiny was interrupted. {KEPT}"]),
+        ("interrupt", ExitCode.INTERRUPTED, ["", f"sdo tiny was interrupted. {KEPT.replace(IF_BROKEN, '')}"]),
+        ("told to end", ExitCode.INTERRUPTED, ["", f"sdo tiny was interrupted. {KEPT.replace(IF_BROKEN, '')}"]),
     ],
 )
 def test_other_ends(run: Run, tmp_path: Path, does: str, code: ExitCode, lines: list[str]) -> None:
