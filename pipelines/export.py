@@ -64,6 +64,9 @@ def export(given: argparse.Namespace) -> Iterator[str]:
     from sdo_ray.storage import RunDirectory
 
     with at("RUN"):
+        if Path(given.run).expanduser().is_file():
+            got = f"{given.run!r} is a file"
+            raise SettingsError(Problem("RUN", got, fix="give the directory of a finished run, such as runs/NAME"))
         run = RunDirectory.at(given.run)
         known, outcome = run.read_json("settings.json"), read_outcome(run)
     if known is None or outcome is None:

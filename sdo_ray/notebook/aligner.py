@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from rewards.terms import Mixing, RewardTerm
+from sdo_ray.config.calls import check_options
 from sdo_ray.config.loading import validated
 from sdo_ray.media.modality import modality_of
 from sdo_ray.media.picture import picture
@@ -77,6 +78,7 @@ class Aligner:
         **settings: Any,
     ) -> None:
         self.settings = validated(AlignerSettings, settings)
+        _check_given(pipeline, images_at_once)
         self.pipeline, self.seed, self.images_at_once = pipeline, seed, images_at_once
         self.next_update = 0
         """Number of the next update."""
@@ -115,8 +117,9 @@ class Aligner:
         Yields:
             What each came to. Whoever ends the loop ends the training.
         """
-        if not prompts:
-            raise SettingsError(Problem("prompts", "got none", fix="give at least one"))
+        if isinstance(prompts, str) or not prompts:
+            got = "got one text, whose letters would be prompts" if prompts else "got none"
+            raise SettingsError(Problem("prompts", got, fix="give a list of at least one"))
         size = self.settings.training.batch_size
         while self.next_update < updates:
             [table] = schedule(
@@ -208,6 +211,7 @@ class Aligner:
         if unknown := sorted(set(weights) - set(self._rewards)):
             got, legal = f"got {', '.join(unknown)}", f"the rewards are {', '.join(self._rewards)}"
             raise SettingsError(Problem("weights", got, legal, "name one of these"))
+        check_options(type(self.pipeline), self.settings.sampling)
         denoisers = find_denoisers(self.pipeline)
         if adapted := [name for name, module in denoisers.items() if getattr(module, "peft_config", None)]:
             got = f"its {adapted[0]} has an adapter"
@@ -221,3 +225,11 @@ class Aligner:
         if not has_adapter_file(type(self.pipeline), adapted):
             got = f"diffusers has no file for adapters of {' and '.join(adapted)} of a {type(self.pipeline).__name__}"
             raise SettingsError(Problem("pipeline", got, fix="use `sdo align`, which hands out a complete model"))
+
+
+def _check_given(pipeline: Any, images_at_once: int) -> None:
+    if not hasattr(pipeline, "components"):
+        got = f"got a {type(pipeline).__name__}"
+        raise SettingsError(Problem("pipeline", got, fix="give what `DiffusionPipeline.from_pretrained(...)` returns"))
+    if images_at_once < 1:
+        raise SettingsError(Problem("images_at_once", f"got {images_at_once}", "it is 1 or more"))

@@ -23,6 +23,9 @@ def local_rewards(given: Mapping[str, Given]) -> dict[str, Any]:
     Raises:
         SettingsError: there is none of a name, or one cannot be called.
     """
+    if not isinstance(given, Mapping) or not given:
+        got = f"got {type(given).__name__}" if given else "got none"
+        raise SettingsError(Problem("rewards", got, fix='name at least one, such as {"vivid": vivid}'))
     found = {}
     for key, reward in given.items():
         if isinstance(reward, str):
@@ -34,7 +37,8 @@ def local_rewards(given: Mapping[str, Given]) -> dict[str, Any]:
             got = f"{type(reward).__name__} cannot be called"
             fix = "give a reward, a function of images and prompts, or the name of a reward"
             raise SettingsError(Problem(f"rewards.{key}", got, fix=fix))
-        found[key] = reward if hasattr(reward, "differentiable") else _Function(reward)
+        # A class of its own, by whose name mistakes are said.
+        found[key] = reward if hasattr(reward, "differentiable") else type(key, (_Function,), {})(reward)
     return found
 
 

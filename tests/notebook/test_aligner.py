@@ -8,7 +8,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from rewards.scoring import RewardMistake, score
 from sdo_ray import Aligner
+from sdo_ray.notebook.rewards import local_rewards
 from sdo_ray.rollout import kept_graph
 from sdo_ray.rollout.contribution import compute_contribution
 from sdo_ray.rollout.records import PromptBatch
@@ -153,3 +155,36 @@ def test_a_pipeline_with_an_adapter_is_refused(tiny_base: Path, tmp_path: Path) 
     one = aligner(tiny_base)
     with pytest.raises(SettingsError, match="its unet has an adapter; fuse it"):
         Aligner(one.pipeline, {"dark": dark})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pipeline": "org/name"}, "pipeline: got a str; give what `DiffusionPipeline.from_pretrained"),
+        ({"rewards": dark}, "rewards: got function; name at least one, such as"),
+        ({"rewards": {}}, "rewards: got none; name at least one"),
+        ({"images_at_once": 0}, "images_at_once: got 0; it is 1 or more"),
+        ({"sampling": {"options": {"heigth": 8}}}, "sampling.options: StableDiffusionPipeline takes no heigth here"),
+        ({"sampling": {"options": {"height": 8}}}, "sampling.options.height: given alone"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(tiny_base: Path, changes: dict, said: str) -> None:
+    """Stable Diffusion's call itself passes over names that it does not know."""
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    given = {"pipeline": pipeline, "rewards": {"dark": dark}} | changes
+    with pytest.raises(SettingsError, match=said):
+        Aligner(given.pop("pipeline"), given.pop("rewards"), **given)
+
+
+def test_one_text_is_no_list_of_prompts(tiny_base: Path) -> None:
+    with pytest.raises(SettingsError, match="prompts: got one text, whose letters would be prompts"):
+        next(aligner(tiny_base).run("a cat", updates=1))
+
+
+def test_a_mistake_is_said_of_the_reward_by_its_key() -> None:
+    def pair(images: torch.Tensor, prompts: list[str]) -> Any:
+        return dark(images, prompts), {}
+
+    reward = local_rewards({"vivid": pair})["vivid"]
+    with pytest.raises(RewardMistake, match="reward vivid must return a tensor"):
+        score(reward, torch.zeros(1, 3, 8, 8), ["a"])

@@ -130,3 +130,9 @@ def test_what_is_no_finished_run_is_refused(tiny_base: Path, tmp_path: Path, cap
     assert main([str(run), "--out", str(tmp_path / "out")]) == 2
     assert f"RUN: {run} is {said}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_settings_file_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "settings.yaml").touch()
+    assert main([str(tmp_path / "settings.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert "settings.yaml' is a file; give the directory of a finished run" in capsys.readouterr().err
