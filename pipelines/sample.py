@@ -61,7 +61,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
     _check(given)
     import torch
 
-    from sdo_ray.config.calls import check_inputs, check_options
+    from sdo_ray.config.calls import check_inputs, check_options, takes_guidance
     from sdo_ray.config.loading import validated
     from sdo_ray.media.files import SUFFIXES, to_file
     from sdo_ray.media.modality import modality_of, sampling_rate
@@ -97,6 +97,11 @@ def sample(given: argparse.Namespace) -> list[Path]:
         types = None if given.dtype else recipe.dtypes
         pipeline = load_pipeline(model, given.dtype or recipe.dtype, given.device, types)
         set_decoding(pipeline, sampling.decode)
+    if not takes_guidance(type(pipeline)):
+        if given.guidance is not None:
+            got = f"got {given.guidance:g}, and the call of a {type(pipeline).__name__} takes none"
+            raise SettingsError(Problem("--guidance", got, fix="leave it out"))
+        sampling = sampling.model_copy(update={"guidance_scale": None})
     with at("--set"):
         check_options(type(pipeline), sampling)
     with at("--input"):

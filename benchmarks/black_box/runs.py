@@ -143,7 +143,7 @@ class Run:
             )
         self._memory = self._memory.after(made.pulls)
         vector = torch.cat([made.gradient[name].flatten() for name in self.parameters])
-        guided = 2 if self.sampling.guidance_scale > 1 else 1
+        guided = 2 if (self.sampling.guidance_scale or 0) > 1 else 1
         alone = guided * (self.sampling.num_inference_steps + 2 * len(made.step_norms))
         seconds = time.process_time() - began
         return Made(vector / max(1, made.num_samples), work.count, made.num_rows * alone, seconds, _parts(made))

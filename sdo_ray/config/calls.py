@@ -66,13 +66,25 @@ def made_if_known(base: str) -> Made:
         return Made()
 
 
+def takes_guidance(pipeline: type[DiffusionPipeline]) -> bool:
+    """Whether a pipeline's call takes a scale of classifier-free guidance."""
+    taken = inspect.signature(pipeline.__call__).parameters
+    return "guidance_scale" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values())
+
+
 def check_options(pipeline: type[DiffusionPipeline], sampling: SamplingSettings) -> None:
     """Refuse options that a pipeline's call does not take, or that the run itself gives.
 
     Raises:
         SettingsError: which ones.
     """
-    legal = sorted(inspect.signature(pipeline.__call__).parameters.keys() - OURS - {"self", "args", "kwargs"})
+    taken = inspect.signature(pipeline.__call__).parameters
+    if sampling.guidance_scale is not None and not takes_guidance(pipeline):
+        got = f"got {sampling.guidance_scale:g}, and the call of a {pipeline.__name__} takes none"
+        raise SettingsError(
+            Problem("sampling.guidance_scale", got, fix="give null: it guides in a way of its own, if at all")
+        )
+    legal = sorted(taken.keys() - OURS - {"self", "args", "kwargs"})
     if unknown := [option for option in sampling.options if option not in legal]:
         raise SettingsError(
             Problem(

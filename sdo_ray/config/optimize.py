@@ -111,8 +111,8 @@ def _check_variable(settings: OptimizeSettings) -> None:
             if settings.samplers.batch_size != 1:
                 got = f"got {settings.samplers.batch_size}, but pipelines take one guidance scale a call"
                 problems.add(Problem("samplers.batch_size", got, fix="choose 1 (and more samplers.count)"))
-            if settings.sampling.guidance_scale < LEAST_GUIDANCE:
-                got = f"got {settings.sampling.guidance_scale:g}, where guidance is off and has no gradient"
+            if (scale := settings.sampling.guidance_scale or 0.0) < LEAST_GUIDANCE:
+                got = f"got {scale:g}, where guidance is off and has no gradient"
                 problems.add(Problem("sampling.guidance_scale", got, fix=f"start at {LEAST_GUIDANCE} or more"))
             if optimization.keep_norm:
                 got = "the guidance scale is one number, which would then never change"

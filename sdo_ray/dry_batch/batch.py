@@ -104,6 +104,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
     trained, weights = attach_working_copy(pipeline.components, model), initial_policy(model, seed=0)
     prompts, inputs = read_prompts(settings.prompts.train, settings.prompts.column), settings.inputs()
     sampling = settings.called_sampling
+    count = min(2, settings.samplers.batch_size)  # some autoencoders take one video alone
     device = "cuda" if settings.samplers.num_gpus else "cpu"  # where the run's samplers are; here all is on the CPU
     if model.checkpoints_blocks(device):
         checkpoint_blocks(pipeline.components.values())
@@ -115,7 +116,7 @@ def _try(settings: AlignSettings, model: ModelSettings, say: Say) -> None:
     def contribution(how: LearnedSamplingSettings) -> Contribution:
         return compute_contribution(
             pipeline,
-            PromptBatch(0, (0, 1), _some(prompts, 2), _some(inputs, 2) if inputs else ()),
+            PromptBatch(0, tuple(range(count)), _some(prompts, count), _some(inputs, count) if inputs else ()),
             0,
             seed=settings.run.seed,
             sampling=how,

@@ -60,6 +60,8 @@ class RegisteredPipeline(PythonModel):
         inputs = self._recipe.get("inputs", {})
         _check_inputs(inputs, list(model_input.columns))
         call = {name: self._recipe[name] for name in ("num_inference_steps", "guidance_scale", "batch_size")}
+        if call["guidance_scale"] is None:
+            del call["guidance_scale"]
         call |= params or {}
         batch_size = call.pop("batch_size")
         rows = model_input[["prompt"]].reset_index(drop=True)

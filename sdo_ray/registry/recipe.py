@@ -23,8 +23,8 @@ class Recipe:
 
     num_inference_steps: int
     """Sampling steps."""
-    guidance_scale: float
-    """Classifier-free guidance."""
+    guidance_scale: float | None
+    """Classifier-free guidance; None where the pipeline's call takes none."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the pipeline's call; JSON."""
     dtype: str = "float32"

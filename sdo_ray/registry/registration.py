@@ -208,6 +208,8 @@ def _signature(recipe: Recipe) -> ModelSignature:
         "guidance_scale": (DataType.double, recipe.guidance_scale),
         "batch_size": (DataType.long, recipe.batch_size),
     }
+    if recipe.guidance_scale is None:
+        del parameters["guidance_scale"]
     prompt, seed = ColSpec(DataType.string, "prompt"), ColSpec(DataType.long, "seed")
     kinds = {"number": DataType.double, "image": DataType.binary, "sound": DataType.binary, "text": DataType.string}
     beside = [ColSpec(kinds[kind], name) for name, kind in recipe.inputs.items()]

@@ -49,7 +49,11 @@ class SamplingSettings(CheapStepsSettings):
     """How the pipeline is called."""
 
     num_inference_steps: int = Field(50, ge=1, description="Sampling steps N.")
-    guidance_scale: float = Field(5.0, ge=0, description="Classifier-free guidance.")
+    guidance_scale: float | None = Field(
+        5.0,
+        ge=0,
+        description="Classifier-free guidance. null: for pipelines whose call takes none, such as HunyuanVideo 1.5's.",
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="Further arguments of the pipeline's call, such as `height`, `width` or `negative_prompt`.",
@@ -108,7 +112,7 @@ class SamplingSettings(CheapStepsSettings):
         return {
             "prompt": list(prompts),
             "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
+            **({} if self.guidance_scale is None else {"guidance_scale": self.guidance_scale}),
             **options,
             **call_arguments(inputs or ([self._example] * len(prompts) if self._example else [])),
         }

@@ -44,8 +44,18 @@ def test_an_autoencoder_that_makes_nothing_of_less_than_a_tile() -> None:
         checked("Allegro", {}, height=16, width=16, num_frames=8)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("prompt", ["a cat", 'a sign that says "cat"'])
-def test_a_second_text_that_is_empty(prompt: str) -> None:
-    """HunyuanVideo 1.5 reads what a prompt quotes by an encoder of its own, and masks all of it where nothing is."""
-    assert checked("HunyuanVideo15", {}, prompt=prompt).steps == 2
+@pytest.mark.parametrize("prompt", ["a cat", 'a sign that says "cat"', ["a cat", 'a sign that says "cat"']])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HunyuanImage",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("HunyuanVideo15", "HunyuanVideo15ImageToVideo")),
+    ],
+)
+def test_a_second_text_that_is_empty(name: str, prompt: str | list[str]) -> None:
+    """They read what a prompt quotes by an encoder of its own, and mask all of it where nothing is."""
+    pipe = assemble(f"{name}Pipeline", CASES[name].parts)
+    arguments = inputs(pipe, CASES[name].call | {"prompt": prompt})
+    if isinstance(prompt, list) and name != "HunyuanImage":
+        pipe.vae.enable_slicing()  # it takes one video alone
+    assert check(pipe, lambda: arguments | {"generator": torch.Generator().manual_seed(3)}).steps == 2

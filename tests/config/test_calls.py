@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from diffusers import HeunDiscreteScheduler
+from diffusers import HeunDiscreteScheduler, HunyuanVideo15Pipeline, StableDiffusionPipeline
 
-from sdo_ray.config.calls import check_estimator
+from sdo_ray.config.calls import check_estimator, check_options
 from sdo_ray.models.load import load_scheduler
 from sdo_ray.rollout.settings import PlanSettings, SamplingSettings
 from sdo_ray.settings import SettingsError
@@ -39,3 +39,14 @@ def test_a_model_without_scheduler_is_named(second_order: str) -> None:
     (Path(second_order) / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(SettingsError, match=r"heun' has no scheduler of diffusers"):
         load_scheduler(second_order)
+
+
+def test_guidance_is_given_to_calls_that_take_it() -> None:
+    none = SamplingSettings(guidance_scale=None)
+    with pytest.raises(
+        SettingsError, match=r"^sampling\.guidance_scale: got 5, and the call of .*15Pipeline takes none; give null"
+    ):
+        check_options(HunyuanVideo15Pipeline, SamplingSettings())
+    check_options(HunyuanVideo15Pipeline, none)
+    check_options(StableDiffusionPipeline, SamplingSettings())
+    assert none.pipeline_call(["a"]) == {"prompt": ["a"], "num_inference_steps": 50}

@@ -115,6 +115,22 @@ def test_video_for_a_reward_of_images(attempt: Try, bases: Callable[[str], Path]
     assert "judges images [B, 3, H, W], and was given [2, 9, 3, 64, 64]" in said
 
 
+@pytest.mark.slow
+def test_an_autoencoder_that_takes_one_video_alone(attempt: Try, bases: Callable[[str], Path]) -> None:
+    """HunyuanVideo 1.5's has an attention mask that fits no batch, unless it decodes in slices."""
+    term = {"name": "tests.support.ink:Ink", "frames": {"take": 1}}
+    rewards = f"rewards.terms=[{yaml.safe_dump(term, default_flow_style=True)}]"
+    how = (
+        rewards,
+        "evaluation.evaluators=[{name: 'tests.support.ink:Ink', frames: {take: 1}}]",
+        "sampling.guidance_scale=null",
+    )
+    base = bases("HunyuanVideo15")
+    assert "doesn't match the broadcast shape" in refused(attempt, *how, "samplers.batch_size=2", base=base)
+    assert attempt(*how, "samplers.batch_size=1", base=base) is None
+    assert attempt(*how, "samplers.batch_size=2", "sampling.decode=slices", base=base) is None
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [

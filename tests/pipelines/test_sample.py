@@ -75,6 +75,16 @@ def test_calls_that_cannot_be_made(
     assert said in capsys.readouterr().err
 
 
+def test_a_call_without_guidance(tmp_path: Path, capsys) -> None:
+    how = ["--prompt", "a", "--steps", "2", "--height", "32", "--width", "32", "--out", str(tmp_path / "a.png")]
+    how += ["--model", str(saved("HunyuanImage", tmp_path / "base"))]
+    assert main([*how, "--guidance", "2"]) == 2
+    assert (
+        "--guidance: got 2, and the call of a HunyuanImagePipeline takes none; leave it out" in capsys.readouterr().err
+    )
+    assert main(how) == 0
+
+
 def test_black_and_broken_images_are_said(tmp_path: Path, capsys) -> None:
     parts = {"safety_checker": safety_checker, "feature_extractor": processor}
     saved("StableDiffusion", tmp_path / "checked", **parts)

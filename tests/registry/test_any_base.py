@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from pipelines.sample import main
+from sdo_ray.config.calls import takes_guidance
 from sdo_ray.media.files import to_file
 from sdo_ray.media.modality import modality_of
-from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.load import load_pipeline, pipeline_class
 from sdo_ray.registry.pyfunc_model import _file, _set_decoding
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registered_model import RegisteredModel
@@ -28,6 +29,7 @@ from tests.support.samples import saved
 SMALL = {"height": 32, "width": 32}
 BASES: dict[str, tuple[str, dict[str, Any]]] = {
     "SD3 without T5": ("StableDiffusion3", SMALL),
+    "a call without guidance": ("HunyuanImage", SMALL),
     "videos": ("Wan", SMALL | {"num_frames": 5, "max_sequence_length": 16}),
 }
 
@@ -68,7 +70,8 @@ def test_mlflow_draws_what_sdo_draws(
     tmp_path: Path, register: Callable[[str, SamplingSettings], str], kind: str, options: dict[str, Any]
 ) -> None:
     base = str(saved(kind, tmp_path / "base"))
-    sampling = SamplingSettings(num_inference_steps=2, guidance_scale=3.0, options=options)
+    scale = 3.0 if takes_guidance(pipeline_class(base)) else None
+    sampling = SamplingSettings(num_inference_steps=2, guidance_scale=scale, options=options)
     model = mlflow.pyfunc.load_model(register(base, sampling))
     [row] = model.predict([{"prompt": "a", "seed": 7}]).itertuples()
     pipeline = load_pipeline(base)
