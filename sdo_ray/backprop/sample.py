@@ -111,5 +111,5 @@ def _no_tensors(pipeline: Any, output_type: str) -> TraceError:
         "output_type",
         f"{output_type!r}, and {type(pipeline).__name__} does not return its images as one tensor",
         "'latent', for a pipeline that decodes to numpy arrays",
-        "remove its safety checker if it has one; else call with 'latent' and decode with its autoencoder",
+        "call with 'latent' and decode with its autoencoder",
     )

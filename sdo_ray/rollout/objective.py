@@ -171,13 +171,18 @@ def backpropagate(
         if denoisers is not None:
             for call in trajectory.calls:
                 backward_kept(denoisers[call.denoiser], call, pieces=len(trajectory.samples))
-        if all(end.grad is None or end.grad.isfinite().all() for end in ends):
+        if len(scales) > 1 and _is_finite([end.grad for end in ends if end.grad is not None]):
             break
     return Gradients(
         {name: _unscaled(_taken(p), scale) for name, p in parameters.items()},
         [[_unscaled(g, scale) for g in call.gradients()] for call in trajectory.calls],
         {step: norm / scale for step, norm in record.norms.items()},
     )
+
+
+def _is_finite(gradients: Sequence[torch.Tensor]) -> bool:
+    """Asked of a GPU once, not once a gradient."""
+    return not gradients or bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
 
 
 def _times(u: torch.Tensor, scale: float) -> torch.Tensor:

@@ -12,6 +12,7 @@ from sdo_ray.models.parameters import set_parameters, trained_parameters
 from sdo_ray.models.policy import attach_working_copy, load_model
 from sdo_ray.models.precision import own_precision
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.rollout.sampling import draw
 from sdo_ray.settings import SettingsError
 from tests.backprop.matrix.assemble import inputs
 from tests.backprop.matrix.cases import CASES
@@ -49,6 +50,20 @@ def test_a_decoder_that_overflows_in_float16_is_float32(sdxl_base: Path) -> None
     assert torch.equal(images, pipeline.image_processor.postprocess(decoded, output_type="pt"))
     assert pipeline.vae.dtype == torch.float32
     assert "decode" not in vars(pipeline.vae)
+
+
+def test_what_is_drawn_through_it_is_neither_black_nor_broken(sdxl_base: Path) -> None:
+    """As comparisons, previews and `sdo sample` draw, of weights that really overflow."""
+    pipeline = load_pipeline(str(sdxl_base), "float16")
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_in.weight.mul_(1e7)
+    call = inputs(pipeline, CASES["StableDiffusionXL"].call)
+    del call["output_type"]
+    images, latents = (draw(pipeline, call, [seeded()], output_type=kind) for kind in ("pt", "latent"))
+    assert images.isfinite().all()
+    assert images.std() > 0
+    with torch.no_grad():
+        assert not pipeline.vae.half().decode(latents.half()).sample.isfinite().all()
 
 
 @pytest.mark.parametrize("train", ["lora", "diffit", "full"])

@@ -67,6 +67,23 @@ def by_hand(pipeline: Any, k: int) -> list[torch.Tensor]:
     raise AssertionError(k)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_gpu_is_not_asked_once_a_parameter(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Each time something of a tensor is looked at, a GPU is waited for."""
+    pipe = stable_diffusion().to(dtype)
+    trajectory = sample(pipe, CALL, noise(3, [6, 7]), BackpropPlan("own", N, PLANS["one step"]))
+    parameters = {str(i): p for i, p in enumerate(trained(pipe))}
+    looks, look = list[int](), torch.Tensor.__bool__
+
+    def noted(x: torch.Tensor) -> bool:
+        looks.append(1)
+        return look(x)
+
+    monkeypatch.setattr(torch.Tensor, "__bool__", noted)
+    backpropagate(trajectory, Cotangents(torch.ones_like(trajectory.samples)), parameters)
+    assert len(looks) <= 4 < len(parameters)
+
+
 @pytest.mark.parametrize("backward", ["sampler", "trainer"])
 @pytest.mark.parametrize("steps", PLANS.values(), ids=PLANS.keys())
 def test_a_cotangent_teaches_what_it_says_on_top_of_the_reward(
