@@ -15,7 +15,7 @@ from sdo_ray.backprop.apart import watched
 from sdo_ray.backprop.saved import saved_activations
 from sdo_ray.rollout.groups import groups_of
 from sdo_ray.rollout.preparation import is_by_frames_as_it_is
-from sdo_ray.rollout.sampling import draw, noise, plan_of, sample
+from sdo_ray.rollout.sampling import draw, noise, plan_of, sample, steps_to_take
 from sdo_ray.rollout.settings import KeptGraph, LearningSamplerSettings, PlanSettings, SamplingSettings
 from sdo_ray.settings import Problem, SettingsError
 
@@ -144,7 +144,7 @@ def _decodes_apart(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> b
     with ExitStack() as stack:
         found = [stack.enter_context(watched(part)) for part in decoders if isinstance(part, torch.nn.Module)]
         with torch.random.fork_rng():
-            draw(pipeline, _few(sampling).pipeline_call(["a"]), noise(0, [0]))
+            draw(pipeline, _few(pipeline, sampling).pipeline_call(["a"]), noise(0, [0]))
     return any(is_apart() for is_apart in found)
 
 
@@ -159,15 +159,16 @@ def _can_be_made_again(pipeline: DiffusionPipeline, sampling: SamplingSettings) 
 
 
 def _sample_one(pipeline: DiffusionPipeline, sampling: SamplingSettings, kept_graph: KeptGraph) -> None:
-    few = _few(sampling)
+    few = _few(pipeline, sampling)
     num_steps = plan_of(pipeline, few, PlanSettings(name="full")).num_steps
     plan = BackpropPlan("estimate", num_steps, {num_steps - 1: StepGradient()})
     with torch.random.fork_rng():
         sample(pipeline, few.pipeline_call(["a"]), noise(0, [0]), plan, kept_graph=kept_graph)
 
 
-def _few(sampling: SamplingSettings) -> SamplingSettings:
-    return sampling.model_copy(update={"num_inference_steps": min(_FEW, sampling.num_inference_steps)})
+def _few(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> SamplingSettings:
+    steps = min(steps_to_take(pipeline, sampling, _FEW), sampling.num_inference_steps)
+    return sampling.model_copy(update={"num_inference_steps": steps})
 
 
 def _memory(pipeline: DiffusionPipeline, samplers: LearningSamplerSettings) -> float:

@@ -10,6 +10,8 @@ Samples are images [B, 3, H, W] or videos [B, F, 3, H, W] in [0, 1], audio [B, C
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ from sdo_ray.backprop.sample import stacked
 from sdo_ray.backprop.transitions import StochasticSteps
 from sdo_ray.media.modality import modality_of
 from sdo_ray.models.precision import own_precision
-from sdo_ray.prompts.inputs import Row
+from sdo_ray.prompts.inputs import STRENGTH, Row
 from sdo_ray.rollout.settings import Backward, KeptGraph, PlanSettings, SamplingSettings
 from sdo_ray.seeds import derive_seed, generator
 
@@ -231,6 +233,14 @@ def _num_steps(pipeline: DiffusionPipeline, call: Mapping[str, Any], generators:
     """How many steps the scheduler takes in a call."""
     copies = [torch.Generator(g.device).set_state(g.get_state()) for g in generators]
     return solver_weights(called_scheduler(pipeline, generator=copies, **call), None).num_steps
+
+
+def steps_to_take(pipeline: DiffusionPipeline, sampling: SamplingSettings, few: int) -> int:
+    """The `num_inference_steps` of which a call takes `few`: image-to-image takes the share `strength` of its steps."""
+    parameter = inspect.signature(type(pipeline).__call__).parameters.get(STRENGTH)
+    default = None if parameter is None else parameter.default
+    share = {STRENGTH: default, **sampling.options, **sampling.example}[STRENGTH]
+    return math.ceil(few / share) if isinstance(share, int | float) and 0 < share <= 1 else few
 
 
 def scheduler_of(pipeline: DiffusionPipeline, sampling: SamplingSettings) -> Any:

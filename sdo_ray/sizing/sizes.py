@@ -23,7 +23,7 @@ from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.models.policy import attach_working_copy
 from sdo_ray.models.quantised import quantised_bytes
 from sdo_ray.models.settings import ModelSettings
-from sdo_ray.rollout.sampling import noise
+from sdo_ray.rollout.sampling import noise, steps_to_take
 from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.sizing.meta import allowances
 from sdo_ray.sizing.takes import Takes, takes
@@ -86,7 +86,7 @@ def sizes_of(
         nonlocal decoder
         decoder = decoder.and_then(found)
 
-    few = sampling.model_copy(update={"num_inference_steps": FEW})
+    few = sampling.model_copy(update={"num_inference_steps": steps_to_take(stand_in, sampling, FEW)})
     with ExitStack() as stack:
         for name, part in stand_in.components.items():
             if name not in skeletons or not isinstance(part, torch.nn.Module):

@@ -12,9 +12,9 @@ from sdo_ray.models.checkpointing import checkpoint_blocks
 from sdo_ray.rollout import kept_graph
 from sdo_ray.rollout.kept_graph import LearnedSamplingSettings, activations_of_one, choose_kept_graph
 from sdo_ray.rollout.reward_settings import FramesSettings, MixSettings, RewardSettings
-from sdo_ray.rollout.sampling import noise, plan_of, sample
+from sdo_ray.rollout.sampling import noise, plan_of, sample, steps_to_take
 from sdo_ray.rollout.settings import KeptGraph, LearningSamplerSettings, PlanSettings
-from tests.backprop.matrix.assemble import assemble, inputs
+from tests.backprop.matrix.assemble import assemble, image, inputs
 from tests.backprop.matrix.cases import CASES
 from tests.backprop.matrix.check import adapt
 from tests.backprop.tiny import reward, stable_diffusion, trained
@@ -105,3 +105,18 @@ def test_checkpointed_blocks_change_nothing_to_the_bit_and_hold_a_fraction() -> 
 
 def test_parts_without_it_are_left_alone(tiny_base: Path) -> None:
     assert checkpoint_blocks([None, torch.nn.Linear(1, 1), copy]) == []
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(None, 7), (0.25, 8), (0.7, 3), (1.0, 2)])
+def test_image_to_image_of_which_two_steps_would_be_none(tmp_path: Path, strength: float | None, steps: int) -> None:
+    """SDXL's takes the share 0.3 of its steps, if no other is said."""
+    pipeline = assemble("StableDiffusionXLImg2ImgPipeline", CASES["StableDiffusionXLImg2Img"].parts)
+    adapt(pipeline)
+    image().save(tmp_path / "a.png")
+    options = {} if strength is None else {"strength": strength}
+    sampling = LearnedSamplingSettings(num_inference_steps=20, options=options)
+    sampling = sampling.with_example_of([{"image": str(tmp_path / "a.png")}])
+    assert steps_to_take(pipeline, sampling, 2) == steps
+    few = sampling.model_copy(update={"num_inference_steps": steps})
+    assert plan_of(pipeline, few, PlanSettings(name="full")).num_steps == 2
+    assert activations_of_one(pipeline, sampling) > 0
