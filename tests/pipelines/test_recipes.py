@@ -8,6 +8,7 @@ from pipelines.export import main as export
 from sdo_ray.config.align import AlignSettings
 from sdo_ray.config.align_checks import check_align
 from sdo_ray.config.loading import load_settings
+from sdo_ray.dry_batch.batch import dry_batch
 from sdo_ray.models.policy import initial_policy
 from sdo_ray.settings import SettingsError
 from tests.support.recipes import MODELS, RECIPES, save_model, uses
@@ -38,8 +39,6 @@ def test_settings_pass_and_layers_bind(recipe: str, tmp_path: Path) -> None:
 
 
 TINY = [
-    "model.dtype=float32",
-    "model.dtypes=null",
     "sampling.num_inference_steps=4",
     "rewards.terms=[{name: brightness, weight: 1.0}, {name: saturation, weight: 0.3}]",
     "evaluation.evaluators=[{name: sharpness}]",
@@ -88,6 +87,14 @@ def test_a_package_that_a_pipeline_cleans_prompts_with_is_asked_for(
     monkeypatch.setattr("sdo_ray.config.calls.is_ftfy_available", lambda: False)
     with pytest.raises(SettingsError, match="cleans its prompts with the package ftfy, which is not installed; `pip"):
         check_align(settings)
+
+
+@pytest.mark.parametrize("recipe", SMALL)
+def test_a_tiny_batch_in_the_recipe_s_own_precision(recipe: str, tmp_path: Path) -> None:
+    base = save_model(recipe, tmp_path / "model")
+    settings = load_settings(AlignSettings, RECIPES / f"{recipe}.yaml", [*TINY, *SMALL[recipe], f"model.base={base}"])
+    assert settings.model.dtype == "bfloat16"
+    assert dry_batch(settings) is None
 
 
 @pytest.mark.slow
