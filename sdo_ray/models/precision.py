@@ -63,7 +63,8 @@ def own_precision(pipeline: DiffusionPipeline) -> Iterator[None]:
             if name in denoisers:
                 stack.enter_context(replaced_call(part, partial(_in_own_type, part, 3)))
             elif callable(getattr(part, "decode", None)):
-                stack.enter_context(replaced_method(part, "decode", partial(_in_own_type, part, 1)))
+                for method in ("encode", "decode") if callable(getattr(part, "encode", None)) else ("decode",):
+                    stack.enter_context(replaced_method(part, method, partial(_in_own_type, part, 1)))
         yield
 
 

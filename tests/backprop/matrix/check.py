@@ -73,7 +73,7 @@ def check(pipe: Any, call: Callable[[], dict[str, Any]]) -> Passed:
     parameters = adapt(pipe)
     torch.manual_seed(2)
     plain = _tensor(pipe(**call())[0])
-    n = _steps(pipe, call)
+    n = steps_of(pipe, call)
     graphs = _graph_counter(pipe)
 
     record = GradientRecord()
@@ -162,7 +162,7 @@ def _graph_counter(pipe: Any) -> list[bool]:
     return graphs
 
 
-def _steps(pipe: Any, call: Callable[[], dict[str, Any]]) -> int:
+def steps_of(pipe: Any, call: Callable[[], dict[str, Any]]) -> int:
     """The steps a call takes, from the refusal of a plan that has too many."""
     try:
         with torch.no_grad(), trace(pipe, BackpropPlan("too long", 999)):
