@@ -243,7 +243,7 @@ def load_pipeline(
             component.requires_grad_(False).eval()
             if getattr(component, "_supports_gradient_checkpointing", False):
                 # Classes that say so and do not set it fail where there is a graph (diffusers' ZImageControlNetModel).
-                component.gradient_checkpointing = getattr(component, "gradient_checkpointing", False)
+                vars(component).setdefault("gradient_checkpointing", False)
     networks = sorted(name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module))
     check_named("dtypes", types or {}, networks, base)
     check_named("quantize", rounding or {}, networks, base)
