@@ -135,7 +135,8 @@ def _keep_types(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> None:
         if not overflows and not types:
             continue
         if hasattr(part, "decode"):
-            part.decode = _in_own_type(part, part.decode, 1)
+            for method in ("encode", "decode") if hasattr(part, "encode") else ("decode",):
+                setattr(part, method, _in_own_type(part, getattr(part, method), 1))
         elif name.endswith(("unet", "transformer", "transformer_2", "decoder", "prior")):  # the denoisers
             part.forward = _in_own_type(part, part.forward, 3)  # timesteps and positions lose digits that they need
 

@@ -303,6 +303,7 @@ class _Part:
         return str(ray.get_runtime_context().get_node_id())
 
 
+@pytest.mark.slow
 def test_each_part_of_the_run_lands_on_its_group() -> None:
     """The manifest's groups as nodes of a real Ray cluster, and the demand of the manifest's run on it."""
     job = yaml.safe_load((DIRECTORY / "run/rayjob.yaml").read_text())

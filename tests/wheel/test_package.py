@@ -66,6 +66,7 @@ for name in ("rewards.mine:Mine", "rewards:Mine"):
     assert "give your own module another name" in second
 
 
+@pytest.mark.slow
 def test_workers_of_a_run_get_these_too_and_modules_beside_the_settings(call: Call) -> None:
     code = """
 from pathlib import Path
