@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,8 +69,9 @@ def _check_environment(given: Mapping[str, Any]) -> None:
         return
     from ray.runtime_env import RuntimeEnv
 
-    known = sorted(name for name in RuntimeEnv.known_fields if not name.startswith("_"))
-    if unknown := sorted(given.keys() - RuntimeEnv.known_fields):
+    legal = RuntimeEnv.known_fields | {*inspect.signature(RuntimeEnv.__init__).parameters} - {"self", "kwargs"}
+    known = sorted(name for name in legal if not name.startswith("_"))
+    if unknown := sorted(given.keys() - legal):
         got = f"got {', '.join(unknown)}, which Ray would pass over"
         raise RewardError("runtime_env", got, f"it has {', '.join(known)}", "correct it")
 

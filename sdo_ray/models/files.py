@@ -86,9 +86,9 @@ def check_files(base: str) -> None:
 
 
 def _check_whole(base: str, name: str, files: Sequence[Path]) -> None:
-    """Refuse a component with a damaged file; of weights those alone are looked at that are read."""
+    """Refuse a component with a damaged configuration or vocabulary; other files may lie there unread."""
     for file in files:
-        if file.suffix != ".safetensors" and (cause := damage(file)):
+        if file.suffix in (".json", ".txt", ".model") and file.name[0] != "." and (cause := damage(file)):
             raise SettingsError(_damaged(base, name, file, cause))
 
 
@@ -101,7 +101,8 @@ def _check_weights(base: str, name: str, directory: Path, variant: str | None) -
     files = found.get(variant) or found.get(None)
     if files is None:
         raise SettingsError(_no_weights(base, name, names, [str(other) for other in found]))
-    for index in [file for file in names if file.endswith(".json") and ".safetensors.index" in file]:
+    is_local = Path(resolve(base)) == directory.parent  # of the hub's, what is not there yet is downloaded
+    for index in [file for file in names if is_local and file.endswith(".json") and ".safetensors.index" in file]:
         listed = set(json.loads((directory / index).read_text()).get("weight_map", {}).values())
         if listed & set(files) and (absent := sorted(listed - set(files))):
             got = f"the {name} of {base!r} lacks {len(absent)} of the {len(listed)} files of its weights: {absent[0]}"

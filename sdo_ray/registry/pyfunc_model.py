@@ -175,7 +175,7 @@ def _images(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> Callable[...
     runner = runner_of(pipeline, SamplingSettings.model_validate(named | cheap))
 
     def images(generator: list[torch.Generator], output_type: str, **call: Any) -> Any:
-        return [picture(x, modality_of(type(pipeline))) for x in draw(pipeline, call, generator, runner)]
+        return [picture(x, modality_of(type(pipeline))) for x in draw(pipeline, call, generator, runner, checked=True)]
 
     return images
 
