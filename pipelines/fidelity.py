@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from pipelines.batches import first_batches
+from pipelines.called import check_called
 from pipelines.job import run_job
 from pipelines.run import check_run, tracked_run
 from sdo_ray.cheap_steps.settings import CheapStepsSettings
@@ -26,7 +27,6 @@ from sdo_ray.cluster import connect
 from sdo_ray.config.fidelity import FidelityRunSettings, check_fidelity
 from sdo_ray.config.run import keep_reference, model_of, open_run
 from sdo_ray.driver.state import StateFile
-from sdo_ray.dry_batch.options import check_options_by_a_call
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.fidelity.plot import plot
 from sdo_ray.fidelity.summary import Fidelity, PlanTally, step_fidelity
@@ -34,7 +34,6 @@ from sdo_ray.fidelity.table import as_table
 from sdo_ray.fidelity.worker import Work, measure_all
 from sdo_ray.media.modality import made_by
 from sdo_ray.models.policy import initial_policy
-from sdo_ray.models.tokens import said_of
 from sdo_ray.prompts.read import read_prompts
 from sdo_ray.rollout.reward_client import start_reward_actors
 from sdo_ray.rollout.settings import PlanSettings
@@ -63,11 +62,7 @@ def check(settings: FidelityRunSettings) -> tuple[RunDirectory, FidelityRunSetti
     read = settings.model_copy(update={"model": model_of(settings.model, run)})
     uri = check_run(settings, run, 10_000_000)
     prompts = {"prompts.train": read_prompts(settings.prompts.train, settings.prompts.column)}
-    with under("model"):
-        said = said_of(read.model.reference, {**prompts, **settings.sampling.negative_prompts})
-    for line in said:
-        print(f"{run.name}: {line}", flush=True)
-    check_options_by_a_call(read.model.reference, settings.sampling.with_example_of(settings.inputs()))
+    check_called(run.name, read.model.reference, settings.sampling, settings.inputs(), prompts)
     return run, read, uri
 
 

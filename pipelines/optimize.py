@@ -21,13 +21,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.bar import bar
+from pipelines.called import check_called
 from pipelines.job import run_job
 from pipelines.run import check_run, known_outcome, tracked_run
 from sdo_ray.cluster import connect
 from sdo_ray.config.optimize import OptimizeSettings, check_optimize
 from sdo_ray.config.run import keep_reference, open_run, reference_of
 from sdo_ray.driver.state import StateFile
-from sdo_ray.dry_batch.options import check_options_by_a_call
 from sdo_ray.exit_codes import ExitCode
 from sdo_ray.input_optimization.optimizer import optimize_rows
 from sdo_ray.input_optimization.records import RowBatch
@@ -45,10 +45,8 @@ from sdo_ray.input_optimization.results import (
 )
 from sdo_ray.input_optimization.rows import batches
 from sdo_ray.media.modality import made_by
-from sdo_ray.models.tokens import said_of
 from sdo_ray.registry.base_model import base_model_sha256
 from sdo_ray.rollout.reward_client import reward_provenance, start_reward_actors
-from sdo_ray.settings import under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import environment
 from sdo_ray.tracking.run import TrackedRun
@@ -87,11 +85,7 @@ def check(settings: OptimizeSettings) -> Ready | Outcome:
     base = settings.model.model_copy(update={"base": reference_of(settings.model.base, run)})
     read, uri = settings.model_copy(update={"model": base}), check_run(settings, run, num_rows * BYTES_A_ROW)
     rows = {f"rows.{settings.rows.column}": settings.texts()[settings.rows.column]}
-    with under("model"):
-        said = said_of(base.base, rows | settings.sampling.negative_prompts)
-    for line in said:
-        print(f"{run.name}: {line}", flush=True)
-    check_options_by_a_call(base.base, settings.sampling.with_example_of(settings.inputs()))
+    check_called(run.name, base.base, settings.sampling, settings.inputs(), rows)
     return Ready(run, read, parts, missing, num_rows, uri)
 
 
