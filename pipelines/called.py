@@ -12,7 +12,12 @@ from sdo_ray.settings import under
 
 
 def check_called(
-    name: str, base: str, sampling: SamplingSettings, rows: Sequence[Row], prompts: Mapping[str, Sequence[str]]
+    name: str,
+    base: str,
+    sampling: SamplingSettings,
+    batch_size: int,
+    rows: Sequence[Row],
+    prompts: Mapping[str, Sequence[str]],
 ) -> None:
     """Say which texts the model reads in part, and refuse options with which its call fails.
 
@@ -20,6 +25,7 @@ def check_called(
         name: the run's.
         base: the model's reference.
         sampling: how it is called.
+        batch_size: prompts of a call.
         rows: what comes beside prompts; may be empty.
         prompts: setting -> those that it names; negative ones are added.
 
@@ -30,4 +36,4 @@ def check_called(
         said = said_of(base, {**prompts, **sampling.negative_prompts})
     for line in said:
         print(f"{name}: {line}", flush=True)
-    check_options_by_a_call(base, sampling.with_example_of(rows))
+    check_options_by_a_call(base, sampling.with_example_of(rows), batch_size)

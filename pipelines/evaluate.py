@@ -94,7 +94,8 @@ def check(settings: EvaluateSettings) -> Ready | Evaluation:
     roles = find_roles(settings.models, settings.sampling, uri, settings.prompts.inputs)
     check_roles(run, roles)
     rows = from_column(questions[COLUMN].to_pylist()) if COLUMN in questions.column_names else []
-    check_options_by_a_call(roles[CANDIDATE].reference, settings.sampling.with_example_of(rows))
+    sampling, size = settings.sampling.with_example_of(rows), settings.samplers.batch_size
+    check_options_by_a_call(roles[CANDIDATE].reference, sampling, size)
     made = check_made(settings, {name: role.made for name, role in roles.items()})
     asked = {"prompts.heldout": questions["prompt"].to_pylist()} | settings.sampling.negative_prompts
     with at("models.candidate"):

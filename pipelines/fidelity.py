@@ -62,7 +62,9 @@ def check(settings: FidelityRunSettings) -> tuple[RunDirectory, FidelityRunSetti
     read = settings.model_copy(update={"model": model_of(settings.model, run)})
     uri = check_run(settings, run, 10_000_000)
     prompts = {"prompts.train": read_prompts(settings.prompts.train, settings.prompts.column)}
-    check_called(run.name, read.model.reference, settings.sampling, settings.inputs(), prompts)
+    check_called(
+        run.name, read.model.reference, settings.sampling, settings.samplers.batch_size, settings.inputs(), prompts
+    )
     return run, read, uri
 
 

@@ -85,7 +85,7 @@ def check(settings: OptimizeSettings) -> Ready | Outcome:
     base = settings.model.model_copy(update={"base": reference_of(settings.model.base, run)})
     read, uri = settings.model_copy(update={"model": base}), check_run(settings, run, num_rows * BYTES_A_ROW)
     rows = {f"rows.{settings.rows.column}": settings.texts()[settings.rows.column]}
-    check_called(run.name, base.base, settings.sampling, settings.inputs(), rows)
+    check_called(run.name, base.base, settings.sampling, settings.samplers.batch_size, settings.inputs(), rows)
     return Ready(run, read, parts, missing, num_rows, uri)
 
 

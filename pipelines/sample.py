@@ -11,6 +11,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def sample(given: argparse.Namespace) -> list[Path]:
             got = f"got {given.guidance:g}, and the call of a {type(pipeline).__name__} takes none"
             raise SettingsError(Problem("--guidance", got, fix="leave it out"))
         sampling = sampling.model_copy(update={"guidance_scale": None})
-    with at("--set"):
+    with _options_at("--set"):
         check_options(type(pipeline), sampling)
     with at("--input"):
         check_inputs(type(pipeline), given.columns, sampling)
@@ -281,11 +282,18 @@ def _check_call(pipeline: DiffusionPipeline, sampling: SamplingSettings, prompts
     """Refuse arguments that the pipeline's call cannot have, or lacks."""
     from sdo_ray.dry_batch.calls import check_call
 
-    try:
+    with _options_at("--set, --input"):
         check_call(pipeline, sampling, prompts, "change it", "--input NAME=COLUMN")
+
+
+@contextmanager
+def _options_at(others: str) -> Iterator[None]:
+    """Within the block, problems of `sampling.options.NAME` are said of `--set NAME`, others of `others`."""
+    try:
+        yield
     except SettingsError as error:
         options = ((one, one.setting.removeprefix("sampling.options.")) for one in error.problems)
-        places = [(one, f"--set {name}" if name != one.setting else "--set, --input") for one, name in options]
+        places = [(one, f"--set {name}" if name != one.setting else others) for one, name in options]
         raise SettingsError(*(one.at(place) for one, place in places)) from None
 
 

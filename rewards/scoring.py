@@ -134,8 +134,10 @@ def _asked(reward: Reward, images: Tensor, prompts: list[str]) -> object:
     try:
         return reward(images, prompts)
     except RuntimeError as error:
-        if not any(said in str(error) for said in ("should be the same", "same dtype", "scalar type")):
-            raise
+        said = str(error)
+        types = any(words in said for words in ("should be the same", "same dtype", "scalar type"))
+        if not types or not any(other in said.lower() for other in ("half", "bfloat16", "double")):
+            raise  # of another cause, such as a network on another device
         raise RewardMistake(
             f"reward {type(reward).__name__} is given float32 images, and its network is of another type ({error}); "
             "have it cast one to the type of the other"

@@ -105,10 +105,17 @@ def _check_sizes(pipeline: type[DiffusionPipeline], options: Mapping[str, Any]) 
                 got = f"got {value!r} ({type(value).__name__})"
                 problems.add(Problem(f"sampling.options.{name}", got, "it is a whole number from 1 on"))
         given = [name for name in ("height", "width") if options.get(name) is not None]
-        if len(given) == 1 and _NEEDS_BOTH.search(inspect.getsource(pipeline.__call__)):
+        if len(given) == 1 and _takes_its_own_size_for_both(pipeline):
             got = f"given alone, and a {pipeline.__name__} then takes its own size for both"
             fix = f"give {'width' if given == ['height'] else 'height'} too"
             problems.add(Problem(f"sampling.options.{given[0]}", got, fix=fix))
+
+
+def _takes_its_own_size_for_both(pipeline: type[DiffusionPipeline]) -> bool:
+    try:
+        return _NEEDS_BOTH.search(inspect.getsource(pipeline.__call__)) is not None
+    except (OSError, TypeError):  # there is no source
+        return False
 
 
 def check_inputs(pipeline: type[DiffusionPipeline], inputs: Iterable[str], sampling: SamplingSettings) -> None:
@@ -138,19 +145,28 @@ def check_model(base: str, sampling: SamplingSettings, types: Mapping[str, str])
         The class of its pipeline.
 
     Raises:
-        SettingsError: see `check_base`, `check_pipeline`, `check_files`, `check_named`, `check_options` and
+        SettingsError: see `check_base`, `check_pipeline`, `check_files`, `check_types`, `check_options` and
             `check_decoding`.
     """
     with under("model"):
         check_base(base)
         pipeline = check_pipeline(base)
         check_files(base)
-        if types:
-            classes = component_classes(load_index(base))
-            check_named("dtypes", types, [name for name, kind in classes.items() if is_network(kind)], base)
+        check_types(base, types)
     check_options(pipeline, sampling)
     check_decoding(base, sampling.decode)
     return pipeline
+
+
+def check_types(base: str, types: Mapping[str, str]) -> None:
+    """Refuse a type of a component that a base model has not.
+
+    Raises:
+        SettingsError: of `dtypes`; see `check_base`.
+    """
+    if types:
+        classes = component_classes(load_index(base))
+        check_named("dtypes", types, [name for name, kind in classes.items() if is_network(kind)], base)
 
 
 def check_estimator(

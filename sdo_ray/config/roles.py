@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rewards.modality import Made
-from sdo_ray.config.calls import check_inputs, check_options, check_pipeline
+from sdo_ray.config.calls import check_inputs, check_options, check_pipeline, check_types
 from sdo_ray.config.run import FILE as SETTINGS
 from sdo_ray.config.run import model_of
 from sdo_ray.config.served import check_served
@@ -36,7 +36,7 @@ from sdo_ray.registry.versions import (
 )
 from sdo_ray.rollout.preparation import check_decoding
 from sdo_ray.rollout.settings import SamplingSettings
-from sdo_ray.settings import Problem, Problems, SettingsError, at
+from sdo_ray.settings import Problem, Problems, SettingsError, at, under
 from sdo_ray.storage import RunDirectory
 from sdo_ray.tracking.provenance import fingerprint
 
@@ -87,6 +87,8 @@ def find_roles(
                     role_of, base = _find(whole, models, tracking_uri)
                     pipeline = check_pipeline(base)
                     found[role] = replace(role_of, made=made_of(pipeline, base), reference=base)
+                with under("models"):
+                    check_types(base, models.dtypes)
                 check_options(pipeline, sampling)
                 check_decoding(base, sampling.decode)
                 with at("prompts.inputs"):

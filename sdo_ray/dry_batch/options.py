@@ -15,7 +15,7 @@ from sdo_ray.rollout.settings import SamplingSettings
 from sdo_ray.settings import SettingsError
 
 
-def check_options_by_a_call(base: str, sampling: SamplingSettings) -> None:
+def check_options_by_a_call(base: str, sampling: SamplingSettings, batch_size: int) -> None:
     """Refuse options with which the call fails, and without which it does not.
 
     The call is made on the driver's CPU, in a process of its own, up to its first denoiser call: with the model itself
@@ -24,6 +24,7 @@ def check_options_by_a_call(base: str, sampling: SamplingSettings) -> None:
     Args:
         base: the model's reference.
         sampling: how it is called, with an example of what comes beside prompts.
+        batch_size: prompts of a call; more than two are two.
 
     Raises:
         SettingsError: which option, and what was raised.
@@ -31,22 +32,26 @@ def check_options_by_a_call(base: str, sampling: SamplingSettings) -> None:
     if not sampling.options:
         return
     try:
-        apart(partial(_check, base, sampling), TIMEOUT)
+        apart(partial(_check, base, sampling, ["a", "b"][:batch_size]), TIMEOUT)
     except Died:
         return  # what ends a whole process is no matter of options
     except SettingsError as error:
-        if "IndexError" in str(error):
-            return  # an option that counts layers, of which a stand-in has few
         if of_options := [one for one in error.problems if one.setting.startswith("sampling.options.")]:
             raise SettingsError(*of_options) from None
 
 
-def _check(base: str, sampling: SamplingSettings, say: Say) -> None:
+def _check(base: str, sampling: SamplingSettings, prompts: list[str], say: Say) -> None:
     say("sampling.options")
     with TemporaryDirectory(prefix="sdo-options-") as directory:
-        if is_large(base):
-            try:
-                base = stand_in(base, Path(directory))
-            except ValueError:  # there is none
-                return
-        check_call(load_pipeline(base), sampling, ["a", "b"], "change it")
+        if not is_large(base):
+            check_call(load_pipeline(base), sampling, prompts, "change it")
+            return
+        try:
+            base = stand_in(base, Path(directory))
+        except ValueError:  # there is none
+            return
+        try:
+            check_call(load_pipeline(base), sampling, prompts, "change it")
+        except SettingsError as error:
+            if not isinstance(error.__context__, IndexError):  # of an option that counts layers, of which it has few
+                raise

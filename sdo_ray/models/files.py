@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sdo_ray.models.load import ZOO, check_base, component_class, reading, resolve
+from sdo_ray.models.load import ZOO, check_base, component_class, component_entries, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import Reference, parse
 from sdo_ray.settings import Problem, Problems, SettingsError
@@ -70,15 +70,15 @@ def check_files(base: str) -> None:
         got = f"got {variant!r}, and no weights of {base!r} are of it"
         raise SettingsError(Problem("variant", got, fix="remove it, or name one that is there"))
     with Problems() as problems:
-        for name, entry in index.items():
-            if not isinstance(entry, list) or None in entry:
+        for name, (library, named) in component_entries(index).items():
+            if library is None or named is None:
                 continue
             if not (directory / name).is_dir():
                 if not of_the_hub:
                     got = f"{base!r} has no folder {name}, which its model_index.json names"
                     problems.add(Problem("base", got, fix="save or download the whole model"))
                 continue
-            kind = component_class(*entry)
+            kind = component_class(library, named)
             with problems.of():
                 _check_whole(base, name, [file for file in sorted((directory / name).iterdir()) if file.is_file()])
                 if isinstance(kind, type) and issubclass(kind, torch.nn.Module):

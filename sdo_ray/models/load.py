@@ -98,9 +98,10 @@ def load_index(base: str) -> dict[str, Any]:
     """
     import diffusers
 
-    if (failed := _FAILED.get(base)) is not None and time.monotonic() - failed[0] < FORGOTTEN:
-        raise failed[1]
     place = resolve(base)
+    failed = None if Path(place).is_dir() else _FAILED.get(base)
+    if failed is not None and time.monotonic() - failed[0] < FORGOTTEN:
+        raise failed[1]
     try:
         with quiet_libraries(), reading(base):
             found: dict[str, Any] = diffusers.DiffusionPipeline.load_config(place, **parse(base).of_configurations)
@@ -109,6 +110,21 @@ def load_index(base: str) -> dict[str, Any]:
             _FAILED[base] = (time.monotonic(), error)
         raise
     return found
+
+
+def component_entries(index: Mapping[str, Any]) -> dict[str, tuple[str | None, str | None]]:
+    """Component name -> library and class, both None of one that is absent; of a `model_index.json`.
+
+    Other arguments of a pipeline may be lists as well, such as Krea 2's numbers of layers.
+    """
+    return {
+        name: (entry[0], entry[1])
+        for name, entry in index.items()
+        if not name.startswith("_")
+        and isinstance(entry, list)
+        and len(entry) == 2
+        and all(part is None or isinstance(part, str) for part in entry)
+    }
 
 
 FORGOTTEN = 60.0
@@ -266,10 +282,9 @@ def check_components(base: str) -> None:
     """Refuse a model one of whose components is code that comes with it."""
     import diffusers
 
-    for name, entry in load_index(base).items():
-        if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
+    for name, (library, kind) in component_entries(load_index(base)).items():
+        if library is None:
             continue
-        library, kind = entry
         if library not in LIBRARIES and not hasattr(diffusers.pipelines, library) and not is_own(base, library):
             raise SettingsError(
                 Problem(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sdo_ray.backprop.bypass import CHECKS
-from sdo_ray.models.load import check_components, component_class, load_index, reading, resolve
+from sdo_ray.models.load import check_components, component_class, component_entries, load_index, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import parse
 
@@ -43,9 +43,10 @@ def skeletons(base: str, wanted: Callable[[Any], bool] = is_network) -> dict[str
 
 def component_classes(index: Mapping[str, Any]) -> dict[str, Any]:
     """The classes of the components that a `model_index.json` names, but for those that look at finished images."""
-    named = {name: entry for name, entry in index.items() if isinstance(entry, list) and not name.startswith("_")}
     return {
-        name: component_class(*entry) for name, entry in named.items() if entry[1] is not None and name not in CHECKS
+        name: component_class(library, kind)
+        for name, (library, kind) in component_entries(index).items()
+        if library is not None and kind is not None and name not in CHECKS
     }
 
 

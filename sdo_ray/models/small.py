@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdo_ray.models.load import ZOO, check_components, load_index, pipeline_class, reading, resolve
+from sdo_ray.models.load import ZOO, check_components, component_entries, load_index, pipeline_class, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.skeletons import built, component_classes, configuration, is_network, is_of_transformers, read_part
 
@@ -65,8 +65,8 @@ def save_small(base: str, directory: Path, *, heads: int | None) -> None:
     kind, index = pipeline_class(base), load_index(base)
     with quiet_libraries(), reading(base):
         given = {name: index.get(name) for name in inspect.signature(kind.__init__).parameters if name != "self"}
-        named = {name: entry for name, entry in given.items() if isinstance(entry, list)}
-        kinds = component_classes(named)
+        named = component_entries(given)
+        kinds = component_classes(given)
         parts: dict[str, Any] = dict.fromkeys(named)
         networks = {
             # A text encoder's width is not made of its heads.

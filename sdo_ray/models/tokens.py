@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sdo_ray.models.load import ZOO, component_class, load_index, reading, resolve
+from sdo_ray.models.load import ZOO, component_class, component_entries, load_index, reading, resolve
 from sdo_ray.models.quiet import quiet_libraries
 from sdo_ray.models.reference import parse
 from sdo_ray.zoo.text import load_tokenizer
@@ -23,10 +23,10 @@ def tokenizers_of(base: str) -> dict[str, Any]:
     if base.startswith(ZOO):
         return {"tokenizer": load_tokenizer()}
     found, how = {}, parse(base).of_configurations
-    for name, entry in load_index(base).items():
-        if name.startswith("tokenizer") and isinstance(entry, list) and None not in entry:
+    for name, (library, kind) in component_entries(load_index(base)).items():
+        if name.startswith("tokenizer") and library is not None and kind is not None:
             with quiet_libraries(), reading(base):
-                found[name] = component_class(*entry).from_pretrained(resolve(base), subfolder=name, **how)
+                found[name] = component_class(library, kind).from_pretrained(resolve(base), subfolder=name, **how)
     return found
 
 

@@ -89,12 +89,12 @@ class Aligner:
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval()
         pipeline.set_progress_bar_config(disable=True)
+        set_decoding(pipeline, self.settings.sampling.decode)
         model = ModelSettings(base=str(getattr(pipeline, "name_or_path", "") or "pipeline"), lora=self.settings.lora)
         trained = attach_working_copy(pipeline.components, model)
         self._modules = {name: module for name, module in trained.items() if hasattr(module, "peft_config")}
         self._check_file(self._modules)
         checkpoint_as_set(pipeline, None)
-        set_decoding(pipeline, self.settings.sampling.decode)
         self._runner = runner_of(pipeline, self.settings.sampling)
         self.masters = started(self._modules, self.settings.lora, derive_seed(seed, "adapter", 0))
         """The LoRA's weights, float32 on the CPU; the pipeline holds a copy of its own type."""
@@ -161,7 +161,7 @@ class Aligner:
     def draw(self, prompts: Sequence[str]) -> list[Image.Image]:
         """Pictures of what the policy makes, see `sdo_ray.media.picture`; each place has noise of its own."""
         noise = [generator(self.seed, "preview noise", i) for i in range(len(prompts))]
-        samples = draw(self.pipeline, self.settings.sampling.pipeline_call(prompts), noise)
+        samples = draw(self.pipeline, self.settings.sampling.pipeline_call(prompts), noise, self._runner)
         return [picture(x, modality_of(type(self.pipeline))) for x in samples]
 
     def base_model(self) -> AbstractContextManager[None]:

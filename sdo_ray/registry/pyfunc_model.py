@@ -175,7 +175,10 @@ def _images(pipeline: DiffusionPipeline, recipe: dict[str, Any]) -> Callable[...
     runner = runner_of(pipeline, SamplingSettings.model_validate(named | cheap))
 
     def images(generator: list[torch.Generator], output_type: str, **call: Any) -> Any:
-        return [picture(x, modality_of(type(pipeline))) for x in draw(pipeline, call, generator, runner, checked=True)]
+        samples = draw(pipeline, call, generator, runner, checked=True)
+        if modality_of(type(pipeline)) == "video":
+            return [[picture(frame, "image") for frame in video] for video in samples]
+        return [picture(x, modality_of(type(pipeline))) for x in samples]
 
     return images
 

@@ -65,6 +65,13 @@ def test_whole_models_and_adapters(tiny_base: Path, adapter: Path) -> None:
     assert roles["base"].history is None
 
 
+def test_a_type_of_a_component_that_there_is_not_is_refused(tiny_base: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=r"models\.dtypes: .* has no transformer with weights; it has text_encoder, "
+    ):
+        find(base=str(tiny_base), candidate=str(tiny_base), dtypes={"transformer": "float16"})
+
+
 def test_an_adapted_model_is_loaded_from_its_bytes(tiny_base: Path, adapter: Path) -> None:
     source = find(base=str(tiny_base), candidate={"adapter": str(adapter)})["candidate"].source
     pipeline = source.load("cpu")

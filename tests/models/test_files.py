@@ -1,5 +1,6 @@
 """Models that cannot be read are refused in a line each, before anything loads them; references with their parts."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ from diffusers import StableDiffusion3Pipeline
 
 from sdo_ray.models.denoisers import denoiser_skeletons, load_denoisers
 from sdo_ray.models.files import cached, check_files, pinned
-from sdo_ray.models.load import load_pipeline
+from sdo_ray.models.load import load_index, load_pipeline
 from sdo_ray.models.reference import Reference, parse
 from sdo_ray.models.settings import ModelSettings
+from sdo_ray.models.skeletons import component_classes
 from sdo_ray.settings import SettingsError
 from tests.backprop.tiny import stable_diffusion_3
 from tests.support.hub import COMMIT, cached_hub_model
@@ -100,6 +102,24 @@ def test_one_line(model: Path, harm: Callable[[Path], None], said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         check_files(str(model))
     assert len(caught.value.problems) == 1
+
+
+def test_what_nobody_reads_and_what_is_no_component_refuses_nothing(model: Path) -> None:
+    """Weights in other formats left as pointers, a file of macOS, and a list that is an argument, as Krea 2 has one."""
+    for file in ("unet/diffusion_pytorch_model.bin", "unet/model.onnx", "vae/._config.json"):
+        (model / file).write_text(POINTER)
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"text_encoder_select_layers": [1, 2, 3]}))
+    check_files(str(model))
+    assert "text_encoder_select_layers" not in component_classes(load_index(str(model)))
+
+
+def test_a_download_that_was_interrupted_is_gone_on_with(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_part(model)
+    cached_hub_model(model, tmp_path / "hub", "org/name", monkeypatch)
+    check_files("org/name")
 
 
 def test_a_single_file_is_said_to_be_one(model: Path) -> None:

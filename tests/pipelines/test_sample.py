@@ -59,7 +59,11 @@ def test_draws_what_plain_diffusers_draws(tiny_base: Path, adapter: Path, tmp_pa
             "--set num_images_per_prompt: got 2, with which",
         ),
         ("StableDiffusion", ["--height", "33", "--width", "32"], "--set height: got 33, with which it fails: "),
-        ("StableDiffusion", ["--height", "32"], "--set: given alone, and a StableDiffusionPipeline then takes its own"),
+        (
+            "StableDiffusion",
+            ["--height", "32"],
+            "--set height: given alone, and a StableDiffusionPipeline then takes its",
+        ),
         ("StableDiffusionInpaint", [], "--set, --input: the pipeline cannot be called like this: "),
         ("StableDiffusionInpaint", [], "if it needs image and mask_image, --input image=COLUMN gives each prompt its"),
         ("StableDiffusion", ["--out", "a.jpg"], "--out: 'a.jpg' is of a kind that is not written; it is a directory"),

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pipelines.sample import main
+from sdo_ray.cheap_steps.settings import CacheSettings
 from sdo_ray.config.calls import takes_guidance
 from sdo_ray.media.files import to_file
 from sdo_ray.media.modality import modality_of
@@ -20,17 +21,20 @@ from sdo_ray.registry.pyfunc_model import _file, _set_decoding
 from sdo_ray.registry.recipe import Recipe
 from sdo_ray.registry.registered_model import RegisteredModel
 from sdo_ray.registry.registration import examples_of, register_model
-from sdo_ray.rollout.preparation import SWITCHES, set_decoding
+from sdo_ray.rollout.preparation import SWITCHES, runner_of, set_decoding
 from sdo_ray.rollout.sampling import draw
 from sdo_ray.rollout.settings import SamplingSettings
 from tests.support.aligned import aligned, rows
 from tests.support.samples import saved
 
 SMALL = {"height": 32, "width": 32}
-BASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "SD3 without T5": ("StableDiffusion3", SMALL),
-    "a call without guidance": ("HunyuanImage", SMALL),
-    "videos": ("Wan", SMALL | {"num_frames": 5, "max_sequence_length": 16}),
+VIDEO = SMALL | {"num_frames": 5, "max_sequence_length": 16}
+CHEAP = CacheSettings(name="taylor", every=2)
+BASES: dict[str, tuple[str, dict[str, Any], CacheSettings | None]] = {
+    "SD3 without T5": ("StableDiffusion3", SMALL, None),
+    "a call without guidance": ("HunyuanImage", SMALL, None),
+    "videos": ("Wan", VIDEO, None),
+    "videos by cheap steps": ("Wan", VIDEO, CHEAP),
 }
 
 
@@ -65,17 +69,22 @@ def register(uri: str, tmp_path: Path) -> Callable[[str, SamplingSettings], str]
     return registered
 
 
-@pytest.mark.parametrize(("kind", "options"), BASES.values(), ids=BASES.keys())
+@pytest.mark.parametrize(("kind", "options", "cheap"), BASES.values(), ids=BASES.keys())
 def test_mlflow_draws_what_sdo_draws(
-    tmp_path: Path, register: Callable[[str, SamplingSettings], str], kind: str, options: dict[str, Any]
+    tmp_path: Path,
+    register: Callable[[str, SamplingSettings], str],
+    kind: str,
+    options: dict[str, Any],
+    cheap: CacheSettings | None,
 ) -> None:
     base = str(saved(kind, tmp_path / "base"))
     scale = 3.0 if takes_guidance(pipeline_class(base)) else None
-    sampling = SamplingSettings(num_inference_steps=2, guidance_scale=scale, options=options)
+    sampling = SamplingSettings(num_inference_steps=4, guidance_scale=scale, options=options, cache=cheap)
     model = mlflow.pyfunc.load_model(register(base, sampling))
     [row] = model.predict([{"prompt": "a", "seed": 7}]).itertuples()
     pipeline = load_pipeline(base)
-    [expected] = draw(pipeline, sampling.pipeline_call(["a"]), [torch.Generator().manual_seed(7)])
+    noise, runner = [torch.Generator().manual_seed(7)], runner_of(pipeline, sampling)
+    [expected] = draw(pipeline, sampling.pipeline_call(["a"]), noise, runner)
     file = to_file(expected, modality_of(type(pipeline)))
     drawn, other = Image.open(io.BytesIO(row.picture)), Image.open(io.BytesIO(file))
     frames = getattr(other, "n_frames", 1)

@@ -29,9 +29,11 @@ def addresses(tensors: list[torch.Tensor]) -> list[int]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_all_tensors_leave_and_the_scores_stay(name, tmp_path):
     gc.freeze()  # what is there now is not among the objects below
-    reward = create(CASES[name].path or name, **CASES[name].options(tmp_path))
-    weights = [x for x in gc.get_objects() if isinstance(x, torch.nn.Parameter)]
-    gc.unfreeze()
+    try:
+        reward = create(CASES[name].path or name, **CASES[name].options(tmp_path))
+        weights = [x for x in gc.get_objects() if isinstance(x, torch.nn.Parameter)]
+    finally:
+        gc.unfreeze()
     images, prompts = images_of(name), list(CASES[name].prompts)
     expected = score_with_gradient(reward, images, prompts)
     assert {id(x) for x in weights} <= {id(x) for x in tensors_of([reward])}

@@ -132,3 +132,23 @@ def test_a_detached_reward_must_not_call_itself_differentiable():
 
     with pytest.raises(RewardMistake, match="Detached says differentiable = True, but its scores carry no graph"):
         score_with_gradient(Detached(), torch.rand(2, 3, 8, 8), [""] * 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Input type (torch.FloatTensor) and weight type (torch.cuda.FloatTensor) should be the same", RuntimeError),
+        (
+            "Input type (torch.cuda.FloatTensor) and weight type (torch.cuda.HalfTensor) should be the same",
+            RewardMistake,
+        ),
+        ("expected scalar type Float but found Double", RewardMistake),
+    ],
+)
+def test_a_network_on_another_device_is_not_one_of_another_type(said, kind):
+    class Elsewhere(Brightness):
+        def __call__(self, images, prompts):
+            raise RuntimeError(said)
+
+    with pytest.raises(kind):
+        score(Elsewhere(), torch.rand(2, 3, 8, 8), [""] * 2)
