@@ -111,7 +111,10 @@ def _check_variable(settings: OptimizeSettings) -> None:
             if settings.samplers.batch_size != 1:
                 got = f"got {settings.samplers.batch_size}, but pipelines take one guidance scale a call"
                 problems.add(Problem("samplers.batch_size", got, fix="choose 1 (and more samplers.count)"))
-            if (scale := settings.sampling.guidance_scale or 0.0) < LEAST_GUIDANCE:
+            if (scale := settings.sampling.guidance_scale) is None:
+                got = f"got {optimization.variable!r}, and sampling.guidance_scale is null: the call takes none"
+                problems.add(Problem("optimization.variable", got, fix="choose latents or prompt_embeds"))
+            elif scale < LEAST_GUIDANCE:
                 got = f"got {scale:g}, where guidance is off and has no gradient"
                 problems.add(Problem("sampling.guidance_scale", got, fix=f"start at {LEAST_GUIDANCE} or more"))
             if optimization.keep_norm:

@@ -31,6 +31,7 @@ def check_options_by_a_call(base: str, sampling: SamplingSettings, batch_size: i
     """
     if not sampling.options:
         return
+    print("trying the call with its options", flush=True)
     try:
         apart(partial(_check, base, sampling, ["a", "b"][:batch_size]), TIMEOUT)
     except Died:

@@ -72,6 +72,10 @@ CASES = {
         ["optimization.variable=guidance_scale"],
         "samplers.batch_size: got 8, but pipelines take one guidance scale a call",
     ),
+    "guidance that a call takes none of": (
+        ["optimization.variable=guidance_scale", "sampling.guidance_scale=null", "samplers.batch_size=1"],
+        "optimization.variable: got 'guidance_scale', and sampling.guidance_scale is null: the call takes none",
+    ),
     "guidance that is off": (
         ["optimization.variable=guidance_scale", "sampling.guidance_scale=1.0", "samplers.batch_size=1"],
         "sampling.guidance_scale: got 1, where guidance is off",
